@@ -1,0 +1,51 @@
+"""Configurations by name: ``configs/<name>.py`` holds one class ``Config``."""
+
+import difflib
+import importlib
+import re
+from pathlib import Path
+from typing import Any
+
+from configs.base import BaseConfig, ConfigError, parse_overrides
+from configs.squid import SquidConfig
+
+SETTINGS: dict[str, type[BaseConfig]] = {"squid": SquidConfig}
+"""The settings class of every method: what a saved config.json is read with."""
+
+_NOT_ROWS = {"__init__", "base", *SETTINGS}
+
+
+def names() -> list[str]:
+    """The names that --config takes."""
+    return sorted(p.stem for p in Path(__file__).parent.glob("*.py") if p.stem not in _NOT_ROWS)
+
+
+def config_class(name: str) -> type[BaseConfig]:
+    """``zhang_best``, ``zhang_best.py`` and ``configs/zhang_best.py`` mean the same.
+
+    Raises:
+        ConfigError: for an unknown name, with the nearest one.
+    """
+    stem = re.sub(r"^(\./)?configs/|\.py$", "", name)
+    if stem not in names():
+        near = difflib.get_close_matches(stem, names(), n=1)
+        hint = f" Did you mean {near[0]}?" if near else ""
+        raise ConfigError(f"Unknown configuration {name!r}.{hint} Known are: {', '.join(names())}.")
+    return importlib.import_module(f"configs.{stem}").Config
+
+
+def build(name: str, overrides: list[str] = ()) -> BaseConfig:
+    """The configuration ``name`` with ``key=value`` overrides."""
+    cls = config_class(name)
+    return cls(**parse_overrides(cls, list(overrides)))
+
+
+def from_dict(values: dict[str, Any]) -> BaseConfig:
+    """A configuration from saved values, all of them as they were saved."""
+    method = values.get("method")
+    if method not in SETTINGS:
+        raise ConfigError(f"Unknown method {method!r}; known are {', '.join(SETTINGS)}.")
+    return SETTINGS[method](**values)
+
+
+__all__ = ["SETTINGS", "BaseConfig", "ConfigError", "build", "config_class", "from_dict", "names"]

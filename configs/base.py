@@ -1,0 +1,132 @@
+"""The base configuration: plain typed values in classes that inherit, checked when they are built.
+
+A configuration is a class whose annotated attributes are its keys. A published row inherits from its method's
+settings class and overrides values. Overrides are typed and checked; importing a configuration reads nothing.
+"""
+
+import ast
+import difflib
+import types
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+
+class ConfigError(Exception):
+    """An unknown key, a value of the wrong type or values that do not go together."""
+
+
+class BaseConfig:
+    """Settings every method has. Sizes are pixels, learning rates per step, fractions in [0, 1]."""
+
+    method: str = ""
+    main_score: str = ""  # the image score that validation and tables go by; "" is the method's first
+
+    dataset: str = "digit"
+    data_root: str = ""  # "" is data/<dataset>; --data-root and $ANOMALY_DATA_ROOT come first
+    image_size: int = 128
+    augment: bool = True  # training images: translate ±5 %, scale 0.95–1.05
+    digit_source: Literal["auto", "sklearn", "mnist"] = "auto"  # DigitAnatomy: auto is mnist where its files are
+    digits_per_epoch: int = 1600  # DigitAnatomy: images made anew for every epoch
+
+    seed: int = 0
+    epochs: int = 400
+    batch_size: int = 16
+    max_batches: int = 0  # batches of an epoch; 0 is all
+    learning_rate: float = 1e-4
+    lr_schedule: Literal["steps", "cosine"] = "steps"
+    lr_steps: tuple[int, ...] = (200, 300)  # epochs after which the rate is multiplied by lr_factor
+    lr_factor: float = 0.2
+    cosine_epochs: int = 300  # half a period of the cosine
+    cosine_min: float = 1e-5
+
+    val_every: int = 1  # epochs from one validation to the next; the last epoch always validates
+    best_rule: Literal["tolerance", "strict"] = "strict"
+    best_tolerance: float = 0.5  # percentage points of AUC below the best that still replace best.pt
+
+    def __init__(self, **overrides: Any):
+        hints = self.keys()
+        for cls in reversed(type(self).__mro__[:-2]):  # a misspelt key in a configuration file
+            for key in vars(cls):
+                if not key.startswith("_") and not _is_behaviour(vars(cls)[key]):
+                    _known_key(key, hints)
+        for key in overrides:
+            _known_key(key, hints)
+        for key, hint in hints.items():
+            setattr(self, key, _checked(key, overrides.get(key, getattr(type(self), key)), hint))
+        self.check()
+
+    @classmethod
+    def keys(cls) -> dict[str, Any]:
+        """Every key with its type, base class first."""
+        return get_type_hints(cls)
+
+    def check(self) -> None:
+        """Raise a ConfigError where values do not go together; methods add their own checks."""
+        for key in ("image_size", "epochs", "batch_size", "val_every", "cosine_epochs", "digits_per_epoch"):
+            if getattr(self, key) < 1:
+                raise ConfigError(f"{key} = {getattr(self, key)}: must be at least 1.")
+        for key in ("max_batches", "best_tolerance", "learning_rate", "seed"):
+            if getattr(self, key) < 0:
+                raise ConfigError(f"{key} = {getattr(self, key)}: must not be negative.")
+
+    def as_dict(self) -> dict[str, Any]:
+        """The values as plain data, ready for JSON."""
+        return {k: list(v) if isinstance(v := getattr(self, k), tuple) else v for k in self.keys()}
+
+
+def parse_overrides(config_class: type[BaseConfig], pairs: list[str]) -> dict[str, Any]:
+    """``key=value`` strings of the command line → typed values.
+
+    Raises:
+        ConfigError: for a pair without ``=``, an unknown key or a value that is not of the key's type.
+    """
+    hints = config_class.keys()
+    values = {}
+    for pair in pairs:
+        key, separator, text = pair.partition("=")
+        if not separator:
+            raise ConfigError(f"--set {pair}: write key=value.")
+        _known_key(key, hints)
+        values[key] = _parse(key, text, hints[key])
+    return values
+
+
+def _is_behaviour(value) -> bool:
+    return callable(value) or isinstance(value, (classmethod, staticmethod, property))
+
+
+def _known_key(key: str, hints: dict) -> None:
+    if key not in hints:
+        near = difflib.get_close_matches(key, hints, n=1, cutoff=0.5)
+        hint = f"; did you mean {near[0]}?" if near else f"; known are {', '.join(sorted(hints))}."
+        raise ConfigError(f"Unknown configuration key {key!r}{hint}")
+
+
+def _parse(key: str, text: str, hint) -> Any:
+    if get_origin(hint) is tuple:
+        inner = get_args(hint)[0]
+        return tuple(_parse(key, part.strip(), inner) for part in text.strip("()[]").split(",") if part.strip())
+    if hint is str or get_origin(hint) is Literal:
+        return text
+    if hint is bool and text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text  # not a value of this type; the check names the key
+
+
+def _checked(key: str, value, hint) -> Any:
+    if get_origin(hint) is tuple and isinstance(value, (list, tuple)):
+        return tuple(_checked(key, v, get_args(hint)[0]) for v in value)
+    if get_origin(hint) is Literal:
+        if value not in get_args(hint):
+            near = difflib.get_close_matches(str(value), get_args(hint), n=1)
+            ending = f" Did you mean {near[0]}?" if near else ""
+            raise ConfigError(f"{key} = {value!r}: must be one of {', '.join(get_args(hint))}.{ending}")
+        return value
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(hint, type) and isinstance(value, hint) and not (hint is int and isinstance(value, bool)):
+        return value
+    name = hint.__name__ if isinstance(hint, (type, types.GenericAlias)) and get_origin(hint) is None else str(hint)
+    raise ConfigError(f"{key} = {value!r}: must be of type {name}.")

@@ -1,0 +1,73 @@
+"""The contract between a method and the engine."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import torch
+from torch import nn
+
+from configs import BaseConfig
+
+
+class NonFiniteLoss(Exception):
+    """A loss is NaN or infinite; raised before the update it belongs to."""
+
+
+@dataclass
+class Scores:
+    """What a method says of B images. All image scores rank: higher = more anomalous."""
+
+    image: dict[str, torch.Tensor]  # name → (B,) float64; the first is the method's own choice
+    columns: dict[str, torch.Tensor] = field(default_factory=dict)  # more (B,) values for scores.csv
+    shown: dict[str, torch.Tensor] = field(default_factory=dict)  # name → (B,) the score as people read it
+    map: torch.Tensor | None = None  # (B, 1, H, W) ≥ 0, higher = more anomalous
+    reconstruction: torch.Tensor | None = None  # (B, 1, H, W) in [0, 1]
+
+
+class Method(nn.Module):
+    """A method owns its networks and its optimizers. Images are (B, 1, H, W) in [0, 1] at every boundary."""
+
+    score_names: tuple[str, ...] = ()
+
+    def __init__(self, config: BaseConfig):
+        super().__init__()
+        self.config = config
+        self.optimizers: dict[str, torch.optim.Optimizer] = {}
+        self.schedulers: dict[str, torch.optim.lr_scheduler.LRScheduler] = {}
+
+    def training_step(self, images: torch.Tensor, step: int) -> dict[str, torch.Tensor]:
+        """One iteration, ``step`` of its epoch from 0, optimizer steps included.
+
+        Returns the losses (scalar tensors, detached). Raises NonFiniteLoss before a bad update.
+        """
+        raise NotImplementedError
+
+    def epoch_end(self) -> None:
+        """After every training epoch."""
+        for scheduler in self.schedulers.values():
+            scheduler.step()
+
+    def fit(self, batches: Iterable[torch.Tensor]) -> None:
+        """What is estimated from training images in closed form, such as score statistics; default: nothing."""
+
+    def score(self, images: torch.Tensor) -> Scores:
+        """Score images in evaluation mode, each independently of the others in the batch."""
+        raise NotImplementedError
+
+    @property
+    def main_score(self) -> str:
+        return self.config.main_score or self.score_names[0]
+
+    @staticmethod
+    def require_finite(**losses: torch.Tensor) -> None:
+        """Raise NonFiniteLoss that names the losses that are not finite."""
+        bad = [f"{name} = {float(loss.detach())}" for name, loss in losses.items() if not torch.isfinite(loss)]
+        if bad:
+            raise NonFiniteLoss(", ".join(bad))
+
+
+def lr_scheduler(optimizer: torch.optim.Optimizer, config: BaseConfig) -> torch.optim.lr_scheduler.LRScheduler:
+    """The configured schedule, stepped once per epoch."""
+    if config.lr_schedule == "cosine":
+        return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, config.cosine_epochs, config.cosine_min)
+    return torch.optim.lr_scheduler.MultiStepLR(optimizer, config.lr_steps, config.lr_factor)

@@ -1,0 +1,1 @@
+"""Networks only: pure nn.Modules that know nothing of configurations, data or training."""

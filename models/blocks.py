@@ -1,0 +1,46 @@
+"""The residual block and the masked shortcut, of which every SQUID-like network is made."""
+
+import torch
+from torch import nn
+
+
+class ResidualBlock(nn.Module):
+    """(B, in, h, w) → (B, out, h/stride, w/stride): ReLU(f(r) + r) with r = ReLU(BN(conv(x)))."""
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int = 1):
+        super().__init__()
+        self.project = nn.Sequential(
+            nn.Conv2d(in_channels, out_channels, 3, stride, padding=1), nn.BatchNorm2d(out_channels), nn.ReLU()
+        )
+        self.refine = nn.Sequential(
+            nn.Conv2d(out_channels, out_channels, 3, padding=1),
+            nn.BatchNorm2d(out_channels),
+            nn.ReLU(),
+            nn.Conv2d(out_channels, out_channels, 3, padding=1),
+            nn.BatchNorm2d(out_channels),
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        r = self.project(x)
+        return torch.relu(self.refine(r) + r)
+
+
+class MaskedShortcut(nn.Module):
+    """In training, lets a share 1 − ratio of the positions of x bypass a block (SQUID, section 3.4).
+
+    ``ratio`` is the probability that a position takes the block's output. In evaluation all do.
+    """
+
+    def __init__(self, ratio: float):
+        super().__init__()
+        self.ratio = ratio
+
+    def draw_mask(self, x: torch.Tensor) -> torch.Tensor:
+        """One Bernoulli draw per (map, row, column), shared by all channels: (N, 1, h, w)."""
+        return torch.bernoulli(torch.full_like(x[:, :1], self.ratio))
+
+    def forward(self, replaced: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        if not self.training or self.ratio >= 1.0:
+            return replaced
+        mask = self.draw_mask(x)  # (N, 1, h, w)
+        return mask * replaced + (1 - mask) * x

@@ -1,0 +1,35 @@
+"""The patch-free discriminator: strided convolutions and one logit per image, high on normal images."""
+
+import torch
+from torch import nn
+
+
+class Discriminator(nn.Module):
+    """(B, 1, S, S) → (B, 1) logits: five conv 5×5 of stride 2, batch norm from the second on.
+
+    The released program scores one image at a time in training mode, so that batch norm normalises with that
+    image's own statistics; ``per_image=True`` computes the same for a whole batch at once.
+    """
+
+    channels = (16, 32, 64, 128, 128)
+
+    def __init__(self, image_size: int):
+        super().__init__()
+        ins = (1, *self.channels[:-1])
+        self.convs = nn.ModuleList(
+            nn.Conv2d(i, o, 5, stride=2, padding=2) for i, o in zip(ins, self.channels, strict=True)
+        )
+        self.norms = nn.ModuleList(nn.BatchNorm2d(c) for c in self.channels[1:])
+        side = image_size
+        for _ in self.channels:
+            side = (side + 1) // 2
+        self.regressor = nn.Linear(self.channels[-1] * side**2, 1)
+
+    def forward(self, x: torch.Tensor, per_image: bool = False) -> torch.Tensor:
+        for i, conv in enumerate(self.convs):
+            x = conv(x)  # (B, channels[i], S / 2^(i+1), same)
+            if i > 0:
+                norm = self.norms[i - 1]
+                x = nn.functional.instance_norm(x, None, None, norm.weight, norm.bias, eps=norm.eps) if per_image else norm(x)
+            x = nn.functional.leaky_relu(x, 0.2)
+        return self.regressor(x.flatten(1))

@@ -1,0 +1,67 @@
+"""Paths and the recorded numbers that several test files use."""
+
+import json
+import sys
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+GOLDEN = ROOT / "tests" / "golden"
+
+
+class Golden:
+    """One recorded case: ``info`` is its json, ``case["name"]`` an array as a float64 (or integer) tensor."""
+
+    def __init__(self, name: str):
+        self.info = json.loads((GOLDEN / f"{name}.json").read_text())
+        self.arrays = np.load(GOLDEN / f"{name}.npz")
+
+    def __getitem__(self, key: str) -> torch.Tensor:
+        value = torch.from_numpy(self.arrays[key])
+        return value.double() if value.is_floating_point() else value
+
+    def group(self, prefix: str) -> dict[str, torch.Tensor]:
+        return {k.removeprefix(prefix): self[k] for k in self.arrays.files if k.startswith(prefix)}
+
+    def filled_state(self, part: str) -> dict[str, torch.Tensor]:
+        """The released program's initial weights, by the fill rule of the case."""
+        return {name: fill(name, shape) for name, shape in self.info["official_state"][part].items()}
+
+    def batches(self) -> list[torch.Tensor]:
+        size = self.info["config"]["img_size"]
+        return [
+            torch.from_numpy(np.random.RandomState(100 + b).random_sample((4, 1, size, size)).astype(np.float32)).double()
+            for b in range(6)
+        ]
+
+
+def fill(name: str, shape: list[int]) -> torch.Tensor:
+    if name.endswith("num_batches_tracked"):
+        return torch.zeros(shape)
+    a = np.random.RandomState(zlib.crc32(name.encode())).standard_normal(shape).astype(np.float32)
+    if name.endswith("running_var"):
+        a = 1 + np.float32(0.1) * np.abs(a)
+    elif name.endswith(("running_mean", "bias")):
+        a = np.float32(0.1) * a
+    elif len(shape) == 1:
+        a = 1 + np.float32(0.1) * a
+    else:
+        a = (a.astype(np.float64) / np.sqrt(np.prod(shape[1:]))).astype(np.float32)
+    return torch.from_numpy(a)
+
+
+def assert_close(actual: torch.Tensor, expected: torch.Tensor, tolerance: float = 1e-6) -> None:
+    """Agreement relative to the array's largest value, as golden/README.md says."""
+    assert actual.shape == expected.shape, f"{tuple(actual.shape)} is not {tuple(expected.shape)}"
+    worst = (actual.double() - expected.double()).abs().max() / expected.double().abs().max().clamp_min(1e-300)
+    assert worst <= tolerance, f"off by {worst:.2e} relative to the largest value"
+
+
+@pytest.fixture
+def golden():
+    return Golden
