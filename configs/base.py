@@ -38,6 +38,7 @@ class BaseConfig:
     cosine_epochs: int = 300  # half a period of the cosine
     cosine_min: float = 1e-5
 
+    save_seconds: float = 60.0  # between two saves of last.pt; it is also saved at the end and on a signal
     val_every: int = 1  # epochs from one validation to the next; the last epoch always validates
     best_rule: Literal["tolerance", "strict"] = "strict"
     best_tolerance: float = 0.5  # percentage points of AUC below the best that still replace best.pt

@@ -34,7 +34,7 @@ class SquidConfig(BaseConfig):
     adversarial_weight: float = 0.0005
     discriminator_weight: float = 1.0
 
-    score_statistics: Literal["image", "running"] = "image"  # batch norm in the score: the image's own, or the running statistics
+    score_statistics: Literal["image", "running"] = "image"  # of batch norm when scoring: the image's own, or running
     statistics_images: int = 201  # training images whose logits give mu and sigma
 
     def check(self) -> None:

@@ -1,12 +1,15 @@
 """The contract between a method and the engine."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
 from configs import BaseConfig
+
+if TYPE_CHECKING:
+    from dataloader.loader import TrainLoader
 
 
 class NonFiniteLoss(Exception):
@@ -17,7 +20,7 @@ class NonFiniteLoss(Exception):
 class Scores:
     """What a method says of B images. All image scores rank: higher = more anomalous."""
 
-    image: dict[str, torch.Tensor]  # name → (B,) float64; the first is the method's own choice
+    image: dict[str, torch.Tensor]  # name → (B,) float64 on the CPU; the first is the method's own choice
     columns: dict[str, torch.Tensor] = field(default_factory=dict)  # more (B,) values for scores.csv
     shown: dict[str, torch.Tensor] = field(default_factory=dict)  # name → (B,) the score as people read it
     map: torch.Tensor | None = None  # (B, 1, H, W) ≥ 0, higher = more anomalous
@@ -47,7 +50,7 @@ class Method(nn.Module):
         for scheduler in self.schedulers.values():
             scheduler.step()
 
-    def fit(self, batches: Iterable[torch.Tensor]) -> None:
+    def fit(self, loader: "TrainLoader") -> None:
         """What is estimated from training images in closed form, such as score statistics; default: nothing."""
 
     def score(self, images: torch.Tensor) -> Scores:

@@ -52,8 +52,8 @@ class Squid(Method):
             teacher=config.teacher,
         )
         self.discriminator = Discriminator(config.image_size)
-        self.register_buffer("mu", torch.zeros((), dtype=torch.float64))
-        self.register_buffer("sigma", torch.ones((), dtype=torch.float64))
+        self.register_buffer("mu", torch.zeros(()))
+        self.register_buffer("sigma", torch.ones(()))
         adam = {"lr": config.learning_rate, "betas": (0.5, 0.999), "fused": True}
         self.optimizers = {
             "generator": torch.optim.Adam(self.generator.parameters(), eps=1e-7, weight_decay=1e-5, **adam),
@@ -102,8 +102,9 @@ class Squid(Method):
         optimizer.step()
 
     @torch.no_grad()
-    def fit(self, batches) -> None:
+    def fit(self, loader) -> None:
         """mu and sigma of the logits of training images: what normal looks like to the discriminator."""
+        batches = loader.in_order(self.config.statistics_images)
         logits = torch.cat([self._reconstruct(images)[1] for images in batches])
         self.mu.copy_(logits.mean())
         self.sigma.copy_(logits.std(correction=0))
@@ -111,10 +112,10 @@ class Squid(Method):
     @torch.no_grad()
     def score(self, images: torch.Tensor) -> Scores:
         x_hat, logit = self._reconstruct(images)
-        deviation = (self.mu - logit) / self.sigma  # the discriminator is high on normal images
+        deviation = (self.mu.cpu() - logit) / self.sigma.cpu()  # the discriminator is high on normal images
         error = (x_hat - images).square()
         return Scores(
-            image={"discriminator": deviation, "reconstruction": error.double().mean((1, 2, 3))},
+            image={"discriminator": deviation, "reconstruction": error.mean((1, 2, 3)).cpu().double()},
             columns={"logit": logit},
             shown={"discriminator": torch.sigmoid(deviation)},
             map=error,
@@ -122,8 +123,8 @@ class Squid(Method):
         )
 
     def _reconstruct(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """(B, 1, H, W) → the evaluation-mode reconstruction (B, 1, H, W) and its logit (B,) in float64."""
+        """(B, 1, H, W) → the evaluation-mode reconstruction (B, 1, H, W) and its logit (B,), float64 on the CPU."""
         self.eval()
         x_hat = self.generator(images, with_teacher=False).x_hat
         logit = self.discriminator(x_hat, per_image=self.config.score_statistics == "image")
-        return x_hat, logit.squeeze(1).double()
+        return x_hat, logit.squeeze(1).cpu().double()

@@ -30,6 +30,11 @@ class Discriminator(nn.Module):
             x = conv(x)  # (B, channels[i], S / 2^(i+1), same)
             if i > 0:
                 norm = self.norms[i - 1]
-                x = nn.functional.instance_norm(x, None, None, norm.weight, norm.bias, eps=norm.eps) if per_image else norm(x)
+                x = _normalise_each(x, norm) if per_image else norm(x)
             x = nn.functional.leaky_relu(x, 0.2)
         return self.regressor(x.flatten(1))
+
+
+def _normalise_each(x: torch.Tensor, norm: nn.BatchNorm2d) -> torch.Tensor:
+    """What ``norm`` in training mode makes of each image (B, C, h, w) alone; its running statistics stay."""
+    return nn.functional.instance_norm(x, None, None, norm.weight, norm.bias, eps=norm.eps)

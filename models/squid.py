@@ -110,9 +110,7 @@ class Generator(nn.Module):
         side = patch // 2**levels
         channels = base_channels * CHANNEL_FACTORS[levels]
         self.encoder = Encoder(*shape)
-        self.inpaint = InpaintBlock(
-            patches_per_side, channels, side, side, queue_slots, shrinkage, mask_ratio, dropout
-        )
+        self.inpaint = InpaintBlock(patches_per_side, channels, side, side, queue_slots, shrinkage, mask_ratio, dropout)
         self.student = Decoder(*shape, ops, memories)
         self.teacher = Decoder(*shape, ops, [None] * levels) if teacher else None
 

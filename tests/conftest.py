@@ -34,10 +34,8 @@ class Golden:
 
     def batches(self) -> list[torch.Tensor]:
         size = self.info["config"]["img_size"]
-        return [
-            torch.from_numpy(np.random.RandomState(100 + b).random_sample((4, 1, size, size)).astype(np.float32)).double()
-            for b in range(6)
-        ]
+        drawn = [np.random.RandomState(100 + b).random_sample((4, 1, size, size)) for b in range(6)]
+        return [torch.from_numpy(images.astype(np.float32)).double() for images in drawn]
 
 
 def fill(name: str, shape: list[int]) -> torch.Tensor:

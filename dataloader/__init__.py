@@ -1,0 +1,28 @@
+"""Datasets by name, one file each."""
+
+from configs import BaseConfig, ConfigError
+from dataloader.base import DATA_ROOT_VARIABLE, Dataset, FileDataset, Item, Split, find_root
+from dataloader.chexpert import CheXpert
+from dataloader.digit import DigitAnatomy
+from dataloader.images import DataError
+from dataloader.zhang import ZhangLab
+
+DATASETS: dict[str, type[Dataset]] = {"digit": DigitAnatomy, "zhang": ZhangLab, "chexpert": CheXpert}
+
+
+def build_dataset(config: BaseConfig, data_root: str | None = None) -> Dataset:
+    """The configured dataset at --data-root, $ANOMALY_DATA_ROOT or the configuration's root, in that order.
+
+    Raises:
+        ConfigError: for an unknown dataset.
+        DataError: where the data is missing or unreadable.
+    """
+    if config.dataset not in DATASETS:
+        raise ConfigError(f"dataset = {config.dataset!r}: unknown; known are {', '.join(DATASETS)}.")
+    return DATASETS[config.dataset](config, find_root(config, data_root))
+
+
+__all__ = [
+    "DATASETS", "DATA_ROOT_VARIABLE", "DataError", "Dataset", "FileDataset", "Item", "Split", "build_dataset",
+    "find_root",
+]  # fmt: skip

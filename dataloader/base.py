@@ -1,0 +1,136 @@
+"""What a dataset is: items on disk or images made on the fly, as uint8 grayscale tensors."""
+
+import hashlib
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from configs import BaseConfig
+from dataloader.images import DataError, read_image
+
+DATA_ROOT_VARIABLE = "ANOMALY_DATA_ROOT"
+
+
+@dataclass
+class Item:
+    """One image file: label 0 is normal, 1 anomalous; kind says of what sort."""
+
+    path: Path
+    label: int
+    kind: str = "normal"
+
+
+@dataclass
+class Split:
+    """Images of one split in memory."""
+
+    images: torch.Tensor  # (N, H, W) uint8
+    labels: torch.Tensor  # (N,) int64, 0 normal, 1 anomalous
+    kinds: list[str]
+    ids: list[str]
+    masks: torch.Tensor | None = None  # (N, H, W) bool, True where anomalous, where the dataset knows
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def count(self) -> str:
+        anomalous = int(self.labels.sum())
+        return f"{len(self) - anomalous} normal, {anomalous} anomalous"
+
+
+class Dataset:
+    """A dataset gives its normal training images and the labelled validation and test splits."""
+
+    how_to_get = ""
+
+    def __init__(self, config: BaseConfig, root: Path):
+        self.config = config
+        self.root = root
+
+    def training_images(self, epoch: int) -> torch.Tensor:
+        """The normal training images of an epoch: (N, H, W) uint8; the same every epoch unless made anew."""
+        raise NotImplementedError
+
+    def split(self, name: str) -> Split:
+        """``val`` or ``test``."""
+        raise NotImplementedError
+
+    def fingerprint(self) -> str:
+        """A digest of what is trained on, so that a resumed run cannot go on with other data."""
+        raise NotImplementedError
+
+
+class FileDataset(Dataset):
+    """A dataset of image files; a subclass lists them. Files are decoded once, by threads."""
+
+    def __init__(self, config: BaseConfig, root: Path):
+        super().__init__(config, root)
+        self._training: torch.Tensor | None = None
+
+    def list_items(self) -> dict[str, list[Item]]:
+        """All items of ``train`` (normal and anomalous), ``val`` and ``test``. Raises DataError."""
+        raise NotImplementedError
+
+    @cached_property
+    def items(self) -> dict[str, list[Item]]:
+        return self.list_items()
+
+    def training_items(self) -> list[Item]:
+        return [item for item in self.items["train"] if item.label == 0]
+
+    def training_images(self, epoch: int) -> torch.Tensor:
+        if self._training is None:
+            self._training = read_images([i.path for i in self.training_items()], self.config.image_size, "train")
+        return self._training
+
+    def split(self, name: str) -> Split:
+        items = self.items[name]
+        return Split(
+            images=read_images([i.path for i in items], self.config.image_size, name),
+            labels=torch.tensor([i.label for i in items]),
+            kinds=[i.kind for i in items],
+            ids=[self.item_id(i) for i in items],
+        )
+
+    def item_id(self, item: Item) -> str:
+        """The path below the data root."""
+        return Path(os.path.relpath(item.path, self.root)).as_posix()
+
+    def fingerprint(self) -> str:
+        return digest([self.item_id(i) for i in self.training_items()])
+
+
+def read_images(paths: Sequence[Path], size: int, what: str) -> torch.Tensor:
+    """Decode files into (N, size, size) uint8, a progress bar on a terminal. Raises DataError with the path."""
+    with ThreadPoolExecutor() as pool:
+        images = pool.map(lambda path: torch.from_numpy(read_image(path, size)), paths)
+        return torch.stack(list(tqdm(images, f"reading {what}", len(paths), disable=None, leave=False)))
+
+
+def digest(parts: Sequence[str]) -> str:
+    """A short hash of strings in their order."""
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+
+def require_items(items: list[Item], label: int, what: str, folder: Path) -> None:
+    """Raise a DataError where a class has no image."""
+    if not any(item.label == label for item in items):
+        raise DataError(f"No {what} image in {folder}: the folder is empty or holds no PNG, JPEG, BMP or TIFF files.")
+
+
+def find_root(config: BaseConfig, given: str | None) -> Path:
+    """The data root: ``given`` (--data-root), else $ANOMALY_DATA_ROOT, else the configuration's.
+
+    The first two may name the dataset's own folder or one that holds it under the dataset's name.
+    """
+    for value in (given, os.environ.get(DATA_ROOT_VARIABLE)):
+        if value:
+            root = Path(value).expanduser()
+            return root / config.dataset if (root / config.dataset).is_dir() else root
+    return Path(config.data_root or Path("data") / config.dataset).expanduser()

@@ -1,0 +1,107 @@
+"""CheXpert (Irvin et al. 2019): frontal PA radiographs, No Finding against everything else.
+
+Layouts: {train,val,our_test}_256_pa/{normal_256,abnormal_256}; or the official train.csv beside its images, from
+which validation and test are carved by patient with a fixed seed.
+"""
+
+import csv
+from collections import defaultdict
+from pathlib import Path
+
+import torch
+
+from dataloader.base import FileDataset, Item, require_items
+from dataloader.images import DataError, image_files
+from engine.seeding import generator
+
+FOLDERS = {"train": "train_256_pa", "val": "val_256_pa", "test": "our_test_256_pa"}
+CLASSES = ("normal_256", "abnormal_256")
+CARVED = 250  # images per class in each of validation and test; a tenth of the class where that is less
+COLUMNS = ("Path", "Frontal/Lateral", "AP/PA", "No Finding")
+
+
+class CheXpert(FileDataset):
+    how_to_get = (
+        "Register for CheXpert at Stanford AIMI, download CheXpert-v1.0-small and name its folder (the one with "
+        "train.csv) with --data-root."
+    )
+
+    def list_items(self) -> dict[str, list[Item]]:
+        if not self.root.is_dir():
+            raise DataError(f"{self.root}: no such folder. {self.how_to_get}")
+        if any((self.root / folder).is_dir() for folder in FOLDERS.values()):
+            items = self._folders()
+        elif (self.root / "train.csv").is_file():
+            items = self._official(self.root / "train.csv")
+        else:
+            raise DataError(f"{self.root}: holds neither train_256_pa/ nor train.csv. {self.how_to_get}")
+        for split in FOLDERS:
+            for label, name in enumerate(CLASSES):
+                if (split, label) != ("train", 1):  # anomalous training images are not needed
+                    require_items(items[split], label, f"{split} {name}", self.root)
+        return items
+
+    def _folders(self) -> dict[str, list[Item]]:
+        items: dict[str, list[Item]] = {}
+        for split, folder in FOLDERS.items():
+            items[split] = []
+            for label, name in enumerate(CLASSES):
+                where = self.root / folder / name
+                if (split, label) == ("train", 1) and not where.is_dir():
+                    continue
+                items[split] += [Item(path, label, "abnormal" if label else "normal") for path in image_files(where)]
+        return items
+
+    def _official(self, path: Path) -> dict[str, list[Item]]:
+        patients: dict[str, list[Item]] = defaultdict(list)
+        with open(path, newline="", encoding="utf-8") as file:
+            rows = csv.DictReader(file)
+            absent = [column for column in COLUMNS if column not in (rows.fieldnames or [])]
+            if absent:
+                raise DataError(f"{path}: has no column {', '.join(absent)}; it is not CheXpert's train.csv.")
+            for row in rows:
+                if row["Frontal/Lateral"] != "Frontal" or row["AP/PA"] != "PA":
+                    continue
+                normal = row["No Finding"] in ("1", "1.0")
+                image = self._locate(row["Path"], path)
+                patients[_patient(row["Path"], path)].append(
+                    Item(image, 0 if normal else 1, "normal" if normal else "abnormal")
+                )
+        if not patients:
+            raise DataError(f"{path}: lists no frontal PA radiograph.")
+        return carve_by_patient(patients)
+
+    def _locate(self, listed: str, csv_path: Path) -> Path:
+        """The CSV's paths begin with the name the download had, such as CheXpert-v1.0-small/."""
+        for candidate in (self.root / listed, self.root.parent / listed, self.root / Path(*Path(listed).parts[1:])):
+            if candidate.is_file():
+                return candidate
+        raise DataError(f"{csv_path}: lists {listed}, which is not below {self.root}. Unpack the download again.")
+
+
+def carve_by_patient(patients: dict[str, list[Item]]) -> dict[str, list[Item]]:
+    """Validation and test from whole patients, in a fixed random order, until each class has its share.
+
+    Images of those patients beyond the share are left out of everything, so that no patient is in two splits.
+    """
+    totals = [sum(item.label == label for items in patients.values() for item in items) for label in (0, 1)]
+    shares = [min(CARVED, max(1, total // 10)) for total in totals]
+    names = sorted(patients)
+    order = iter([names[i] for i in torch.randperm(len(names), generator=generator(0, "chexpert"))])
+    splits: dict[str, list[Item]] = {"test": [], "val": [], "train": []}
+    for split in ("test", "val"):
+        room = list(shares)
+        while any(room) and (name := next(order, None)) is not None:
+            for item in patients[name]:
+                if room[item.label]:
+                    room[item.label] -= 1
+                    splits[split].append(item)
+    splits["train"] = [item for name in order for item in patients[name]]
+    return splits
+
+
+def _patient(listed: str, path: Path) -> str:
+    for part in Path(listed).parts:
+        if part.startswith("patient"):
+            return part
+    raise DataError(f"{path}: {listed} names no patient (…/patient00001/study1/…).")

@@ -1,0 +1,191 @@
+"""DigitAnatomy (SQUID, section 4.1): a 3×3 grid of the digits 1–9 in reading order, made from real digits.
+
+Normal images have every digit in its place, each a random specimen at a random scale. Anomalous ones have one to
+three cells missing, misordered, flipped or replaced by a zero; kind and pixel mask are known.
+"""
+
+import gzip
+import struct
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from dataloader.base import Dataset, Split, digest
+from dataloader.images import DataError
+from engine.seeding import generator
+
+KINDS = ("missing", "misordered", "flipped", "zero")
+PER_SIDE = 3
+FLIPPABLE = (2, 3, 4, 5, 6, 7, 9)  # the mirror image of 1, 8 and 0 is (nearly) the digit itself
+AREA = (0.6, 1.3)  # of a crop, as a share of the cell; above 1 is the whole cell
+COUNTS = {"val": 200, "test": 400}  # normal images, and as many anomalous, equal shares of the kinds
+SPLIT_SHARES = {"train": (0.0, 0.7), "val": (0.7, 0.8), "test": (0.8, 1.0)}  # of the specimens of each digit
+MNIST_PARTS = ("train", "t10k")
+
+
+class DigitAnatomy(Dataset):
+    """Needs no files: scikit-learn's digits (8×8), or MNIST where its idx files lie in the data root."""
+
+    how_to_get = "Put MNIST's idx files (plain or .gz) there, or take digit_source=sklearn, which needs none."
+
+    def __init__(self, config, root: Path):
+        super().__init__(config, root)
+        if config.image_size % PER_SIDE:
+            raise DataError(f"image_size = {config.image_size}: DigitAnatomy is a 3×3 grid, so it must divide by 3.")
+        self.cell = config.image_size // PER_SIDE
+        self.source, digits, labels = load_digits(config.digit_source, root)
+        self._digest = digest([self.source, str(digits.sum(dtype=np.int64)), str(digits.shape)])
+        self._specimens = {
+            name: [take(digits[labels == d], d, shares, self.cell) for d in range(10)]
+            for name, shares in SPLIT_SHARES.items()
+        }
+
+    def training_images(self, epoch: int) -> torch.Tensor:
+        rng = generator(self.config.seed, "digits", epoch)
+        return self._normal("train", self.config.digits_per_epoch, rng)
+
+    def split(self, name: str) -> Split:
+        rng = generator(0, "digits", name)  # validation and test sets are the same for every seed
+        n = COUNTS[name]
+        normal = self._normal(name, n, rng)
+        anomalous, masks = [], []
+        kinds = [KINDS[i % len(KINDS)] for i in range(n)]
+        for kind in kinds:
+            image, mask = self._anomalous(name, kind, rng)
+            anomalous.append(image)
+            masks.append(mask)
+        return Split(
+            images=torch.cat([normal, torch.stack(anomalous)]),
+            labels=torch.cat([torch.zeros(n, dtype=torch.long), torch.ones(n, dtype=torch.long)]),
+            kinds=["normal"] * n + kinds,
+            ids=[f"{name}/normal_{i:04d}" for i in range(n)] + [f"{name}/{k}_{i:04d}" for i, k in enumerate(kinds)],
+            masks=torch.cat([torch.zeros_like(normal, dtype=torch.bool), torch.stack(masks)]),
+        )
+
+    def fingerprint(self) -> str:
+        return f"{self.source}-{self._digest}"
+
+    def _normal(self, name: str, count: int, rng: torch.Generator) -> torch.Tensor:
+        cells = [self._cells(name, digit, count, rng) for digit in range(1, 10)]
+        return assemble(torch.stack(cells, dim=1))  # (count, 9, cell, cell) → (count, H, W)
+
+    def _cells(self, name: str, digit: int, count: int, rng: torch.Generator) -> torch.Tensor:
+        specimens = self._specimens[name][digit]
+        chosen = specimens[torch.randint(len(specimens), (count,), generator=rng)]
+        return random_crops(chosen, rng)
+
+    def _anomalous(self, name: str, kind: str, rng: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+        places = torch.arange(9)
+        cells = torch.cat([self._cells(name, digit, 1, rng) for digit in range(1, 10)])  # (9, cell, cell)
+        least = 2 if kind == "misordered" else 1
+        count = int(torch.randint(least, 4, (), generator=rng))
+        eligible = torch.tensor(FLIPPABLE) - 1 if kind == "flipped" else places
+        hit = eligible[torch.randperm(len(eligible), generator=rng)[:count]]
+        if kind == "missing":
+            cells[hit] = 0
+        elif kind == "misordered":
+            cells[hit] = cells[hit.roll(1)]  # a cycle: every digit hit leaves its place
+        elif kind == "flipped":
+            cells[hit] = cells[hit].flip(-1)
+        else:
+            cells[hit] = self._cells(name, 0, count, rng)
+        masks = torch.zeros_like(cells, dtype=torch.bool)
+        masks[hit] = True
+        return assemble(cells.unsqueeze(0))[0], assemble(masks.unsqueeze(0))[0]
+
+
+def assemble(cells: torch.Tensor) -> torch.Tensor:
+    """(N, 9, c, c) in reading order → (N, 3c, 3c)."""
+    n, _, c, _ = cells.shape
+    return cells.reshape(n, PER_SIDE, PER_SIDE, c, c).permute(0, 1, 3, 2, 4).reshape(n, PER_SIDE * c, PER_SIDE * c)
+
+
+def random_crops(digits: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
+    """A random square of each (N, c, c) uint8 digit, resized to the cell: (N, c, c) uint8."""
+    n, c, _ = digits.shape
+    area = torch.empty(n).uniform_(*AREA, generator=rng)
+    side = area.clamp(max=1).sqrt()  # of the crop, as a share of the cell's side
+    offset = (torch.rand(n, 2, generator=rng) * 2 - 1) * (1 - side).unsqueeze(1)  # centre, in −1 … 1
+    theta = torch.zeros(n, 2, 3)
+    theta[:, 0, 0] = theta[:, 1, 1] = side
+    theta[:, :, 2] = offset
+    grid = torch.nn.functional.affine_grid(theta, [n, 1, c, c], align_corners=False)
+    crops = torch.nn.functional.grid_sample(
+        digits.unsqueeze(1).float(), grid, mode="bilinear", padding_mode="border", align_corners=False
+    )
+    return crops.squeeze(1).round().to(torch.uint8)
+
+
+def take(specimens: np.ndarray, digit: int, shares: tuple[float, float], cell: int) -> torch.Tensor:
+    """A split's share of the specimens of one digit, by a fixed rule, resized to the cell: (N, cell, cell) uint8."""
+    order = torch.randperm(len(specimens), generator=generator(0, "specimens", digit))
+    chosen = order[int(shares[0] * len(order)) : int(shares[1] * len(order))]
+    digits = torch.from_numpy(specimens[chosen.numpy()]).unsqueeze(1).float()  # (N, 1, side, side) in 0 … 255
+    resized = torch.nn.functional.interpolate(digits, (cell, cell), mode="bilinear", antialias=True)
+    return resized.squeeze(1).round().to(torch.uint8)
+
+
+def load_digits(source: str, root: Path) -> tuple[str, np.ndarray, np.ndarray]:
+    """The source that was taken, digits (N, side, side) uint8 and labels (N,).
+
+    Raises:
+        DataError: where MNIST is asked for and neither its files nor a download can be had.
+    """
+    if source != "sklearn":
+        parts = [part for part in MNIST_PARTS if find_idx(root, f"{part}-images")]
+        if not parts and source == "mnist":
+            parts = download_mnist(root)
+        if parts:
+            images = [read_idx(find_idx(root, f"{part}-images"), 3) for part in parts]
+            labels = [read_idx(require_idx(root, f"{part}-labels"), 1) for part in parts]
+            for part, i, n in zip(parts, images, labels, strict=True):
+                if len(i) != len(n):
+                    raise DataError(f"{root}: {part} has {len(i)} images but {len(n)} labels. Fetch both files anew.")
+            return "mnist", np.concatenate(images), np.concatenate(labels)
+    from sklearn.datasets import load_digits as bundled
+
+    data = bundled()
+    return "sklearn", (data.images * (255 / 16)).astype(np.uint8), data.target
+
+
+def find_idx(root: Path, name: str) -> Path | None:
+    """MNIST's file of that name: idx3-ubyte or idx1-ubyte, '-' or '.', plain or .gz, torchvision's folder too."""
+    kind = "idx3-ubyte" if name.endswith("images") else "idx1-ubyte"
+    for folder in (root, root / "mnist", root / "MNIST" / "raw"):
+        for candidate in (f"{name}-{kind}", f"{name}.{kind}", f"{name}-{kind}.gz", f"{name}.{kind}.gz"):
+            if (folder / candidate).is_file():
+                return folder / candidate
+    return None
+
+
+def require_idx(root: Path, name: str) -> Path:
+    if path := find_idx(root, name):
+        return path
+    raise DataError(f"{root}: {name}-idx1-ubyte (or .gz) is missing beside the images. Fetch it from MNIST's files.")
+
+
+def read_idx(path: Path, dimensions: int) -> np.ndarray:
+    """An idx file of unsigned bytes. Raises DataError where it is truncated or something else."""
+    try:
+        raw = (gzip.open if path.suffix == ".gz" else open)(path, "rb").read()
+        if raw[:4] != bytes([0, 0, 8, dimensions]):
+            raise ValueError("not an idx file of unsigned bytes")
+        shape = struct.unpack(f">{dimensions}I", raw[4 : 4 + 4 * dimensions])
+        return np.frombuffer(raw, np.uint8, offset=4 + 4 * dimensions).reshape(shape)
+    except (OSError, EOFError, ValueError, struct.error) as error:
+        raise DataError(f"{path}: not a readable idx file ({error}). Fetch it anew.") from error
+
+
+def download_mnist(root: Path) -> list[str]:
+    from torchvision.datasets import MNIST
+
+    try:
+        MNIST(root, download=True)
+    except (OSError, RuntimeError) as error:
+        raise DataError(
+            f"{root}: no MNIST idx files there, and the download failed ({error}). "
+            "Put train-images-idx3-ubyte.gz and train-labels-idx1-ubyte.gz (or the t10k files) into that folder, "
+            "or take --set digit_source=sklearn."
+        ) from error
+    return list(MNIST_PARTS)

@@ -1,0 +1,61 @@
+"""Training batches whose order and augmentation are functions of (seed, epoch)."""
+
+from collections.abc import Iterator
+
+import torch
+
+from configs import BaseConfig
+from dataloader.augment import affine, draw_affine
+from dataloader.base import Dataset
+from engine.device import to_float
+from engine.seeding import generator
+
+
+class TrainLoader:
+    """The batches of an epoch, from any of them on."""
+
+    def __init__(self, dataset: Dataset, config: BaseConfig, device: torch.device):
+        self.dataset = dataset
+        self.config = config
+        self.device = device
+        self._first: torch.Tensor | None = None  # the images of in_order, kept from one validation to the next
+
+    def epoch(self, epoch: int) -> "Epoch":
+        """The epoch's images in memory, its order and its augmentation."""
+        images = self.dataset.training_images(epoch)
+        order = torch.randperm(len(images), generator=generator(self.config.seed, "order", epoch))
+        return Epoch(images, order, self._augmentation(len(images), epoch), self.config, self.device)
+
+    def in_order(self, count: int) -> Iterator[torch.Tensor]:
+        """The first ``count`` training images in the dataset's order, augmented, in batches: score statistics."""
+        if self._first is None or len(self._first) != count:
+            self._first = self.dataset.training_images(0)[:count].clone()
+        order = torch.arange(len(self._first))
+        epoch = Epoch(self._first, order, self._augmentation(len(order), 0), self.config, self.device)
+        return (batch for _, batch in epoch.batches())
+
+    def _augmentation(self, count: int, epoch: int) -> torch.Tensor | None:
+        return draw_affine(count, generator(self.config.seed, "augment", epoch)) if self.config.augment else None
+
+
+class Epoch:
+    """One pass over the images. ``len`` is its number of batches; the last one may be smaller."""
+
+    def __init__(self, images, order, augmentation, config: BaseConfig, device: torch.device):
+        self.images = images
+        self.augmentation = augmentation
+        self.device = device
+        self.indices = order.split(config.batch_size)
+        if config.max_batches:
+            self.indices = self.indices[: config.max_batches]
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def batches(self, start: int = 0) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """(indices (B,), images (B, 1, H, W) float in [0, 1]) from batch ``start`` on."""
+        for index in self.indices[start:]:
+            batch = to_float(self.images[index], self.device)
+            if self.augmentation is not None:
+                batch = affine(batch, self.augmentation[index].to(self.device))
+            yield index, batch

@@ -1,0 +1,97 @@
+"""ZhangLab chest X-rays (Kermany et al. 2018; Kaggle chest-xray-pneumonia): normal against pneumonia.
+
+Layouts: {train,test}/{NORMAL,PNEUMONIA}, with or without CellData/chest_xray/ above (Kaggle's 16 val images belong
+to train); or SQUID's {train,val,test}/{normal_256,pneumonia_256}. Validation, where the folders have none, is
+val_split.json in the data root ({"val": {"NORMAL": [names], "PNEUMONIA": [names]}}), else 100 + 100 training images
+by a fixed rule.
+"""
+
+import json
+import re
+from pathlib import Path
+
+import torch
+
+from dataloader.base import FileDataset, Item, require_items
+from dataloader.images import DataError, image_files
+from engine.seeding import generator
+
+CLASSES = ("NORMAL", "PNEUMONIA")
+SQUID_CLASSES = ("normal_256", "pneumonia_256")
+VALIDATION_PER_CLASS = 100
+
+
+class ZhangLab(FileDataset):
+    how_to_get = (
+        "Get 'Chest X-Ray Images (Pneumonia)' (Kermany et al., Mendeley Data rscbjbr9sj, or Kaggle "
+        "paultimothymooney/chest-xray-pneumonia) and unpack it there, or name its folder with --data-root."
+    )
+
+    def list_items(self) -> dict[str, list[Item]]:
+        if not self.root.is_dir():
+            raise DataError(f"{self.root}: no such folder. {self.how_to_get}")
+        for folder in (self.root, self.root / "chest_xray", self.root / "CellData" / "chest_xray"):
+            for classes in (CLASSES, SQUID_CLASSES):
+                if any((folder / "train" / name).is_dir() for name in classes):
+                    return self._read_layout(folder, classes)
+        raise DataError(f"{self.root}: holds neither train/NORMAL nor train/normal_256. {self.how_to_get}")
+
+    def _read_layout(self, folder: Path, classes: tuple[str, str]) -> dict[str, list[Item]]:
+        items = {
+            split: [item for label, name in enumerate(classes) for item in _list(folder / split / name, label)]
+            for split in ("train", "val", "test")
+            if split != "val" or (folder / "val").is_dir()
+        }
+        if classes == CLASSES:
+            items["train"] += items.pop("val", [])  # Kaggle's val is far too small to validate with
+            items = {**items, **self._carve_validation(items["train"])}
+        for split, label, name in ((s, k, n) for s in ("train", "val", "test") for k, n in enumerate(classes)):
+            if split not in items:
+                raise DataError(f"{folder / split}: no such folder. {self.how_to_get}")
+            if (split, label) != ("train", 1):  # anomalous training images are not needed
+                require_items(items[split], label, f"{split} {name}", folder / split / name)
+        return items
+
+    def _carve_validation(self, train: list[Item]) -> dict[str, list[Item]]:
+        listed = self.root / "val_split.json"
+        chosen = self._listed(listed, train) if listed.exists() else self._drawn(train)
+        return {
+            "train": [item for item in train if item.path not in chosen],
+            "val": [item for item in train if item.path in chosen],
+        }
+
+    @staticmethod
+    def _listed(path: Path, train: list[Item]) -> set[Path]:
+        try:
+            names = json.loads(path.read_text())["val"]
+            wanted = {(label, name) for label, cls in enumerate(CLASSES) for name in names[cls]}
+        except (ValueError, KeyError, TypeError) as error:
+            form = '{"val": {"NORMAL": [...], "PNEUMONIA": [...]}}'
+            raise DataError(f"{path}: must be {form} ({error!r}).") from error
+        found = {(item.label, item.path.name): item.path for item in train}
+        absent = sorted(name for label, name in wanted if (label, name) not in found)
+        if absent:
+            raise DataError(f"{path}: {len(absent)} listed files are not in train, the first {absent[0]}.")
+        return {found[key] for key in wanted}
+
+    @staticmethod
+    def _drawn(train: list[Item]) -> set[Path]:
+        chosen: set[Path] = set()
+        for label, name in enumerate(CLASSES):
+            files = [item.path for item in train if item.label == label]
+            count = min(VALIDATION_PER_CLASS, len(files) // 5)
+            order = torch.randperm(len(files), generator=generator(0, "zhang", name))
+            chosen.update(files[i] for i in order[:count])
+        return chosen
+
+
+def _list(folder: Path, label: int) -> list[Item]:
+    if label and folder.parent.name == "train" and not folder.is_dir():
+        return []
+    return [Item(path, label, _kind(path) if label else "normal") for path in image_files(folder)]
+
+
+def _kind(path: Path) -> str:
+    """The file name tells bacterial from viral pneumonia."""
+    found = re.search(r"bacteria|virus", path.name.lower())
+    return {"bacteria": "bacterial", "virus": "viral"}[found[0]] if found else "pneumonia"

@@ -1,0 +1,1 @@
+"""The loop, checkpoints, metrics, seeding and logging: nothing here knows a paper."""

@@ -1,0 +1,43 @@
+"""What the commands share: arguments, and errors as one line with exit code 1."""
+
+import argparse
+import sys
+import warnings
+from collections.abc import Callable
+
+from configs import ConfigError
+from dataloader import DATA_ROOT_VARIABLE, DataError
+from engine.device import DeviceError
+from engine.experiment import ExperimentError
+from engine.loop import Interrupted, TrainingError
+from engine.metrics import MetricError
+
+EXPECTED = (ConfigError, DataError, DeviceError, ExperimentError, TrainingError, MetricError)
+
+
+def add_common(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--exp", required=True, metavar="ID", help="experiment id: its folder is checkpoints/ID")
+    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda", "mps"), help="default: auto")
+
+
+def add_data_root(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--data-root", metavar="DIR",
+        help=f"the dataset's folder, or one that holds it (else ${DATA_ROOT_VARIABLE}, else the configuration's)",
+    )  # fmt: skip
+
+
+def run(main: Callable[[], int | None]) -> None:
+    """Run a command's ``main``; an expected error becomes a message on stderr, a signal its exit code."""
+    # cosine schedules warn when a checkpoint is taken up, although the order of calls is right
+    warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step")
+    try:
+        sys.exit(main() or 0)
+    except EXPECTED as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+    except Interrupted as stop:
+        print(stop, file=sys.stderr)
+        sys.exit(128 + stop.signal)
+    except KeyboardInterrupt:
+        sys.exit(130)

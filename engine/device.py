@@ -1,0 +1,48 @@
+"""Choosing a device, and keeping the CPU's allocator from giving big tensors back to the system."""
+
+import ctypes
+import platform
+import sys
+
+import torch
+
+
+class DeviceError(Exception):
+    """A device that this machine does not have."""
+
+
+def choose_device(name: str) -> torch.device:
+    """``auto`` takes cuda, then mps, then cpu. Raises DeviceError where a named one is not available."""
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        name = next(device for device, there in available.items() if there)
+    if not available[name]:
+        there = ", ".join(device for device, yes in available.items() if yes)
+        raise DeviceError(f"--device {name} is not available here; this machine has: {there}.")
+    return torch.device(name)
+
+
+def keep_memory() -> None:
+    """On glibc, serve big tensors from the heap: mapping them anew each step costs a third of a CPU epoch."""
+    if sys.platform != "linux":
+        return
+    M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4  # from malloc.h
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):  # musl and others
+        return
+    mallopt(M_MMAP_MAX, 0)
+    mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+    mallopt(M_TOP_PAD, 256 * 2**20)
+
+
+def to_float(images: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """(B, H, W) uint8 → (B, 1, H, W) float32 in [0, 1] on the device."""
+    return images.to(device).unsqueeze(1).float() / 255
+
+
+def describe(device: torch.device) -> str:
+    """The device in words, for logs and results."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{device.type} ({platform.machine()}, {torch.get_num_threads()} threads)"

@@ -1,0 +1,71 @@
+"""Scoring images by the thousand, and the table of it."""
+
+import csv
+import io
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from engine import metrics
+from engine.device import to_float
+from methods import Method
+
+SCORE_BATCH = 32  # images; scores do not depend on it
+
+
+@dataclass
+class Scored:
+    """Arrays of what :class:`methods.Scores` holds, for N images."""
+
+    image: dict[str, np.ndarray]  # name → (N,) float64 ranking scores
+    columns: dict[str, np.ndarray]  # name → (N,)
+    shown: dict[str, np.ndarray]  # name → (N,)
+    maps: np.ndarray | None  # (N, H, W), where asked for
+
+
+def score_images(method: Method, images: torch.Tensor, device, what: str, keep_maps: bool = False) -> Scored:
+    """Score (N, H, W) uint8 images in batches, with a progress bar on a terminal."""
+    batches = images.split(SCORE_BATCH)
+    found = []
+    for batch in tqdm(batches, what, disable=None, leave=False):
+        scores = method.score(to_float(batch, device))
+        kept = scores.map.squeeze(1).cpu() if keep_maps and scores.map is not None else None
+        found.append((scores.image, scores.columns, scores.shown, kept))
+
+    def gathered(part: int) -> dict[str, np.ndarray]:
+        return {name: torch.cat([f[part][name] for f in found]).cpu().numpy() for name in found[0][part]}
+
+    maps = torch.cat([f[3] for f in found]).numpy() if found[0][3] is not None else None
+    return Scored(gathered(0), gathered(1), gathered(2), maps)
+
+
+def validation_auc(labels: np.ndarray, scored: Scored) -> dict[str, float]:
+    """The AUC of every image score. Raises MetricError."""
+    for scores in scored.image.values():
+        metrics.check(labels, scores, "the validation images")
+    return {name: metrics.auc(labels, scores) for name, scores in scored.image.items()}
+
+
+def thresholds(labels: np.ndarray, scored: Scored) -> dict[str, float]:
+    """For every image score the threshold of the highest accuracy on these (validation) labels."""
+    return {name: metrics.oracle_threshold(labels, scores) for name, scores in scored.image.items()}
+
+
+def score_table(scored: Scored, main_score: str, first: dict[str, list], last: dict[str, list] | None = None) -> str:
+    """CSV text: the ``first`` columns, ``logit`` and the like, ``score`` (the main one as people read it), all
+    scores by name, the ``last`` columns; ``first`` and ``last`` map column names to N values each.
+    """
+    shown = scored.shown.get(main_score, scored.image[main_score])
+    columns = {**first, **scored.columns, "score": shown, **scored.image, **(last or {})}
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    for row in zip(*columns.values(), strict=True):
+        writer.writerow([_cell(value) for value in row])
+    return text.getvalue()
+
+
+def _cell(value) -> str:
+    return f"{value:.9g}" if isinstance(value, (float, np.floating)) else str(value)

@@ -1,0 +1,165 @@
+"""An experiment's folder: what lies in it, who may write to it, and how files get there whole.
+
+checkpoints/<exp>/config.json    the settings; this copy alone drives eval and resume
+                  last.pt        all that a resume needs        best.pt   the best epoch's weights
+                  metrics.jsonl  one line per epoch             log.txt   what happened, with times
+                  tensorboard/   figures/   results.json   scores.csv
+"""
+
+import fcntl
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import configs
+
+CHECKPOINTS = Path(__file__).resolve().parent.parent / "checkpoints"
+FORMAT = 1  # of the checkpoint files
+
+
+class ExperimentError(Exception):
+    """An experiment that cannot be opened, read or written; the message names the file and the remedy."""
+
+
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
+    """``write`` a temporary file beside ``path``, flush it to the disk and put it in place.
+
+    Raises:
+        ExperimentError: where the disk is full or closed; the file that was there before stays.
+    """
+    part = path.with_name(path.name + ".part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(part)
+        with open(part, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    except (OSError, RuntimeError) as error:  # torch.save reports a full disk as a RuntimeError
+        part.unlink(missing_ok=True)
+        raise ExperimentError(
+            f"{path}: could not be written ({error}). The file that was there before is untouched; "
+            "make room on the disk and run the same command again."
+        ) from error
+
+
+def write_text(path: Path, text: str) -> None:
+    write_atomically(path, lambda part: part.write_text(text, encoding="utf-8"))
+
+
+class Experiment:
+    """One experiment id. Open it with ``with`` to train: a second process is refused meanwhile."""
+
+    def __init__(self, name: str, checkpoints: Path | None = None):
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+            raise ExperimentError(f"--exp {name!r}: use letters, digits, '.', '_' and '-', a letter or digit first.")
+        self.name = name
+        self.folder = (checkpoints or CHECKPOINTS) / name
+        self._lock = None
+
+    def path(self, name: str) -> Path:
+        return self.folder / name
+
+    def __enter__(self) -> "Experiment":
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._lock = open(self.path(".lock"), "w")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the system lets go of it even after kill -9
+        except OSError:
+            self._lock.close()
+            raise ExperimentError(
+                f"{self.folder}: another process is training this experiment. Wait for it, stop it, "
+                "or give this run another --exp."
+            ) from None
+        return self
+
+    def __exit__(self, *exc) -> None:
+        self._lock.close()
+
+    def exists(self) -> bool:
+        return self.path("config.json").exists()
+
+    def clear(self) -> None:
+        """Delete what a former run left (the lock stays)."""
+        for entry in self.folder.iterdir():
+            if entry.name != ".lock":
+                shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+
+    def save_config(self, name: str, config: configs.BaseConfig, data: str) -> None:
+        """``name`` is the configuration file's, ``data`` the fingerprint of the training data."""
+        saved = {"config": name, "data": data, "settings": config.as_dict()}
+        write_text(self.path("config.json"), json.dumps(saved, indent=2) + "\n")
+
+    def load_config(self) -> tuple[str, configs.BaseConfig, str]:
+        """(configuration name, settings, data fingerprint). Raises ExperimentError."""
+        path = self.path("config.json")
+        if not path.exists():
+            known = sorted(p.parent.name for p in self.folder.parent.glob("*/config.json"))
+            there = f"Experiments there: {', '.join(known)}." if known else "There are no experiments yet."
+            raise ExperimentError(
+                f"{self.folder} is not an experiment. {there} Train it first: "
+                f"python main.py --exp {self.name} --config NAME"
+            )
+        try:
+            saved = json.loads(path.read_text(encoding="utf-8"))
+            return saved["config"], configs.from_dict(saved["settings"]), saved["data"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise ExperimentError(f"{path}: not a configuration of this program ({error}).") from error
+
+    def save_checkpoint(self, name: str, content: dict[str, Any]) -> None:
+        write_atomically(self.path(name), lambda part: torch.save({"format": FORMAT, **content}, part))
+
+    def load_checkpoint(self, name: str) -> dict[str, Any]:
+        """A checkpoint file as plain data and tensors on the CPU. No code in it runs. Raises ExperimentError."""
+        path = self.path(name)
+        if not path.exists():
+            there = sorted(p.name for p in self.folder.glob("*.pt"))
+            raise ExperimentError(
+                f"{path}: no such checkpoint; there {'is ' + ', '.join(there) if there else 'are none yet'}. "
+                f"Train first: python main.py --exp {self.name}"
+            )
+        try:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+            if content["format"] != FORMAT:
+                raise ValueError(f"format {content['format']}, not {FORMAT}")
+        except Exception as error:  # torch raises many kinds for a truncated or foreign file
+            first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise ExperimentError(
+                f"{path}: truncated, or not a checkpoint of this program ({first_line}). Restore the file, take the "
+                "other one (--checkpoint best|last), or train anew with --overwrite."
+            ) from error
+        return content
+
+    def load_weights(self, name: str, method: torch.nn.Module) -> dict[str, Any]:
+        """Load a checkpoint's weights into ``method``; returns the whole checkpoint. Raises ExperimentError."""
+        content = self.load_checkpoint(name)
+        try:
+            method.load_state_dict(content["method"])
+        except (KeyError, RuntimeError) as error:
+            raise ExperimentError(f"{self.path(name)}: the weights do not fit the settings ({error}).") from error
+        for entry, value in method.state_dict().items():
+            if not torch.isfinite(value).all():
+                raise ExperimentError(
+                    f"{self.path(name)}: {entry} holds values that are not finite. Take the other checkpoint "
+                    "(--checkpoint best|last) or train anew."
+                )
+        return content
+
+    def read_metrics(self) -> list[dict[str, Any]]:
+        """The rows of metrics.jsonl; a last line cut off by a kill is left out."""
+        path = self.path("metrics.jsonl")
+        rows = []
+        for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+            try:
+                rows.append(json.loads(line))
+            except ValueError:
+                break
+        return rows
+
+    def write_metrics(self, rows: list[dict[str, Any]]) -> None:
+        write_text(self.path("metrics.jsonl"), "".join(json.dumps(row) + "\n" for row in rows))

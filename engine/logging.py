@@ -1,0 +1,62 @@
+"""What a run writes for people: log.txt (and the screen) and TensorBoard."""
+
+import sys
+from datetime import datetime
+
+import torch
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+
+from engine.experiment import Experiment
+
+GRID_ROWS = 4  # validation images of each class shown in TensorBoard
+
+
+class Log:
+    """Lines with their time, appended to log.txt and shown on the screen."""
+
+    def __init__(self, experiment: Experiment):
+        self.file = open(experiment.path("log.txt"), "a", encoding="utf-8", buffering=1)  # noqa: SIM115
+
+    def __call__(self, line: str) -> None:
+        self.file.write(f"{datetime.now():%Y-%m-%d %H:%M:%S}  {line}\n")
+        tqdm.write(line, file=sys.stdout)
+        sys.stdout.flush()
+
+    def __enter__(self) -> "Log":
+        return self
+
+    def __exit__(self, *exc) -> None:
+        self.file.close()
+
+
+class Board:
+    """TensorBoard: scalars every epoch; image grids and score histograms at every validation."""
+
+    def __init__(self, experiment: Experiment, global_step: int):
+        # steps after the checkpoint that a resumed run goes on from are shown once
+        self.writer = SummaryWriter(str(experiment.path("tensorboard")), purge_step=global_step + 1)
+
+    def scalar(self, name: str, value: float, step: int) -> None:
+        self.writer.add_scalar(name, value, step)
+
+    def validation(self, method, split, scored, auc: dict[str, float], step: int, device) -> None:
+        labels = split.labels.bool()
+        for name, value in auc.items():
+            self.scalar(f"val_auc/{name}", value, step)
+            scores = torch.from_numpy(scored.image[name])
+            for what, chosen in (("normal", ~labels), ("anomalous", labels)):
+                self.writer.add_histogram(f"scores/{name}/{what}", scores[chosen], step)
+        picked = torch.cat([(~labels).nonzero()[:GRID_ROWS, 0], labels.nonzero()[:GRID_ROWS, 0]])
+        images = split.images[picked].unsqueeze(1).float() / 255
+        reconstruction = method.score(images.to(device)).reconstruction
+        if reconstruction is not None:
+            reconstruction = reconstruction.cpu()
+            rows = [torch.cat([i, r, (i - r).abs()], dim=2) for i, r in zip(images, reconstruction, strict=True)]
+            self.writer.add_images("input | reconstruction | difference", torch.stack(rows), step)
+
+    def __enter__(self) -> "Board":
+        return self
+
+    def __exit__(self, *exc) -> None:
+        self.writer.close()

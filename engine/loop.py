@@ -1,0 +1,231 @@
+"""The training loop: any method, any dataset; it resumes exactly where it was."""
+
+import json
+import math
+import signal
+import time
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from configs import BaseConfig
+from engine import plots
+from engine.evaluation import score_images, thresholds, validation_auc
+from engine.experiment import Experiment, ExperimentError
+from engine.logging import Board, Log
+from engine.seeding import seed_everything
+from methods import Method, NonFiniteLoss
+
+
+class TrainingError(Exception):
+    """Training that cannot go on; the last good checkpoint stays."""
+
+
+class Interrupted(Exception):
+    """SIGINT or SIGTERM came; the state is saved. ``signal`` is its number."""
+
+    def __init__(self, number: int, message: str):
+        super().__init__(message)
+        self.signal = number
+
+
+class Trainer:
+    """Trains ``method`` and keeps the experiment's folder up to date.
+
+    The position is (epoch, batch): the next batch to train. All randomness is a function of the seed and the
+    position, so last.pt at any position leads to the weights of the run that was never stopped.
+    """
+
+    def __init__(self, experiment: Experiment, config: BaseConfig, method: Method, loader, dataset, device):
+        self.experiment = experiment
+        self.config = config
+        self.method = method
+        self.loader = loader
+        self.dataset = dataset
+        self.device = device
+        self.epoch, self.batch, self.global_step = 0, 0, 0
+        self.loss_sums: dict[str, torch.Tensor] = {}  # of the epoch in progress
+        self.best_auc = -math.inf  # of the main score on validation
+        self.rows: list[dict[str, Any]] = []  # of metrics.jsonl
+        self.saved_at = time.monotonic()
+        self.stop_signal = 0
+
+    # -- the state --------------------------------------------------------------------------------------------------
+
+    def state(self) -> dict[str, Any]:
+        method = self.method
+        return {
+            "method": method.state_dict(),
+            "optimizers": {name: o.state_dict() for name, o in method.optimizers.items()},
+            "schedulers": {name: s.state_dict() for name, s in method.schedulers.items()},
+            "position": {"epoch": self.epoch, "batch": self.batch, "global_step": self.global_step},
+            "loss_sums": self.loss_sums,
+            "best_auc": self.best_auc,
+        }
+
+    def resume(self) -> None:
+        """Take up last.pt. Raises ExperimentError."""
+        saved = self.experiment.load_weights("last.pt", self.method)
+        try:
+            for name, optimizer in self.method.optimizers.items():
+                optimizer.load_state_dict(saved["optimizers"][name])
+            for name, scheduler in self.method.schedulers.items():
+                scheduler.load_state_dict(saved["schedulers"][name])
+            position = saved["position"]
+            self.epoch, self.batch, self.global_step = position["epoch"], position["batch"], position["global_step"]
+            self.loss_sums = {name: value.to(self.device) for name, value in saved["loss_sums"].items()}
+            self.best_auc = saved["best_auc"]
+        except (KeyError, ValueError) as error:
+            path = self.experiment.path("last.pt")
+            raise ExperimentError(
+                f"{path}: lacks what a resume needs ({error}). Train anew with --overwrite."
+            ) from error
+        # epochs after the checkpoint are trained again, to the same numbers
+        self.rows = [row for row in self.experiment.read_metrics() if row["epoch"] <= self.epoch]
+        self.experiment.write_metrics(self.rows)
+
+    def save_last(self) -> None:
+        self.experiment.save_checkpoint("last.pt", self.state())
+        self.saved_at = time.monotonic()
+
+    def save_best(self, val_auc: dict[str, float], val_thresholds: dict[str, float]) -> None:
+        self.experiment.save_checkpoint(
+            "best.pt",
+            {
+                "method": self.method.state_dict(),
+                "epoch": self.epoch + 1,
+                "val_auc": val_auc,
+                "val_thresholds": val_thresholds,
+            },
+        )
+
+    # -- the loop ---------------------------------------------------------------------------------------------------
+
+    def train(self) -> None:
+        """Train to the configured number of epochs.
+
+        Raises:
+            Interrupted: after a signal, with the state saved.
+            TrainingError: for a loss that is not finite, before the update.
+        """
+        with Log(self.experiment) as log, Board(self.experiment, self.global_step) as board, self._signals():
+            log(f"training on {self.dataset.fingerprint()} from epoch {self.epoch + 1}, batch {self.batch + 1}")
+            self.validation = self.dataset.split("val")
+            while self.epoch < self.config.epochs:
+                started = time.monotonic()
+                self._train_epoch(log)
+                row = self._finish_epoch(board)
+                seconds = time.monotonic() - started
+                board.scalar("time/epoch_seconds", seconds, self.global_step)
+                log(f"{describe(row, self.config.epochs)}  {seconds:.1f} s")
+                due = time.monotonic() - self.saved_at >= self.config.save_seconds
+                if due or self.stop_signal or self.epoch == self.config.epochs:
+                    self.save_last()
+                if self.stop_signal and self.epoch < self.config.epochs:
+                    self._stop(log)
+            plots.curves(self.rows, self.experiment.path("figures/curves.png"))
+
+    def _train_epoch(self, log: Log) -> None:
+        epoch = self.loader.epoch(self.epoch)
+        label = f"epoch {self.epoch + 1}/{self.config.epochs}"
+        with tqdm(total=len(epoch), initial=self.batch, desc=label, disable=None, leave=False) as bar:
+            for index, images in epoch.batches(self.batch):
+                seed_everything(self.config.seed, "step", self.global_step)
+                try:
+                    losses = self.method.training_step(images, self.batch)
+                except NonFiniteLoss as error:
+                    raise TrainingError(
+                        f"A loss is not finite: {error}, at epoch {self.epoch + 1}, batch {self.batch + 1} (training "
+                        f"images {index.tolist()}). Nothing was updated with it; last.pt and best.pt are as they were. "
+                        "Look at those images, or start anew with a lower learning_rate."
+                    ) from error
+                for name, loss in losses.items():
+                    self.loss_sums[name] = self.loss_sums.get(name, 0) + loss
+                self.batch += 1
+                self.global_step += 1
+                bar.update()
+                if not bar.disable and self.batch % 10 == 0:
+                    shown = {name: f"{float(loss):.4f}" for name, loss in losses.items()}
+                    bar.set_postfix(**shown, lr=f"{self._learning_rate():.1e}")
+                if self.batch < len(epoch):  # the end of an epoch saves for itself
+                    if self.stop_signal:
+                        self.save_last()
+                        self._stop(log)
+                    elif time.monotonic() - self.saved_at >= self.config.save_seconds:
+                        self.save_last()
+
+    def _finish_epoch(self, board: Board) -> dict[str, Any]:
+        """Schedulers, score statistics, validation, best.pt and the epoch's row of metrics.jsonl."""
+        row: dict[str, Any] = {"epoch": self.epoch + 1, "step": self.global_step, "lr": self._learning_rate()}
+        # as the released programs report it: sums over the steps taken, divided by all batches
+        row["losses"] = {name: float(total) / self.batch for name, total in self.loss_sums.items()}
+        self.method.epoch_end()
+        if (self.epoch + 1) % self.config.val_every == 0 or self.epoch + 1 == self.config.epochs:
+            row["val_auc"] = self._validate(board)
+        self.rows.append(row)
+        self.experiment.write_metrics(self.rows)
+        for name, value in row["losses"].items():
+            board.scalar(f"loss/{name}", value, self.global_step)
+        board.scalar("lr", row["lr"], self.global_step)
+        self.epoch, self.batch, self.loss_sums = self.epoch + 1, 0, {}
+        return row
+
+    def _validate(self, board: Board) -> dict[str, float]:
+        self.method.fit(self.loader)
+        scored = score_images(self.method, self.validation.images, self.device, "validating")
+        auc = validation_auc(self.validation.labels.numpy(), scored)
+        main = auc[self.method.main_score]
+        tolerance = self.config.best_tolerance / 100 if self.config.best_rule == "tolerance" else 0.0
+        if main > self.best_auc - tolerance or self.best_auc == -math.inf:
+            self.best_auc = max(self.best_auc, main)
+            self.save_best(auc, thresholds(self.validation.labels.numpy(), scored))
+        board.validation(self.method, self.validation, scored, auc, self.global_step, self.device)
+        return auc
+
+    def _learning_rate(self) -> float:
+        return next(iter(self.method.optimizers.values())).param_groups[0]["lr"] if self.method.optimizers else 0.0
+
+    # -- signals ----------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _signals(self):
+        """The first SIGINT or SIGTERM lets the iteration finish; a second one ends at once."""
+
+        def note(number, frame):
+            if self.stop_signal:
+                raise KeyboardInterrupt
+            self.stop_signal = number
+
+        former = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in former.items():
+                signal.signal(number, handler)
+
+    def _stop(self, log: Log) -> None:
+        log(f"stopped by {signal.Signals(self.stop_signal).name} before epoch {self.epoch + 1}, batch {self.batch + 1}")
+        raise Interrupted(
+            self.stop_signal,
+            f"Stopped and saved at epoch {self.epoch + 1}, batch {self.batch + 1}. The same command goes on from "
+            f"there: python main.py --exp {self.experiment.name}",
+        )
+
+
+def describe(row: dict[str, Any], epochs: int) -> str:
+    """One line on an epoch, for people."""
+    parts = [f"epoch {row['epoch']}/{epochs}"]
+    parts += [f"{name} {value:.4f}" for name, value in row["losses"].items()]
+    parts += [f"val AUC {name} {100 * value:.1f} %" for name, value in row.get("val_auc", {}).items()]
+    return "  ".join(parts)
+
+
+def differences(
+    saved: BaseConfig, wanted: BaseConfig, ignore: tuple[str, ...] = ("data_root", "save_seconds")
+) -> list[str]:
+    """The settings in which a resumed experiment would change, as lines ``key: saved → wanted``."""
+    before, after = saved.as_dict(), wanted.as_dict()
+    keys = [key for key in {**before, **after} if key not in ignore and before.get(key) != after.get(key)]
+    return [f"{key}: {json.dumps(before.get(key))} → {json.dumps(after.get(key))}" for key in keys]

@@ -1,0 +1,117 @@
+"""Metrics as pure functions of scores and labels. Scores rank: higher = more anomalous; labels: 1 = anomalous.
+
+All figures are fractions in [0, 1]. A threshold calls an image anomalous when its score is at or above it.
+"""
+
+import numpy as np
+from scipy.stats import rankdata
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+
+class MetricError(Exception):
+    """Scores or labels from which a metric cannot be computed."""
+
+
+def require_finite(scores: np.ndarray, what: str) -> None:
+    """Raise MetricError where a score is NaN or infinite."""
+    bad = int((~np.isfinite(scores)).sum())
+    if bad:
+        raise MetricError(
+            f"{bad} of {len(scores)} scores of {what} are not finite: the weights are damaged or training diverged. "
+            "Take the other checkpoint (--checkpoint best|last) or train anew."
+        )
+
+
+def check(labels: np.ndarray, scores: np.ndarray, what: str) -> None:
+    """Raise MetricError for scores that are not finite, or labels of one class only."""
+    require_finite(scores, what)
+    if len(np.unique(labels)) != 2:
+        only = "anomalous" if len(labels) and labels[0] else "normal"
+        raise MetricError(
+            f"All {len(labels)} of {what} are {only}: AUC and thresholds need normal and anomalous images. "
+            "Add the missing class, or score the files with predict.py, which needs no labels."
+        )
+
+
+def auc(labels: np.ndarray, scores: np.ndarray) -> float:
+    """Area under the ROC curve."""
+    return float(roc_auc_score(labels, scores))
+
+
+def average_precision(labels: np.ndarray, scores: np.ndarray) -> float:
+    """Average precision (the step-wise area under the precision–recall curve)."""
+    return float(average_precision_score(labels, scores))
+
+
+def auc_interval(labels: np.ndarray, scores: np.ndarray, resamples: int = 2000, level: float = 0.95) -> list[float]:
+    """Percentile bootstrap interval of the AUC, each class resampled on its own (fixed seed): [low, high]."""
+    rng = np.random.default_rng(0)
+    normal, anomalous = scores[labels == 0], scores[labels == 1]
+    n, m = len(normal), len(anomalous)
+    values = np.empty(resamples)
+    for i in range(resamples):
+        drawn = np.concatenate([rng.choice(normal, n), rng.choice(anomalous, m)])
+        values[i] = (rankdata(drawn)[n:].sum() - m * (m + 1) / 2) / (n * m)
+    tail = (1 - level) / 2
+    return [float(v) for v in np.quantile(values, [tail, 1 - tail])]
+
+
+def oracle_threshold(labels: np.ndarray, scores: np.ndarray) -> float:
+    """The threshold of the highest accuracy on these very labels, as the papers choose it on the test set.
+
+    Candidates are +inf and the distinct scores descending; of equals the first.
+    """
+    order = np.argsort(-scores, kind="stable")
+    ranked, hits = scores[order], labels[order]
+    last_of_tie = np.append(ranked[1:] != ranked[:-1], True)
+    true_positives = np.cumsum(hits)[last_of_tie]
+    positives = np.arange(1, len(scores) + 1)[last_of_tie]
+    correct = np.concatenate([[0], 2 * true_positives - positives]) + (len(labels) - labels.sum())
+    candidates = np.concatenate([[np.inf], ranked[last_of_tie]])
+    return float(candidates[correct.argmax()])
+
+
+def at_threshold(labels: np.ndarray, scores: np.ndarray, threshold: float) -> dict[str, float]:
+    """Accuracy, F1, recall, precision and specificity; an empty denominator gives 0."""
+    called, anomalous = scores >= threshold, labels == 1
+    tp, fp = int((called & anomalous).sum()), int((called & ~anomalous).sum())
+    fn, tn = int((~called & anomalous).sum()), int((~called & ~anomalous).sum())
+
+    def share(part: int, whole: int) -> float:
+        return part / whole if whole else 0.0
+
+    return {
+        "accuracy": share(tp + tn, len(labels)),
+        "f1": share(2 * tp, 2 * tp + fp + fn),
+        "recall": share(tp, tp + fn),
+        "precision": share(tp, tp + fp),
+        "specificity": share(tn, tn + fp),
+    }
+
+
+def evaluate(
+    labels: np.ndarray, scores: np.ndarray, kinds: list[str], val_threshold: float | None = None
+) -> dict[str, object]:
+    """Everything results.json says of one image score. Raises MetricError."""
+    check(labels, scores, "the evaluated images")
+    threshold = oracle_threshold(labels, scores)
+    result: dict[str, object] = {
+        "auc": auc(labels, scores),
+        "auc_ci95": auc_interval(labels, scores),
+        "average_precision": average_precision(labels, scores),
+        "at_oracle_threshold": {"threshold": _plain(threshold), **at_threshold(labels, scores, threshold)},
+    }
+    if val_threshold is not None:
+        figures = at_threshold(labels, scores, val_threshold)
+        result["at_val_threshold"] = {"threshold": _plain(val_threshold), **figures}
+    kind_of = np.array(kinds)
+    result["per_kind"] = {
+        kind: {"auc": auc(labels[of_kind], scores[of_kind]), "images": int((kind_of == kind).sum())}
+        for kind in sorted(set(kind_of[labels == 1]))
+        for of_kind in [(labels == 0) | (kind_of == kind)]
+    }
+    return result
+
+
+def _plain(threshold: float) -> float | str:
+    return threshold if np.isfinite(threshold) else "inf"  # JSON has no infinity

@@ -1,0 +1,95 @@
+"""Figures for people, drawn without a display. All images share one grey scale, 0 black and 1 white."""
+
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+from sklearn.metrics import precision_recall_curve, roc_curve
+
+from engine.experiment import write_atomically
+
+NORMAL, ANOMALOUS = "#1f77b4", "#d62728"
+
+
+def save(figure: Figure, path: Path) -> None:
+    figure.tight_layout()
+    write_atomically(path, lambda part: figure.savefig(part, dpi=110, format="png"))
+
+
+def curves(rows: list[dict], path: Path) -> None:
+    """Training losses and validation AUC over the epochs, from the rows of metrics.jsonl."""
+    if not rows:
+        return
+    figure = Figure(figsize=(11, 4))
+    losses, validation = figure.subplots(1, 2)
+    for name in rows[-1]["losses"]:
+        losses.plot([r["epoch"] for r in rows], [r["losses"].get(name, np.nan) for r in rows], ".-", label=name)
+    losses.set(xlabel="epoch", ylabel="weighted loss", yscale="log", title="training")
+    losses.legend(fontsize=8)
+    validated = [r for r in rows if "val_auc" in r]
+    for name in validated[-1]["val_auc"] if validated else ():
+        validation.plot(
+            [r["epoch"] for r in validated], [100 * r["val_auc"][name] for r in validated], ".-", label=name
+        )
+    validation.set(xlabel="epoch", ylabel="AUC, %", title="validation", ylim=(0, 100))
+    validation.axhline(50, color="grey", linewidth=0.5)
+    validation.legend(fontsize=8)
+    save(figure, path)
+
+
+def roc_pr(labels: np.ndarray, scores: dict[str, np.ndarray], results: dict[str, dict], path: Path) -> None:
+    """ROC and precision–recall curves of every image score."""
+    figure = Figure(figsize=(10, 4.6))
+    roc, pr = figure.subplots(1, 2)
+    for name, values in scores.items():
+        fpr, tpr, _ = roc_curve(labels, values)
+        roc.plot(fpr, tpr, label=f"{name}: AUC {100 * results[name]['auc']:.1f} %")
+        precision, recall, _ = precision_recall_curve(labels, values)
+        pr.plot(recall, precision, label=f"{name}: AP {100 * results[name]['average_precision']:.1f} %")
+    roc.plot([0, 1], [0, 1], color="grey", linewidth=0.5)
+    roc.set(xlabel="false positive rate", ylabel="true positive rate", title="ROC", aspect="equal")
+    pr.axhline(labels.mean(), color="grey", linewidth=0.5)
+    pr.set(xlabel="recall", ylabel="precision", title="precision–recall", ylim=(0, 1.02), aspect="equal")
+    roc.legend(fontsize=8)
+    pr.legend(fontsize=8)
+    save(figure, path)
+
+
+def histograms(labels: np.ndarray, scores: dict[str, np.ndarray], results: dict[str, dict], path: Path) -> None:
+    """Scores of normal and anomalous images, and the threshold chosen on validation."""
+    figure = Figure(figsize=(5 * len(scores), 4))
+    for axis, (name, values) in zip(figure.subplots(1, len(scores), squeeze=False)[0], scores.items(), strict=True):
+        bins = np.histogram_bin_edges(values, 40)
+        axis.hist(values[labels == 0], bins, alpha=0.6, color=NORMAL, label="normal")
+        axis.hist(values[labels == 1], bins, alpha=0.6, color=ANOMALOUS, label="anomalous")
+        threshold = results[name].get("at_val_threshold", {}).get("threshold", "inf")
+        if threshold != "inf":
+            axis.axvline(threshold, color="black", linewidth=1, linestyle="--", label="threshold from validation")
+        axis.set(xlabel=f"{name} score (higher = more anomalous)", ylabel="images")
+        axis.legend(fontsize=8)
+    save(figure, path)
+
+
+def samples(groups: dict[str, list[tuple[str, np.ndarray, np.ndarray]]], path: Path) -> None:
+    """Input | reconstruction | difference; ``groups`` maps a title to (caption, input, reconstruction) triples.
+
+    Images are (H, W) in [0, 1]; the difference is absolute, on the same scale.
+    """
+    rows = max(map(len, groups.values()))
+    figure = Figure(figsize=(4.6 * len(groups), 1.75 * rows + 0.6))
+    axes = figure.subplots(rows, 3 * len(groups), squeeze=False)
+    for axis in axes.flat:
+        axis.set_axis_off()
+    for g, (title, triples) in enumerate(groups.items()):
+        for r, (caption, image, reconstruction) in enumerate(triples):
+            panels = (image, reconstruction, np.abs(image - reconstruction))
+            for c, panel in enumerate(panels):
+                axes[r, 3 * g + c].imshow(panel, cmap="gray", vmin=0, vmax=1)
+            axes[r, 3 * g + 1].set_title((title + "\n" if r == 0 else "") + caption, fontsize=8)
+    save(figure, path)
+
+
+def strip(image: np.ndarray, reconstruction: np.ndarray) -> np.ndarray:
+    """Input | reconstruction | difference side by side: (H, W) in [0, 1] twice → (H, 3W) uint8."""
+    panels = np.concatenate([image, reconstruction, np.abs(image - reconstruction)], axis=1)
+    return (panels.clip(0, 1) * 255).round().astype(np.uint8)

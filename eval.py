@@ -1,0 +1,64 @@
+"""Evaluate an experiment: results.json, scores.csv and figures in its folder, a summary on the screen.
+
+    python eval.py --exp ID [--checkpoint best|last] [--split test|val]
+
+The threshold is chosen on the validation images; figures at the oracle threshold (chosen on the evaluated labels,
+as the papers do) stand beside it under that name.
+"""
+
+import argparse
+
+from dataloader import build_dataset
+from engine import cli, report
+from engine.device import choose_device, keep_memory
+from engine.evaluation import score_images, thresholds, validation_auc
+from engine.experiment import Experiment
+from methods import METHODS
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    cli.add_common(parser)
+    parser.add_argument("--checkpoint", default="best", choices=("best", "last"), help="default: best on validation")
+    parser.add_argument("--split", default="test", choices=("test", "val"), help="default: test")
+    cli.add_data_root(parser)
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = arguments()
+    keep_memory()
+    device = choose_device(args.device)
+    experiment = Experiment(args.exp)
+    name, config, _ = experiment.load_config()
+    method = METHODS[config.method](config)
+    checkpoint = experiment.load_weights(f"{args.checkpoint}.pt", method)
+    method.to(device)
+    dataset = build_dataset(config, args.data_root)
+
+    val = dataset.split("val")
+    scored_val = score_images(method, val.images, device, "scoring val", keep_maps=args.split == "val")
+    validation_auc(val.labels.numpy(), scored_val)  # raises for scores or labels without an AUC
+    val_thresholds = thresholds(val.labels.numpy(), scored_val)
+    split, scored = val, scored_val
+    if args.split == "test":
+        split = dataset.split("test")
+        scored = score_images(method, split.images, device, "scoring test", keep_maps=True)
+
+    results = {
+        "experiment": args.exp, "config": name, "method": config.method, "dataset": config.dataset,
+        "seed": config.seed, "checkpoint": args.checkpoint,
+        "epoch": checkpoint["epoch"] if args.checkpoint == "best" else checkpoint["position"]["epoch"],
+        "split": args.split, "images": split.count(), "main_score": method.main_score,
+        **report.build_results(split, scored, val_thresholds), **report.provenance(device),
+    }  # fmt: skip
+    report.write(experiment, method, split, scored, results, device)
+    print(
+        f"{args.exp}: {name}, {args.checkpoint} checkpoint of epoch {results['epoch']}, {args.split}: {split.count()}"
+    )
+    print(report.summary(results))
+    print(f"Written: results.json, scores.csv and figures/ in {experiment.folder}")
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,92 @@
+"""Train an experiment, or go on with an interrupted one.
+
+    python main.py --exp ID --config NAME [--set key=value ...]
+
+The same command again resumes exactly where the run stopped, or says that it is finished. Everything lies in
+checkpoints/ID; evaluate it with: python eval.py --exp ID
+"""
+
+import argparse
+
+import configs
+from configs import BaseConfig
+from dataloader import Dataset, build_dataset
+from dataloader.loader import TrainLoader
+from engine import cli
+from engine.device import choose_device, describe, keep_memory
+from engine.experiment import Experiment, ExperimentError
+from engine.loop import Trainer, differences
+from engine.seeding import seed_everything
+from methods import METHODS
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    cli.add_common(parser)
+    parser.add_argument("--config", metavar="NAME", help=f"one of: {', '.join(configs.names())}")
+    parser.add_argument(
+        "--set", nargs="+", default=[], metavar="KEY=VALUE", help="override settings, typed and checked"
+    )
+    parser.add_argument("--seed", type=int, metavar="N", help="the same as --set seed=N")
+    cli.add_data_root(parser)
+    parser.add_argument(
+        "--overwrite", action="store_true", help="delete what the experiment's folder holds, start anew"
+    )
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = arguments()
+    keep_memory()
+    device = choose_device(args.device)
+    experiment = Experiment(args.exp)
+    name = args.config or (experiment.load_config()[0] if experiment.exists() else None)
+    if name is None:
+        raise ExperimentError(f"Experiment {args.exp} is new: give --config, one of {', '.join(configs.names())}.")
+    config = configs.build(name, args.set + ([] if args.seed is None else [f"seed={args.seed}"]))
+    dataset = build_dataset(config, args.data_root)
+    config.data_root = str(dataset.root.resolve())
+    data = dataset.fingerprint()
+
+    with experiment:
+        if args.overwrite:
+            experiment.clear()
+        if experiment.exists():
+            check_same(experiment, config, data)
+        experiment.save_config(name, config, data)
+        trainer = build_trainer(experiment, config, dataset, device)
+        if experiment.path("last.pt").exists():
+            trainer.resume()
+            if trainer.epoch >= config.epochs:
+                print(f"{experiment.folder} is finished: {trainer.epoch} epochs. To evaluate it: python eval.py --exp "
+                      f"{args.exp}. To train on: --set epochs=N. To start anew: --overwrite.")  # fmt: skip
+                return
+        print(
+            f"{experiment.folder}: {name}, {config.method} on {config.dataset}, seed {config.seed}, {describe(device)}"
+        )
+        trainer.train()
+
+
+def check_same(experiment: Experiment, config: BaseConfig, data: str) -> None:
+    """Refuse to go on with other settings or other data; more epochs alone are allowed."""
+    _, saved, saved_data = experiment.load_config()
+    changes = differences(saved, config, ignore=("data_root", "save_seconds", "epochs"))
+    if config.epochs < saved.epochs:
+        changes.append(f"epochs: {saved.epochs} → {config.epochs}")
+    if data != saved_data:
+        changes.append(f"training data: {saved_data} → {data}")
+    if changes:
+        raise ExperimentError(
+            f"{experiment.folder} was trained with other settings:\n  " + "\n  ".join(changes) + "\n"
+            "Give the same settings to go on with it, another --exp to keep both, or --overwrite to start anew."
+        )
+
+
+def build_trainer(experiment: Experiment, config: BaseConfig, dataset: Dataset, device) -> Trainer:
+    seed_everything(config.seed, "weights")
+    method = METHODS[config.method](config).to(device)
+    return Trainer(experiment, config, method, TrainLoader(dataset, config, device), dataset, device)
+
+
+if __name__ == "__main__":
+    cli.run(main)

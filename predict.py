@@ -1,0 +1,117 @@
+"""Score image files or folders with a trained experiment.
+
+    python predict.py --exp ID PATH ... [--csv FILE] [--images DIR]
+
+One line per image: path, the discriminator's logit (where the method has one), score (the main one; higher = more
+anomalous), every image score by name, and whether the main score reaches the threshold chosen on validation.
+An unreadable file is named and left without scores; the exit code is then 1.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import torch
+from PIL import Image
+
+from dataloader import DataError
+from dataloader.images import image_files, read_image
+from engine import cli, plots
+from engine.device import choose_device, keep_memory, to_float
+from engine.evaluation import score_images, score_table
+from engine.experiment import Experiment, ExperimentError, write_atomically, write_text
+from engine.metrics import require_finite
+from methods import METHODS
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    cli.add_common(parser)
+    parser.add_argument(
+        "paths", nargs="+", type=Path, metavar="PATH", help="image files, or folders of them (nested too)"
+    )
+    parser.add_argument("--checkpoint", default="best", choices=("best", "last"), help="default: best on validation")
+    parser.add_argument("--csv", type=Path, metavar="FILE", help="write the table there (default: to the screen)")
+    parser.add_argument("--images", type=Path, metavar="DIR", help="write input | reconstruction | difference pictures")
+    return parser.parse_args()
+
+
+def main() -> int:
+    args = arguments()
+    keep_memory()
+    device = choose_device(args.device)
+    experiment = Experiment(args.exp)
+    _, config, _ = experiment.load_config()
+    method = METHODS[config.method](config)
+    checkpoint = experiment.load_weights(f"{args.checkpoint}.pt", method)
+    method.to(device)
+
+    names = listed_files(args.paths)
+    readable, images, failures = [], [], []
+    for path in names:
+        try:
+            images.append(torch.from_numpy(read_image(path, config.image_size)))
+            readable.append(path)
+        except DataError as error:
+            failures.append(str(error))
+    if readable:
+        write_scores(args, method, checkpoint, names, readable, torch.stack(images), device)
+    for failure in failures:
+        print(f"error: {failure}", file=sys.stderr)
+    if failures:
+        print(f"error: {len(failures)} of {len(names)} files have no scores.", file=sys.stderr)
+    return 1 if failures else 0
+
+
+def listed_files(paths: list[Path]) -> dict[Path, Path]:
+    """Every file to score → its picture's name below --images. Raises DataError for a path that is not there."""
+    found: dict[Path, Path] = {}
+    for path in paths:
+        if not path.exists():
+            raise DataError(f"{path}: no such file or folder.")
+        files = image_files(path) if path.is_dir() else [path]
+        if not files:
+            raise DataError(f"{path}: holds no PNG, JPEG, BMP or TIFF files.")
+        for file in files:
+            found.setdefault(file, Path(file.name) if file == path else file.relative_to(path))
+    return found
+
+
+def write_scores(args, method, checkpoint, names, readable, images, device) -> None:
+    scored = score_images(method, images, device, "scoring")
+    main_score = method.main_score
+    require_finite(scored.image[main_score], f"the {len(readable)} images")
+    last = {}
+    threshold = checkpoint.get("val_thresholds", {}).get(main_score)
+    if threshold is not None:
+        last["anomalous_at_val_threshold"] = (scored.image[main_score] >= threshold).astype(int)
+    table = score_table(scored, main_score, {"path": [str(path) for path in readable]}, last)
+    if args.csv:
+        write_text(args.csv, table)
+        print(f"{len(readable)} images scored: {args.csv}")
+    else:
+        print(table, end="")
+    if args.images:
+        write_pictures(args.images, method, [names[path] for path in readable], images, device)
+
+
+def write_pictures(folder: Path, method, names: list[Path], images: torch.Tensor, device) -> None:
+    """One PNG per image, the folders kept; of equal names the later ones get a number."""
+    taken: set[Path] = set()
+    for name, image in zip(names, images, strict=True):
+        batch = to_float(image.unsqueeze(0), device)
+        reconstruction = method.score(batch).reconstruction
+        if reconstruction is None:
+            raise ExperimentError(f"{method.config.method} makes no reconstruction, so there is nothing for --images.")
+        target, number = folder / name.with_suffix(".png"), 1
+        while target in taken:
+            number += 1
+            target = folder / name.with_name(f"{name.stem}_{number}.png")
+        taken.add(target)
+        picture = Image.fromarray(plots.strip(batch[0, 0].cpu().numpy(), reconstruction[0, 0].cpu().numpy()))
+        write_atomically(target, lambda part, picture=picture: picture.save(part, format="PNG"))
+    print(f"{len(taken)} pictures: {folder}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    cli.run(main)
