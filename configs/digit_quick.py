@@ -8,9 +8,8 @@ from configs.digit_best import Config as DigitBest
 
 class Config(DigitBest):
     main_score = "reconstruction"
-    digit_source = "sklearn"
     image_size = 48
     base_channels = 16
-    epochs = 20
-    cosine_epochs = 20
+    epochs = 15
+    cosine_epochs = 15
     save_seconds = 15.0

@@ -12,7 +12,7 @@ import torch
 from tqdm import tqdm
 
 from configs import BaseConfig
-from dataloader.images import DataError, read_image
+from dataloader.images import DataError, image_files, read_image
 
 DATA_ROOT_VARIABLE = "ANOMALY_DATA_ROOT"
 
@@ -97,6 +97,12 @@ class FileDataset(Dataset):
             kinds=[i.kind for i in items],
             ids=[self.item_id(i) for i in items],
         )
+
+    def files(self, folder: Path) -> list[Path]:
+        """The image files of a folder that the layout needs. Raises DataError that says how to get the data."""
+        if not folder.is_dir():
+            raise DataError(f"{folder}: no such folder. {self.how_to_get}")
+        return image_files(folder)
 
     def item_id(self, item: Item) -> str:
         """The path below the data root."""

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from dataloader.base import FileDataset, Item, require_items
-from dataloader.images import DataError, image_files
+from dataloader.images import DataError
 from engine.seeding import generator
 
 FOLDERS = {"train": "train_256_pa", "val": "val_256_pa", "test": "our_test_256_pa"}
@@ -35,10 +35,8 @@ class CheXpert(FileDataset):
             items = self._official(self.root / "train.csv")
         else:
             raise DataError(f"{self.root}: holds neither train_256_pa/ nor train.csv. {self.how_to_get}")
-        for split in FOLDERS:
-            for label, name in enumerate(CLASSES):
-                if (split, label) != ("train", 1):  # anomalous training images are not needed
-                    require_items(items[split], label, f"{split} {name}", self.root)
+        for split, label in (("train", 0), ("val", 0), ("val", 1), ("test", 0), ("test", 1)):
+            require_items(items[split], label, f"{split} {CLASSES[label]}", self.root)
         return items
 
     def _folders(self) -> dict[str, list[Item]]:
@@ -48,8 +46,8 @@ class CheXpert(FileDataset):
             for label, name in enumerate(CLASSES):
                 where = self.root / folder / name
                 if (split, label) == ("train", 1) and not where.is_dir():
-                    continue
-                items[split] += [Item(path, label, "abnormal" if label else "normal") for path in image_files(where)]
+                    continue  # anomalous training images are not needed
+                items[split] += [Item(p, label, "abnormal" if label else "normal") for p in self.files(where)]
         return items
 
     def _official(self, path: Path) -> dict[str, list[Item]]:

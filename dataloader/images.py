@@ -44,13 +44,7 @@ def to_gray(image: Image.Image) -> Image.Image:
     return image.convert("L")
 
 
-def image_files(folder: Path, nested: bool = True) -> list[Path]:
-    """The image files of a folder in a fixed order, hidden ones left out.
-
-    Raises:
-        DataError: where there is no such folder.
-    """
-    if not folder.is_dir():
-        raise DataError(f"{folder}: no such folder.")
-    found = folder.rglob("*") if nested else folder.glob("*")
-    return sorted(p for p in found if p.suffix.lower() in SUFFIXES and not p.name.startswith(".") and p.is_file())
+def image_files(folder: Path) -> list[Path]:
+    """The image files below a folder in a fixed order, hidden ones left out."""
+    files = (p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
+    return sorted(p for p in files if p.is_file())

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from dataloader.base import FileDataset, Item, require_items
-from dataloader.images import DataError, image_files
+from dataloader.images import DataError
 from engine.seeding import generator
 
 CLASSES = ("NORMAL", "PNEUMONIA")
@@ -37,19 +37,19 @@ class ZhangLab(FileDataset):
         raise DataError(f"{self.root}: holds neither train/NORMAL nor train/normal_256. {self.how_to_get}")
 
     def _read_layout(self, folder: Path, classes: tuple[str, str]) -> dict[str, list[Item]]:
-        items = {
-            split: [item for label, name in enumerate(classes) for item in _list(folder / split / name, label)]
-            for split in ("train", "val", "test")
-            if split != "val" or (folder / "val").is_dir()
-        }
-        if classes == CLASSES:
-            items["train"] += items.pop("val", [])  # Kaggle's val is far too small to validate with
-            items = {**items, **self._carve_validation(items["train"])}
-        for split, label, name in ((s, k, n) for s in ("train", "val", "test") for k, n in enumerate(classes)):
-            if split not in items:
-                raise DataError(f"{folder / split}: no such folder. {self.how_to_get}")
-            if (split, label) != ("train", 1):  # anomalous training images are not needed
-                require_items(items[split], label, f"{split} {name}", folder / split / name)
+        official = classes == CLASSES
+        items: dict[str, list[Item]] = {"train": [], "val": [], "test": []}
+        for split in items:
+            for label, name in enumerate(classes):
+                where = folder / split / name
+                # anomalous training images are not needed, and few copies of the official layout have a val folder
+                if where.is_dir() or not ((split, label) == ("train", 1) or (split == "val" and official)):
+                    items[split] += [Item(p, label, _kind(p) if label else "normal") for p in self.files(where)]
+        if official:
+            train = items["train"] + items["val"]  # Kaggle's val is far too small to validate with
+            items |= self._carve_validation(train)
+        for split, label in (("train", 0), ("val", 0), ("val", 1), ("test", 0), ("test", 1)):
+            require_items(items[split], label, f"{split} {classes[label]}", folder / split / classes[label])
         return items
 
     def _carve_validation(self, train: list[Item]) -> dict[str, list[Item]]:
@@ -83,12 +83,6 @@ class ZhangLab(FileDataset):
             order = torch.randperm(len(files), generator=generator(0, "zhang", name))
             chosen.update(files[i] for i in order[:count])
         return chosen
-
-
-def _list(folder: Path, label: int) -> list[Item]:
-    if label and folder.parent.name == "train" and not folder.is_dir():
-        return []
-    return [Item(path, label, _kind(path) if label else "normal") for path in image_files(folder)]
 
 
 def _kind(path: Path) -> str:

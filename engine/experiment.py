@@ -19,7 +19,7 @@ import torch
 
 import configs
 
-CHECKPOINTS = Path(__file__).resolve().parent.parent / "checkpoints"
+CHECKPOINTS = Path("checkpoints")  # below the folder the commands are run in
 FORMAT = 1  # of the checkpoint files
 
 
@@ -55,11 +55,11 @@ def write_text(path: Path, text: str) -> None:
 class Experiment:
     """One experiment id. Open it with ``with`` to train: a second process is refused meanwhile."""
 
-    def __init__(self, name: str, checkpoints: Path | None = None):
+    def __init__(self, name: str):
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
             raise ExperimentError(f"--exp {name!r}: use letters, digits, '.', '_' and '-', a letter or digit first.")
         self.name = name
-        self.folder = (checkpoints or CHECKPOINTS) / name
+        self.folder = CHECKPOINTS / name
         self._lock = None
 
     def path(self, name: str) -> Path:

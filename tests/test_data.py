@@ -1,0 +1,343 @@
+"""Datasets, image reading and training batches."""
+
+import csv
+import gzip
+import json
+import struct
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.functional import affine as torchvision_affine
+
+import configs
+from dataloader import DataError, build_dataset
+from dataloader.augment import affine, draw_affine
+from dataloader.digit import FLIPPABLE, KINDS, random_crops
+from dataloader.images import read_image
+from dataloader.loader import TrainLoader
+from engine.seeding import generator
+
+CPU = torch.device("cpu")
+
+
+def write_image(path, value=128, size=(40, 30), mode="L"):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new(mode, size, value).save(path)
+    return path
+
+
+# -- reading ------------------------------------------------------------------------------------------------------
+
+
+def test_every_mode_becomes_gray_of_the_right_brightness(tmp_path):
+    half = {
+        "gray": Image.new("L", (8, 8), 128),
+        "colour": Image.new("RGB", (8, 8), (128, 128, 128)),
+        "transparent": Image.new("RGBA", (8, 8), (255, 255, 255, 128)),
+        "gray_alpha": Image.new("LA", (8, 8), (255, 128)),
+        "sixteen_bit": Image.fromarray(np.full((8, 8), 128 * 257, np.uint16)),
+    }
+    palette = Image.new("P", (8, 8), 7)  # index 7, far from its colour
+    palette.putpalette([0, 0, 0] * 7 + [128, 128, 128] + [0, 0, 0] * 248)
+    half["palette"] = palette
+    for name, image in half.items():
+        image.save(tmp_path / f"{name}.png")
+        assert (read_image(tmp_path / f"{name}.png", 4) == 128).all(), name
+    Image.new("RGB", (8, 8), (255, 0, 0)).save(tmp_path / "red.png")
+    assert (read_image(tmp_path / "red.png", 4) == 76).all()  # luma, not the first channel
+    Image.new("1", (8, 8), 1).save(tmp_path / "bilevel.png")
+    assert (read_image(tmp_path / "bilevel.png", 4) == 255).all()
+
+
+def test_resizing_is_pillows_bilinear_to_a_square(tmp_path):
+    pixels = np.random.RandomState(0).randint(0, 256, (50, 70), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    expected = np.array(Image.fromarray(pixels).resize((32, 32), Image.Resampling.BILINEAR))
+    assert np.array_equal(read_image(tmp_path / "a.png", 32), expected)
+
+
+def test_unreadable_files_are_named(tmp_path):
+    whole = tmp_path / "whole.png"
+    Image.fromarray(np.random.RandomState(0).randint(0, 256, (64, 64), np.uint8)).save(whole)
+    truncated = tmp_path / "truncated.png"
+    truncated.write_bytes(whole.read_bytes()[:2000])
+    text = tmp_path / "text.jpg"
+    text.write_text("not an image")
+    floating = tmp_path / "floating.tif"
+    Image.fromarray(np.zeros((4, 4), np.float32)).save(floating)
+    for path in (truncated, text, floating, tmp_path / "absent.png"):
+        with pytest.raises(DataError, match=path.name):
+            read_image(path, 32)
+
+
+# -- DigitAnatomy -------------------------------------------------------------------------------------------------
+
+
+def digits(root="absent", **settings):
+    config = configs.build("digit_quick", [f"{k}={v}" for k, v in {"digits_per_epoch": 20, **settings}.items()])
+    return build_dataset(config, str(root))
+
+
+def test_digit_splits_are_fixed_and_training_is_made_anew():
+    a, b = digits(seed=0), digits(seed=1)
+    for name, count in (("val", 200), ("test", 400)):
+        split, again = a.split(name), b.split(name)
+        assert split.count() == f"{count} normal, {count} anomalous"
+        assert torch.equal(split.images, again.images) and split.ids == again.ids and len(set(split.ids)) == 2 * count
+        assert {k: split.kinds.count(k) for k in KINDS} == dict.fromkeys(KINDS, count // 4)
+    assert torch.equal(a.training_images(3), digits(seed=0).training_images(3))
+    assert not torch.equal(a.training_images(3), a.training_images(4))
+    assert not torch.equal(a.training_images(3), b.training_images(3))
+    assert a.training_images(0).shape == (20, 48, 48)
+
+
+def test_specimens_of_the_splits_are_disjoint():
+    data = digits(image_size=96)
+    for digit in range(10):
+        sets = [{d.numpy().tobytes() for d in data._specimens[name][digit]} for name in ("train", "val", "test")]
+        total = sum(len(data._specimens[name][digit]) for name in ("train", "val", "test"))
+        assert len(set.union(*sets)) >= 0.99 * total  # scikit-learn's set itself repeats a few
+        assert len(sets[0]) == pytest.approx(0.7 * total, abs=2)
+
+
+def cells(images):  # (N, 3c, 3c) → (N, 9, c·c)
+    n, side = images.shape[:2]
+    c = side // 3
+    return images.reshape(n, 3, c, 3, c).transpose(2, 3).reshape(n, 9, c * c)
+
+
+def test_masks_cover_whole_cells_and_kinds_are_what_they_say():
+    split = digits().split("test")
+    anomalous = split.labels == 1
+    masks, images = cells(split.masks)[anomalous], cells(split.images)[anomalous]
+    assert not split.masks[~anomalous].any()
+    hit = masks.any(-1)
+    assert torch.equal(hit, masks.all(-1))
+    kinds = np.array(split.kinds)[anomalous.numpy()]
+    for kind in KINDS:
+        of_kind = torch.from_numpy(kinds == kind)
+        counts = hit[of_kind].sum(1)
+        assert counts.max() == 3 and counts.min() == (2 if kind == "misordered" else 1)
+    missing = torch.from_numpy(kinds == "missing")
+    assert (images[missing][hit[missing]] == 0).all() and (images[~missing][hit[~missing]].amax(-1) > 0).all()
+    flipped = torch.from_numpy(kinds == "flipped")
+    assert set((hit[flipped].any(0).nonzero()[:, 0] + 1).tolist()) <= set(FLIPPABLE)
+
+
+def test_a_crop_above_the_cell_is_the_whole_cell():
+    digit = torch.randint(0, 256, (500, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    crops = random_crops(digit, generator(0))
+    whole = (crops == digit).flatten(1).all(1).float().mean()
+    assert whole == pytest.approx(0.3 / 0.7, abs=0.06)  # P(area > 1) for area ~ U(0.6, 1.3)
+
+
+def write_idx(path, array):
+    raw = bytes([0, 0, 8, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape) + array.astype(np.uint8).tobytes()
+    path.write_bytes(gzip.compress(raw) if path.suffix == ".gz" else raw)
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+def test_mnist_files_are_taken_when_present(tmp_path, suffix):
+    rng = np.random.RandomState(0)
+    write_idx(tmp_path / f"t10k-images-idx3-ubyte{suffix}", rng.randint(1, 256, (100, 28, 28)))
+    write_idx(tmp_path / f"t10k-labels-idx1-ubyte{suffix}", np.arange(100) % 10)
+    data = digits(tmp_path)
+    assert data.source == "mnist" and data.training_images(0).shape == (20, 48, 48)
+    assert data.fingerprint() != digits().fingerprint()
+    assert digits(tmp_path, digit_source="sklearn").source == "sklearn"
+    (tmp_path / f"t10k-labels-idx1-ubyte{suffix}").unlink()
+    with pytest.raises(DataError, match="t10k-labels-idx1-ubyte"):
+        digits(tmp_path)
+
+
+def test_damaged_mnist_files_are_named(tmp_path):
+    write_idx(tmp_path / "t10k-labels-idx1-ubyte", np.arange(100) % 10)
+    write_idx(tmp_path / "t10k-images-idx3-ubyte", np.zeros((99, 28, 28)))
+    with pytest.raises(DataError, match="99 images but 100 labels"):
+        digits(tmp_path)
+    images = tmp_path / "t10k-images-idx3-ubyte"
+    images.write_bytes(images.read_bytes()[:1000])
+    with pytest.raises(DataError, match="t10k-images-idx3-ubyte: not a readable idx file"):
+        digits(tmp_path)
+
+
+# -- ZhangLab -----------------------------------------------------------------------------------------------------
+
+
+def zhang(root, **settings):
+    return build_dataset(configs.build("zhang_best", [f"{k}={v}" for k, v in settings.items()]), str(root))
+
+
+def make_zhang(root, train=10, test=3, names=("NORMAL", "PNEUMONIA"), splits=("train", "test")):
+    for split in splits:
+        for label, name in enumerate(names):
+            for i in range(train if split == "train" else test):
+                stem = f"person{i}_{'virus' if i % 2 else 'bacteria'}_{i}" if label else f"IM-{i:04d}"
+                write_image(root / split / name / f"{stem}.jpeg", 10 * i)
+
+
+@pytest.mark.parametrize("above", ["", "chest_xray", "CellData/chest_xray"])
+def test_zhang_official_layout(tmp_path, above):
+    make_zhang(tmp_path / above)
+    write_image(tmp_path / above / "val" / "NORMAL" / "kaggle.jpeg")  # belongs to train
+    items = zhang(tmp_path).items
+    by_class = {s: [sum(i.label == k for i in items[s]) for k in (0, 1)] for s in items}
+    assert by_class == {"train": [9, 8], "val": [2, 2], "test": [3, 3]}
+    assert {i.kind for i in items["test"]} == {"normal", "bacterial", "viral"}
+    assert not {i.path for i in items["train"]} & {i.path for i in items["val"]}
+    assert [i.path for i in items["val"]] == [i.path for i in zhang(tmp_path, seed=5).items["val"]]
+
+
+def test_zhang_validation_list(tmp_path):
+    make_zhang(tmp_path)
+    listed = {"NORMAL": ["IM-0003.jpeg"], "PNEUMONIA": ["person4_bacteria_4.jpeg"]}
+    (tmp_path / "val_split.json").write_text(json.dumps({"val": listed}))
+    data = zhang(tmp_path)
+    assert [i.path.name for i in data.items["val"]] == ["IM-0003.jpeg", "person4_bacteria_4.jpeg"]
+    assert len(data.training_images(0)) == 9
+    (tmp_path / "val_split.json").write_text(json.dumps({"val": {**listed, "NORMAL": ["gone.jpeg"]}}))
+    with pytest.raises(DataError, match="gone.jpeg"):
+        _ = zhang(tmp_path).items
+    (tmp_path / "val_split.json").write_text("[]")
+    with pytest.raises(DataError, match="val_split.json: must be"):
+        _ = zhang(tmp_path).items
+
+
+def test_zhang_squid_layout(tmp_path):
+    make_zhang(tmp_path, names=("normal_256", "pneumonia_256"), splits=("train", "val", "test"))
+    data = zhang(tmp_path)
+    assert len(data.training_images(0)) == 10 and data.split("val").count() == "3 normal, 3 anomalous"
+    assert data.split("test").ids[0] == "test/normal_256/IM-0000.jpeg"
+
+
+def test_zhang_missing_data_says_how_to_get_it(tmp_path):
+    with pytest.raises(DataError, match=r"no such folder\. Get 'Chest X-Ray Images"):
+        _ = zhang(tmp_path / "absent").items
+    with pytest.raises(DataError, match="holds neither train/NORMAL"):
+        _ = zhang(tmp_path).items
+    make_zhang(tmp_path)
+    for file in (tmp_path / "test" / "NORMAL").iterdir():
+        file.unlink()
+    with pytest.raises(DataError, match=r"No test NORMAL image in .*NORMAL"):
+        _ = zhang(tmp_path).items
+    (tmp_path / "test" / "NORMAL").rmdir()
+    with pytest.raises(DataError, match=r"test/NORMAL: no such folder"):
+        _ = zhang(tmp_path).items
+
+
+def test_zhang_unreadable_training_image_is_named(tmp_path):
+    make_zhang(tmp_path)
+    name = zhang(tmp_path).training_items()[0].path
+    name.write_bytes(name.read_bytes()[:100])
+    with pytest.raises(DataError, match=name.name):
+        zhang(tmp_path).training_images(0)
+
+
+# -- CheXpert -----------------------------------------------------------------------------------------------------
+
+
+def chexpert(root):
+    return build_dataset(configs.build("chexpert_best"), str(root))
+
+
+def make_chexpert_csv(root, patients=60):
+    columns = ["Path", "Sex", "Age", "Frontal/Lateral", "AP/PA", "No Finding", "Edema", "Support Devices"]
+    rows = []
+    for p in range(patients):
+        for view in range(1, 3):
+            path = f"CheXpert-v1.0-small/train/patient{p:05d}/study1/view{view}_frontal.jpg"
+            write_image(root / path.split("/", 1)[1])
+            rows.append([path, "Male", 50, "Frontal", "PA", "1.0" if p % 2 else "", "" if p % 2 else "1.0", ""])
+        rows.append([rows[-1][0], "Male", 50, "Lateral", "", "1.0", "", ""])
+        rows.append([rows[-2][0], "Male", 50, "Frontal", "AP", "1.0", "", ""])
+    with open(root / "train.csv", "w", newline="") as file:
+        csv.writer(file).writerows([columns, *rows])
+
+
+def test_chexpert_csv_is_split_by_patient(tmp_path):
+    make_chexpert_csv(tmp_path)
+    items = chexpert(tmp_path).items
+    by_class = {s: [sum(i.label == k for i in items[s]) for k in (0, 1)] for s in ("val", "test")}
+    assert by_class == {"val": [6, 6], "test": [6, 6]}  # a tenth of 60 each
+    patients = {s: {i.path.parts[-3] for i in items[s]} for s in items}
+    assert not patients["train"] & patients["val"] and not patients["train"] & patients["test"]
+    assert not patients["val"] & patients["test"]
+    assert sum(map(len, items.values())) <= 120 and len(items["train"]) >= 80
+
+
+def test_chexpert_csv_errors(tmp_path):
+    make_chexpert_csv(tmp_path, 20)
+    next(tmp_path.rglob("view1_frontal.jpg")).unlink()
+    with pytest.raises(DataError, match="Unpack the download again"):
+        _ = chexpert(tmp_path).items
+    (tmp_path / "train.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(DataError, match="no column Path"):
+        _ = chexpert(tmp_path).items
+    with pytest.raises(DataError, match="Register for CheXpert"):
+        _ = chexpert(tmp_path / "absent").items
+
+
+def test_chexpert_folders(tmp_path):
+    for split in ("train_256_pa", "val_256_pa", "our_test_256_pa"):
+        for name in ("normal_256", "abnormal_256"):
+            write_image(tmp_path / split / name / "a.png")
+    data = chexpert(tmp_path)
+    assert len(data.training_images(0)) == 1 and data.split("test").kinds == ["normal", "abnormal"]
+    (tmp_path / "val_256_pa" / "normal_256" / "a.png").unlink()
+    with pytest.raises(DataError, match="No val normal_256 image"):
+        _ = chexpert(tmp_path).items
+
+
+# -- roots and batches ----------------------------------------------------------------------------------------------
+
+
+def test_data_root_comes_from_the_option_the_variable_or_the_configuration(tmp_path, monkeypatch):
+    monkeypatch.setenv("ANOMALY_DATA_ROOT", str(tmp_path / "variable"))
+    assert zhang("").root == tmp_path / "variable"
+    assert zhang(tmp_path / "option").root == tmp_path / "option"
+    (tmp_path / "variable" / "zhang").mkdir(parents=True)
+    assert zhang("").root == tmp_path / "variable" / "zhang"
+    monkeypatch.delenv("ANOMALY_DATA_ROOT")
+    assert zhang("", data_root=tmp_path / "settings").root == tmp_path / "settings"
+    assert str(zhang("").root) == "data/zhang"
+
+
+def test_an_unknown_dataset_is_refused():
+    with pytest.raises(configs.ConfigError, match="known are digit"):
+        build_dataset(configs.build("digit_quick", ["dataset=digits"]))
+
+
+def test_augmentation_is_torchvisions():
+    image = torch.rand(6, 1, 40, 40, generator=torch.Generator().manual_seed(0))
+    parameters = draw_affine(6, generator(0))
+    ours = affine(image, parameters)
+    for i, (x, y, scale) in enumerate(parameters.tolist()):
+        shift = [round(40 * x), round(40 * y)]
+        theirs = torchvision_affine(image[i], 0.0, shift, scale, [0.0, 0.0], InterpolationMode.NEAREST)
+        assert (ours[i] != theirs).float().mean() < 0.002  # rounding of positions that fall between two pixels
+    drawn = draw_affine(1000, generator(1))
+    assert drawn[:, :2].abs().max() <= 0.05 and 0.95 <= drawn[:, 2].min() and drawn[:, 2].max() <= 1.05
+
+
+def test_order_and_augmentation_are_functions_of_seed_and_epoch():
+    def loader(seed):
+        data = digits(seed=seed, batch_size=8, augment=True)
+        return TrainLoader(data, data.config, CPU)
+
+    first = list(loader(0).epoch(2).batches())
+    for (index, images), (index2, images2) in zip(first, loader(0).epoch(2).batches(), strict=True):
+        assert torch.equal(index, index2) and torch.equal(images, images2)
+    assert [len(i) for i, _ in first] == [8, 8, 4] and len(torch.cat([i for i, _ in first]).unique()) == 20
+    assert all(torch.equal(a, b) for (_, a), (_, b) in zip(first[1:], loader(0).epoch(2).batches(1), strict=True))
+    assert not torch.equal(first[0][0], next(loader(0).epoch(3).batches())[0])
+    assert not torch.equal(first[0][0], next(loader(1).epoch(2).batches())[0])
+
+
+def test_max_batches_cuts_the_epoch_and_in_order_the_images():
+    data = digits(batch_size=8, max_batches=2)
+    loader = TrainLoader(data, data.config, CPU)
+    assert len(loader.epoch(0)) == 2
+    assert torch.equal(torch.cat(list(loader.in_order(10))), data.training_images(0)[:10].unsqueeze(1).float() / 255)
