@@ -23,7 +23,8 @@ from methods import METHODS
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     cli.add_common(parser)
-    parser.add_argument("--config", metavar="NAME", help=f"one of: {', '.join(configs.names())}")
+    known = ", ".join(configs.names())
+    parser.add_argument("--config", metavar="NAME", help=f"one of: {known}; an existing experiment knows its own")
     parser.add_argument(
         "--set", nargs="+", default=[], metavar="KEY=VALUE", help="override settings, typed and checked"
     )
@@ -40,10 +41,7 @@ def main() -> None:
     keep_memory()
     device = choose_device(args.device)
     experiment = Experiment(args.exp)
-    name = args.config or (experiment.load_config()[0] if experiment.exists() else None)
-    if name is None:
-        raise ExperimentError(f"Experiment {args.exp} is new: give --config, one of {', '.join(configs.names())}.")
-    config = configs.build(name, args.set + ([] if args.seed is None else [f"seed={args.seed}"]))
+    name, config = settings(args, experiment)
     dataset = build_dataset(config, args.data_root)
     config.data_root = str(dataset.root.resolve())
     data = dataset.fingerprint()
@@ -65,6 +63,21 @@ def main() -> None:
             f"{experiment.folder}: {name}, {config.method} on {config.dataset}, seed {config.seed}, {describe(device)}"
         )
         trainer.train()
+
+
+def settings(args: argparse.Namespace, experiment: Experiment) -> tuple[str, BaseConfig]:
+    """The configuration's name and values: --config, or the experiment's own, with the overrides on top."""
+    overrides = args.set + ([] if args.seed is None else [f"seed={args.seed}"])
+    if not experiment.exists():
+        if not args.config:
+            raise ExperimentError(f"Experiment {args.exp} is new: give --config, one of {', '.join(configs.names())}.")
+        return args.config, configs.build(args.config, overrides)
+    name, saved, _ = experiment.load_config()
+    if not args.config:
+        return name, configs.override(saved, overrides)
+    config = configs.build(args.config, overrides)
+    config.data_root = config.data_root or saved.data_root
+    return args.config, config
 
 
 def check_same(experiment: Experiment, config: BaseConfig, data: str) -> None:

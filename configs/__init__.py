@@ -40,6 +40,11 @@ def build(name: str, overrides: list[str] = ()) -> BaseConfig:
     return cls(**parse_overrides(cls, list(overrides)))
 
 
+def override(config: BaseConfig, overrides: list[str]) -> BaseConfig:
+    """A saved configuration with ``key=value`` overrides."""
+    return type(config)(**{**config.as_dict(), **parse_overrides(type(config), overrides)})
+
+
 def from_dict(values: dict[str, Any]) -> BaseConfig:
     """A configuration from saved values, all of them as they were saved."""
     method = values.get("method")
@@ -48,4 +53,4 @@ def from_dict(values: dict[str, Any]) -> BaseConfig:
     return SETTINGS[method](**values)
 
 
-__all__ = ["SETTINGS", "BaseConfig", "ConfigError", "build", "config_class", "from_dict", "names"]
+__all__ = ["SETTINGS", "BaseConfig", "ConfigError", "build", "config_class", "from_dict", "names", "override"]

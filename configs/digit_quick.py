@@ -10,6 +10,7 @@ class Config(DigitBest):
     main_score = "reconstruction"
     image_size = 48
     base_channels = 16
+    learning_rate = 2e-4
     epochs = 15
     cosine_epochs = 15
     save_seconds = 15.0

@@ -10,7 +10,7 @@ class SquidConfig(BaseConfig):
     """SQUID (CVPR 2023). ``ops`` and ``decoder_memory`` run deepest level first."""
 
     method = "squid"
-    main_score = "discriminator"
+    main_score: Literal["discriminator", "reconstruction"] = "discriminator"
     best_rule = "tolerance"
 
     base_channels: int = 32

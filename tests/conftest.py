@@ -63,3 +63,12 @@ def assert_close(actual: torch.Tensor, expected: torch.Tensor, tolerance: float 
 @pytest.fixture
 def golden():
     return Golden
+
+
+@pytest.fixture
+def workspace(tmp_path, monkeypatch):
+    """An empty folder in which the commands make their checkpoints/ and data/; small fixed digit sets."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("ANOMALY_DATA_ROOT", raising=False)
+    monkeypatch.setattr("dataloader.digit.COUNTS", {"val": 16, "test": 16})
+    return tmp_path

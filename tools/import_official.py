@@ -50,7 +50,8 @@ def main() -> None:
             network.load_state_dict(official_names.translate(read_state(path), network.state_dict(), targets))
         except ValueError as error:
             raise ExperimentError(
-                f"{path}: its entries are not those of {args.config}; give the configuration it was trained with.\n{error}"
+                f"{path}: its entries are not those of {args.config}; give the configuration it was trained with.\n"
+                f"{error}"
             ) from None
 
     data = "unknown"

@@ -1,0 +1,105 @@
+"""Configurations: typed, checked, inherited."""
+
+import pytest
+
+import configs
+from configs import ConfigError
+from configs.squid import SquidConfig
+
+PUBLISHED = {  # squid.md's table
+    "zhang_best": {"epochs": 200, "batch_size": 16, "learning_rate": 1e-4, "lr_schedule": "cosine",
+                   "cosine_epochs": 300, "cosine_min": 1e-5, "max_batches": 0, "patches_per_side": 2, "levels": 4, "initial_combine": 2,
+                   "image_size": 128, "gumbel_top_k": 5, "shrink_threshold": 0.0, "queue_slots": 200,
+                   "matrix_slots": 200, "n_critic": 2, "recon_weight": 10.0, "teacher_weight": 0.01,
+                   "distill_weight": 0.001, "adversarial_weight": 0.005, "discriminator_weight": 0.005,
+                   "ops": ("concat", "concat", "none", "none"), "decoder_memory": ("V1", "V1", "none", "none"),
+                   "main_score": "discriminator", "best_rule": "tolerance", "best_tolerance": 0.5},
+    "chexpert_best": {"dataset": "chexpert", "cosine_min": 5e-5, "max_batches": 85, "n_critic": 2, "epochs": 200},
+    "digit_best": {"dataset": "digit", "image_size": 96, "patches_per_side": 3, "levels": 3, "initial_combine": 1,
+                   "ops": ("concat", "concat", "none"), "decoder_memory": ("V3", "V3", "none"), "n_critic": 1,
+                   "recon_weight": 1.0, "cosine_min": 1e-6, "digits_per_epoch": 1600, "gumbel_top_k": 5},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_values(name):
+    config = configs.build(name)
+    for key, value in PUBLISHED[name].items():
+        assert getattr(config, key) == value, key
+
+
+def test_base_values():
+    base = SquidConfig()
+    assert (base.epochs, base.lr_steps, base.lr_factor, base.shrink_threshold) == (400, (200, 300), 0.2, 0.0005)
+    assert (base.queue_slots, base.matrix_slots, base.n_critic) == (1000, 500, 1)
+    weights = (base.recon_weight, base.teacher_weight, base.distill_weight, base.adversarial_weight)
+    assert weights == (1.0, 0.5, 0.1, 0.0005) and base.discriminator_weight == 1.0
+
+
+def test_names_with_folder_and_ending_mean_the_same():
+    for name in ("zhang_best", "zhang_best.py", "configs/zhang_best.py", "./configs/zhang_best.py"):
+        assert configs.build(name).as_dict() == configs.build("zhang_best").as_dict()
+
+
+def test_overrides_are_typed():
+    config = configs.build(
+        "zhang_best",
+        [
+            "epochs=3",
+            "learning_rate=2e-4",
+            "teacher=false",
+            "ops=none,none,none,none",
+            "recon_weight=2",
+            "data_root=a=b",
+        ],
+    )
+    assert (config.epochs, config.learning_rate, config.teacher, config.data_root) == (3, 2e-4, False, "a=b")
+    assert config.ops == ("none",) * 4 and isinstance(config.recon_weight, float)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("epocs=3", "did you mean epochs"),
+        ("epochs=three", "epochs = 'three': must be of type int"),
+        ("epochs=1.5", "epochs = 1.5: must be of type int"),
+        ("epochs=true", "must be of type int"),
+        ("teacher=1", "must be of type bool"),
+        ("lr_schedule=cosin", "Did you mean cosine"),
+        ("ops=1", "needs one entry per level"),
+        ("lr_steps=1,b", "lr_steps = 'b': must be of type int"),
+        ("epochs", "write key=value"),
+        ("epochs=0", "epochs = 0: must be at least 1"),
+        ("image_size=100", "not divisible by patches_per_side · 2.levels = 32; take 96 or 128"),
+        ("gumbel_top_k=0", "exactly one of them"),
+        ("gumbel_top_k=201", "0 … the 200 slots"),
+        ("ops=add,none,none,none", r"ops\[0\] = add: the channels differ"),
+        ("decoder_memory=V3,V3,V3,none", r"decoder_memory\[2\] = V3 reads patches"),
+        ("decoder_memory=V9,none,none,none", "unknown entry 'V9'; known are V1"),
+        ("initial_combine=5", "initial_combine = 5"),
+        ("mask_ratio=0", "mask_ratio = 0"),
+        ("main_score=recon", "main_score"),
+        ("learning_rate=nan", "learning_rate"),
+    ],
+)
+def test_bad_values_name_the_key(override, message):
+    with pytest.raises(ConfigError, match=message):
+        configs.build("zhang_best", [override])
+
+
+def test_unknown_configuration_offers_the_nearest():
+    with pytest.raises(ConfigError, match="Did you mean zhang_best"):
+        configs.build("zang_best")
+
+
+def test_a_misspelt_key_in_a_configuration_file_is_an_error():
+    class Misspelt(SquidConfig):
+        epcohs = 3
+
+    with pytest.raises(ConfigError, match="'epcohs'; did you mean epochs"):
+        Misspelt()
+
+
+def test_five_levels_and_add_can_be_built():
+    config = SquidConfig(levels=5, ops=["add"] + ["none"] * 4, decoder_memory=["V4", "V2", "none", "V1", "none"])
+    assert config.as_dict()["ops"][0] == "add"

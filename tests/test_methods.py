@@ -1,0 +1,131 @@
+"""What every registered method and configuration must do."""
+
+import pytest
+import torch
+from tiny import TINY
+
+import configs
+from dataloader import build_dataset
+from dataloader.loader import TrainLoader
+from methods import METHODS, NonFiniteLoss
+
+CPU = torch.device("cpu")
+
+
+def build(name):
+    config = configs.build(TINY[name][0], TINY[name][1])
+    torch.manual_seed(0)
+    method = METHODS[name](config)
+    dataset = build_dataset(config)
+    return method, TrainLoader(dataset, config, CPU)
+
+
+def images_of(loader):
+    return next(loader.epoch(0).batches())[1]
+
+
+def test_every_method_is_tested_and_has_settings():
+    assert set(METHODS) == set(TINY) == set(configs.SETTINGS)
+
+
+@pytest.mark.parametrize("name", configs.names())
+def test_every_configuration_builds_its_method(name):
+    config = configs.build(name)
+    assert configs.from_dict(config.as_dict()).as_dict() == config.as_dict()
+    with torch.device("meta"):
+        method = METHODS[config.method](config)
+    assert method.main_score in method.score_names
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_step_is_finite_and_reaches_every_parameter(name):
+    method, loader = build(name)
+    losses = method.training_step(images_of(loader), 0)
+    assert losses and all(loss.isfinite() and not loss.requires_grad for loss in losses.values())
+    trained = {id(p) for o in method.optimizers.values() for group in o.param_groups for p in group["params"]}
+    for entry, parameter in method.named_parameters():
+        assert id(parameter) in trained, f"{entry} is in no optimizer"
+        assert parameter.grad is not None and parameter.grad.isfinite().all(), entry
+        if parameter.dim() > 1:
+            assert parameter.grad.abs().max() > 0, f"{entry} receives no gradient"
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_scores_of_an_image_do_not_depend_on_the_batch_and_survive_saving(name, tmp_path):
+    method, loader = build(name)
+    images = images_of(loader)
+    for step in range(3):
+        method.training_step(images, step)
+    method.fit(loader)
+    scores = method.score(images)
+    assert set(scores.image) == set(method.score_names) and method.main_score in method.score_names
+    for values in scores.image.values():
+        assert values.shape == (len(images),) and values.dtype == torch.float64 and values.isfinite().all()
+    for picture in (scores.reconstruction, scores.map):
+        assert picture is None or (picture.shape == images.shape and picture.min() >= 0)
+    assert scores.reconstruction is None or scores.reconstruction.max() <= 1
+
+    torch.save(method.state_dict(), tmp_path / "state.pt")
+    torch.manual_seed(9)
+    again = METHODS[name](method.config)
+    again.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
+    for key, values in scores.image.items():
+        assert torch.equal(again.score(images).image[key], values)
+    again, images = again.double(), images.double()  # where sigma is small, float32 shows rounding
+    for key, together in again.score(images).image.items():
+        alone = torch.cat([again.score(image.unsqueeze(0)).image[key] for image in images])
+        torch.testing.assert_close(alone, together, rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_scoring_changes_nothing(name):
+    method, loader = build(name)
+    images = images_of(loader)
+    before = {k: v.clone() for k, v in method.state_dict().items()}
+    method.score(images)
+    assert all(torch.equal(v, before[k]) for k, v in method.state_dict().items())
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_batch_that_is_not_finite_stops_before_the_update(name):
+    method, loader = build(name)
+    images = images_of(loader)
+    images[1, 0, 3, 3] = torch.nan
+    before = {k: v.clone() for k, v in method.named_parameters()}
+    with pytest.raises(NonFiniteLoss):
+        method.training_step(images, 0)
+    assert all(torch.equal(v, before[k]) for k, v in method.named_parameters())
+
+
+def test_squid_statistics_are_those_of_the_first_training_logits():
+    method, loader = build("squid")
+    method.fit(loader)
+    batches = list(loader.in_order(8))
+    logits = torch.cat([method.score(images).columns["logit"] for images in batches])
+    assert len(logits) == 8
+    assert method.mu.item() == pytest.approx(logits.mean().item(), rel=1e-5)
+    assert method.sigma.item() == pytest.approx(logits.std(correction=0).item(), rel=1e-4)
+    scores = method.score(batches[0])
+    by_hand = 1 - torch.sigmoid((scores.columns["logit"] - method.mu) / method.sigma)
+    torch.testing.assert_close(scores.shown["discriminator"], by_hand, rtol=1e-6, atol=1e-6)
+    assert (scores.image["discriminator"].argsort() == scores.columns["logit"].argsort(descending=True)).all()
+
+
+def test_squid_running_statistics_are_an_option():
+    method, loader = build("squid")
+    images = images_of(loader)
+    own = method.score(images).columns["logit"]
+    method.config.score_statistics = "running"
+    running = method.score(images).columns["logit"]
+    x_hat = method.score(images).reconstruction
+    assert torch.equal(running, method.discriminator.eval()(x_hat).squeeze(1).detach().double())
+    assert not torch.allclose(own, running)
+
+
+def test_squid_teacher_sends_nothing_to_the_encoder():
+    method, loader = build("squid")
+    out = method.generator.train()(images_of(loader))
+    out.teacher_x_hat.sum().backward()
+    assert all(p.grad is None for p in method.generator.encoder.parameters())
+    assert all(p.grad is None for p in method.generator.inpaint.parameters())
+    assert all(p.grad is not None for p in method.generator.teacher.parameters())

@@ -1,0 +1,37 @@
+"""The smallest settings with which each method is still itself, and the commands run in a folder of the test's own."""
+
+import sys
+
+import eval as eval_command
+import main as main_command
+import predict as predict_command
+from engine import cli
+
+# method → (configuration, overrides): 48 px digits, a few dozen images, both phases of n_critic
+TINY = {
+    "squid": (
+        "digit_quick",
+        ["base_channels=4", "queue_slots=16", "matrix_slots=8", "digits_per_epoch=40", "batch_size=8", "n_critic=2",
+         "epochs=2", "statistics_images=8", "save_seconds=0", "digit_source=sklearn"],
+    ),
+}  # fmt: skip
+COMMANDS = {"main": main_command, "eval": eval_command, "predict": predict_command}
+
+
+def command(name, *arguments, module=None):
+    """Run a command in this process; returns its exit code."""
+    former = sys.argv
+    sys.argv = [f"{name}.py", *map(str, arguments)]
+    try:
+        cli.run((module or COMMANDS[name]).main)
+    except SystemExit as stop:
+        return stop.code
+    finally:
+        sys.argv = former
+
+
+def train(exp, *arguments, method="squid", overrides=()):
+    config, settings = TINY[method]
+    return command(
+        "main", "--exp", exp, "--config", config, "--device", "cpu", "--set", *settings, *overrides, *arguments
+    )
