@@ -7,13 +7,15 @@ from configs import ConfigError
 from configs.squid import SquidConfig
 
 PUBLISHED = {  # squid.md's table
-    "zhang_best": {"epochs": 200, "batch_size": 16, "learning_rate": 1e-4, "lr_schedule": "cosine",
-                   "cosine_epochs": 300, "cosine_min": 1e-5, "max_batches": 0, "patches_per_side": 2, "levels": 4, "initial_combine": 2,
-                   "image_size": 128, "gumbel_top_k": 5, "shrink_threshold": 0.0, "queue_slots": 200,
-                   "matrix_slots": 200, "n_critic": 2, "recon_weight": 10.0, "teacher_weight": 0.01,
-                   "distill_weight": 0.001, "adversarial_weight": 0.005, "discriminator_weight": 0.005,
-                   "ops": ("concat", "concat", "none", "none"), "decoder_memory": ("V1", "V1", "none", "none"),
-                   "main_score": "discriminator", "best_rule": "tolerance", "best_tolerance": 0.5},
+    "zhang_best": {
+        "epochs": 200, "batch_size": 16, "learning_rate": 1e-4, "lr_schedule": "cosine", "cosine_epochs": 300,
+        "cosine_min": 1e-5, "max_batches": 0, "patches_per_side": 2, "levels": 4, "initial_combine": 2,
+        "image_size": 128, "gumbel_top_k": 5, "shrink_threshold": 0.0, "queue_slots": 200, "matrix_slots": 200,
+        "n_critic": 2, "recon_weight": 10.0, "teacher_weight": 0.01, "distill_weight": 0.001,
+        "adversarial_weight": 0.005, "discriminator_weight": 0.005, "ops": ("concat", "concat", "none", "none"),
+        "decoder_memory": ("V1", "V1", "none", "none"), "main_score": "discriminator", "best_rule": "tolerance",
+        "best_tolerance": 0.5,
+    },
     "chexpert_best": {"dataset": "chexpert", "cosine_min": 5e-5, "max_batches": 85, "n_critic": 2, "epochs": 200},
     "digit_best": {"dataset": "digit", "image_size": 96, "patches_per_side": 3, "levels": 3, "initial_combine": 1,
                    "ops": ("concat", "concat", "none"), "decoder_memory": ("V3", "V3", "none"), "n_critic": 1,
