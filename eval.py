@@ -10,7 +10,7 @@ import argparse
 
 from dataloader import build_dataset
 from engine import cli, report
-from engine.device import choose_device, keep_memory
+from engine.device import choose_device, keep_memory, provenance
 from engine.evaluation import score_images, thresholds, validation_auc
 from engine.experiment import Experiment
 from methods import METHODS
@@ -47,10 +47,11 @@ def main() -> None:
 
     results = {
         "experiment": args.exp, "config": name, "method": config.method, "dataset": config.dataset,
-        "seed": config.seed, "checkpoint": args.checkpoint,
+        "seed": config.seed, "epochs": config.epochs, "checkpoint": args.checkpoint,
         "epoch": checkpoint["epoch"] if args.checkpoint == "best" else checkpoint["position"]["epoch"],
-        "split": args.split, "images": split.count(), "main_score": method.main_score,
-        **report.build_results(split, scored, val_thresholds), **report.provenance(device),
+        "training_seconds": checkpoint.get("seconds"), "split": args.split, "images": split.count(),
+        "main_score": method.main_score,
+        **report.build_results(split, scored, val_thresholds), **provenance(device),
     }  # fmt: skip
     report.write(experiment, method, split, scored, results, device)
     print(

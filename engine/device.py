@@ -2,7 +2,9 @@
 
 import ctypes
 import platform
+import subprocess
 import sys
+from pathlib import Path
 
 import torch
 
@@ -46,3 +48,19 @@ def describe(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{device.type} ({platform.machine()}, {torch.get_num_threads()} threads)"
+
+
+def provenance(device: torch.device) -> dict[str, str]:
+    """Commit, versions and machine, so that a figure can be produced again."""
+    root = Path(__file__).resolve().parent.parent
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        commit = subprocess.run(command, cwd=root, capture_output=True, text=True).stdout.strip()
+    except OSError:  # no git on this machine
+        commit = ""
+    return {
+        "commit": commit or "unknown",
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "device": describe(device),
+    }

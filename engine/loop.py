@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from configs import BaseConfig
 from engine import plots
+from engine.device import provenance
 from engine.evaluation import score_images, thresholds, validation_auc
 from engine.experiment import Experiment, ExperimentError
 from engine.logging import Board, Log
@@ -49,6 +50,7 @@ class Trainer:
         self.loss_sums: dict[str, torch.Tensor] = {}  # of the epoch in progress
         self.best_auc = -math.inf  # of the main score on validation
         self.rows: list[dict[str, Any]] = []  # of metrics.jsonl
+        self.seconds, self.counted_at = 0.0, time.monotonic()  # of training, all sittings together
         self.saved_at = time.monotonic()
         self.stop_signal = 0
 
@@ -63,6 +65,7 @@ class Trainer:
             "position": {"epoch": self.epoch, "batch": self.batch, "global_step": self.global_step},
             "loss_sums": self.loss_sums,
             "best_auc": self.best_auc,
+            "seconds": self._count_seconds(),
         }
 
     def resume(self) -> None:
@@ -77,6 +80,7 @@ class Trainer:
             self.epoch, self.batch, self.global_step = position["epoch"], position["batch"], position["global_step"]
             self.loss_sums = {name: value.to(self.device) for name, value in saved["loss_sums"].items()}
             self.best_auc = saved["best_auc"]
+            self.seconds = saved["seconds"]
         except (KeyError, ValueError) as error:
             path = self.experiment.path("last.pt")
             raise ExperimentError(
@@ -96,10 +100,16 @@ class Trainer:
             {
                 "method": self.method.state_dict(),
                 "epoch": self.epoch + 1,
+                "seconds": self._count_seconds(),
                 "val_auc": val_auc,
                 "val_thresholds": val_thresholds,
             },
         )
+
+    def _count_seconds(self) -> float:
+        now = time.monotonic()
+        self.seconds, self.counted_at = self.seconds + now - self.counted_at, now
+        return self.seconds
 
     # -- the loop ---------------------------------------------------------------------------------------------------
 
@@ -111,8 +121,12 @@ class Trainer:
             TrainingError: for a loss that is not finite, before the update.
         """
         with Log(self.experiment) as log, Board(self.experiment, self.global_step) as board, self._signals():
-            log(f"training on {self.dataset.fingerprint()} from epoch {self.epoch + 1}, batch {self.batch + 1}")
+            log(", ".join(f"{key} {value}" for key, value in provenance(self.device).items()))
             self.validation = self.dataset.split("val")
+            images = f"{len(self.dataset.training_images(self.epoch))} normal images ({self.dataset.fingerprint()})"
+            log(f"epoch {self.epoch + 1}, batch {self.batch + 1}: training on {images}, validating on "
+                f"{self.validation.count()}")  # fmt: skip
+            self.counted_at = time.monotonic()
             while self.epoch < self.config.epochs:
                 started = time.monotonic()
                 self._train_epoch(log)

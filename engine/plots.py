@@ -76,7 +76,8 @@ def samples(groups: dict[str, list[tuple[str, np.ndarray, np.ndarray]]], path: P
     Images are (H, W) in [0, 1]; the difference is absolute, on the same scale.
     """
     rows = max(map(len, groups.values()))
-    figure = Figure(figsize=(4.6 * len(groups), 1.75 * rows + 0.6))
+    figure = Figure(figsize=(4.6 * len(groups), 1.75 * rows + 0.9))
+    figure.suptitle("input | reconstruction | absolute difference, all on one grey scale", fontsize=10)
     axes = figure.subplots(rows, 3 * len(groups), squeeze=False)
     for axis in axes.flat:
         axis.set_axis_off()

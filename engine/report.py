@@ -1,15 +1,12 @@
 """An evaluation's files: results.json, scores.csv, figures, and the summary on the screen."""
 
 import json
-import platform
-import subprocess
-from pathlib import Path
 
 import numpy as np
 import torch
 
 from engine import metrics, plots
-from engine.device import describe, to_float
+from engine.device import to_float
 from engine.evaluation import Scored, score_table
 from engine.experiment import Experiment, write_text
 
@@ -28,21 +25,6 @@ def build_results(split, scored: Scored, val_thresholds: dict[str, float]) -> di
     if split.masks is not None and scored.maps is not None:
         found["pixel_auc"] = metrics.auc(split.masks.numpy().ravel().astype(int), scored.maps.ravel())
     return found
-
-
-def provenance(device: torch.device) -> dict[str, str]:
-    """Commit, versions and machine, so that a figure can be produced again."""
-    root = Path(__file__).resolve().parent.parent
-    try:
-        git = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=12"], cwd=root, capture_output=True, text=True
-        )
-        commit = git.stdout.strip() or "unknown"
-    except OSError:
-        commit = "unknown"
-    return {
-        "commit": commit, "python": platform.python_version(), "torch": torch.__version__, "device": describe(device),
-    }  # fmt: skip
 
 
 def write(experiment: Experiment, method, split, scored: Scored, results: dict, device: torch.device) -> None:

@@ -1,0 +1,160 @@
+"""Collect evaluated experiments into results/: results.csv, tables.md and their figures.
+
+    python tools/make_tables.py EXP [EXP ...]
+
+Rows are replaced by experiment id and kept otherwise. Experiments of one configuration, epochs and split that
+differ by seed are summed up as mean ± standard deviation. Nothing in results/ is written by hand but published.csv,
+the figures of the papers with their source.
+"""
+
+import argparse
+import csv
+import io
+import json
+import statistics
+import sys
+from collections import defaultdict
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from engine import cli
+from engine.experiment import Experiment, ExperimentError, write_text
+
+RESULTS = Path("results")
+FIELDS = (
+    "experiment", "config", "method", "dataset", "seed", "epochs", "checkpoint", "epoch", "split", "images", "score",
+    "main", "auc", "auc_low", "auc_high", "average_precision", "val_accuracy", "val_f1", "oracle_accuracy", "oracle_f1",
+    "per_kind_auc", "val_auc_per_epoch", "training_seconds", "commit", "torch", "device",
+)  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("experiments", nargs="+", metavar="EXP", help="experiments that eval.py has evaluated")
+    args = parser.parse_args()
+    rows = [row for name in args.experiments for row in read_rows(Experiment(name))]
+    path = RESULTS / "results.csv"
+    if path.exists():
+        with open(path, newline="", encoding="utf-8") as file:
+            kept = [row for row in csv.DictReader(file) if row["experiment"] not in args.experiments]
+        rows = kept + rows
+    rows.sort(key=lambda row: (row["dataset"], row["config"], int(row["epochs"]), int(row["seed"]), row["score"]))
+    write_text(path, table_csv(rows))
+    write_text(RESULTS / "tables.md", tables(rows))
+    print(f"{len(rows)} rows: {path}, {RESULTS / 'tables.md'}")
+
+
+def read_rows(experiment: Experiment) -> list[dict[str, str]]:
+    """One row per image score. Raises ExperimentError where eval.py has not been run."""
+    path = experiment.path("results.json")
+    if not path.exists():
+        raise ExperimentError(f"{path}: not there. Evaluate it first: python eval.py --exp {experiment.name}")
+    found = json.loads(path.read_text(encoding="utf-8"))
+    epochs = experiment.read_metrics()
+    rows = []
+    for score, figures in found["scores"].items():
+        low, high = figures["auc_ci95"]
+        kinds = figures["per_kind"].items()
+        row = {key: found.get(key, "") for key in FIELDS} | {
+            "score": score,
+            "main": score == found["main_score"],
+            "auc": figures["auc"],
+            "auc_low": low,
+            "auc_high": high,
+            "average_precision": figures["average_precision"],
+            "per_kind_auc": " ".join(f"{kind}={percent(of['auc'])}" for kind, of in kinds),
+            "val_auc_per_epoch": " ".join(percent(r["val_auc"][score]) for r in epochs if "val_auc" in r),
+        }
+        for name in ("val", "oracle"):
+            for figure in ("accuracy", "f1"):
+                row[f"{name}_{figure}"] = figures[f"at_{name}_threshold"][figure]
+        rows.append({key: f"{value:.6g}" if isinstance(value, float) else str(value) for key, value in row.items()})
+    return rows
+
+
+def percent(value: float | str) -> str:
+    return f"{100 * float(value):.1f}"
+
+
+def table_csv(rows: list[dict[str, str]]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, FIELDS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def tables(rows: list[dict[str, str]]) -> str:
+    """Markdown: what was measured, the validation AUC per epoch, and what was published."""
+    lines = [
+        "# Results",
+        "",
+        "Written by `tools/make_tables.py` from results.csv and published.csv; all in percent.",
+        "",
+    ]
+    lines += ["## Measured", ""]
+    lines += markdown(
+        ["configuration", "epochs", "score", "split", "seeds", "AUC", "95 % interval", "AP", "acc / F1, val threshold",
+         "acc / F1, oracle threshold", "AUC per kind", "training, min", "machine", "commit"],
+        [summary(group) for group in grouped(rows)],
+    )  # fmt: skip
+    lines += ["", "The intervals are of a single run (bootstrap over its images). The oracle threshold maximises the "
+              "accuracy on the evaluated labels, as the papers do.", "", "## Validation AUC per epoch", ""]  # fmt: skip
+    lines += markdown(
+        ["configuration", "seed", "score", "epoch 1, 2, …"],
+        [[r["config"], r["seed"], r["score"], ", ".join(r["val_auc_per_epoch"].split())] for r in rows],
+    )
+    published = RESULTS / "published.csv"
+    if published.exists():
+        with open(published, newline="", encoding="utf-8") as file:
+            entries = list(csv.reader(file))
+        lines += ["", "## Published", ""] + markdown(entries[0], entries[1:])
+    return "\n".join(lines) + "\n"
+
+
+def grouped(rows: list[dict[str, str]]) -> list[list[dict[str, str]]]:
+    """Rows that differ by their seed alone, together."""
+    groups = defaultdict(list)
+    for row in rows:
+        groups[tuple(row[key] for key in ("dataset", "config", "epochs", "checkpoint", "split", "score"))].append(row)
+    return list(groups.values())
+
+
+def summary(group: list[dict[str, str]]) -> list[str]:
+    first = group[0]
+
+    def spread(key: str) -> str:
+        values = [100 * float(row[key]) for row in group]
+        if len(values) == 1:
+            return f"{values[0]:.1f}"
+        return f"{statistics.mean(values):.1f} ± {statistics.stdev(values):.1f}"
+
+    minutes = [float(row["training_seconds"]) / 60 for row in group if row["training_seconds"] not in ("", "None")]
+    kinds = [dict(pair.split("=") for pair in row["per_kind_auc"].split()) for row in group]
+    mean_of_kinds = ", ".join(f"{kind} {statistics.mean(float(k[kind]) for k in kinds):.1f}" for kind in kinds[0])
+    one = f"{percent(first['auc_low'])} – {percent(first['auc_high'])}"
+    return [
+        first["config"],
+        first["epochs"],
+        first["score"] + (" (main)" if first["main"] == "True" else ""),
+        first["split"],
+        ", ".join(row["seed"] for row in group),
+        spread("auc"),
+        one if len(group) == 1 else "; ".join(f"{percent(r['auc_low'])} – {percent(r['auc_high'])}" for r in group),
+        spread("average_precision"),
+        f"{spread('val_accuracy')} / {spread('val_f1')}",
+        f"{spread('oracle_accuracy')} / {spread('oracle_f1')}",
+        mean_of_kinds,
+        f"{statistics.mean(minutes):.0f}" if minutes else "–",
+        first["device"],
+        ", ".join(sorted({row["commit"] for row in group})),
+    ]
+
+
+def markdown(header: list[str], rows: list[list[str]]) -> list[str]:
+    return [f"| {' | '.join(cells)} |" for cells in (header, ["---"] * len(header), *rows)]
+
+
+if __name__ == "__main__":
+    cli.run(main)
