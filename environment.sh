@@ -1,9 +1,13 @@
-# Sets $PYTHON: an active environment that has the packages, else .venv, made from requirements.txt when missing.
+# To be sourced. Sets $PYTHON: an active environment that has the packages, else .venv, made from requirements.txt when missing.
 if [ -n "${VIRTUAL_ENV:-}${CONDA_PREFIX:-}" ] && python -c "import numpy, torch, torchvision, sklearn, PIL, tqdm, \
 tensorboard, matplotlib, pytest, ruff" 2>/dev/null; then
     PYTHON=python
 else
     PYTHON=.venv/bin/python
+    if ! python3 -c 'import sys; sys.exit(sys.version_info < (3, 10))'; then
+        echo "error: python3 must be Python 3.10 or newer." >&2
+        exit 1
+    fi
     if ! cmp -s requirements.txt .venv/installed.txt; then # a half-made .venv is made again
         echo "Installing the packages of requirements.txt into .venv (about 5 GB with torch, a minute or more) ..."
         python3 -m venv --clear .venv

@@ -6,7 +6,6 @@ checkpoints/<exp>/config.json    the settings; this copy alone drives eval and r
                   tensorboard/   figures/   results.json   scores.csv
 """
 
-import fcntl
 import json
 import os
 import re
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 
 import configs
 
@@ -60,18 +60,16 @@ class Experiment:
             raise ExperimentError(f"--exp {name!r}: use letters, digits, '.', '_' and '-', a letter or digit first.")
         self.name = name
         self.folder = CHECKPOINTS / name
-        self._lock = None
+        self._lock = FileLock(self.folder / ".lock")  # the system lets go of it even after kill -9
 
     def path(self, name: str) -> Path:
         return self.folder / name
 
     def __enter__(self) -> "Experiment":
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._lock = open(self.path(".lock"), "w")
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the system lets go of it even after kill -9
-        except OSError:
-            self._lock.close()
+            self._lock.acquire(timeout=0)
+        except Timeout:
             raise ExperimentError(
                 f"{self.folder}: another process is training this experiment. Wait for it, stop it, "
                 "or give this run another --exp."
@@ -79,7 +77,7 @@ class Experiment:
         return self
 
     def __exit__(self, *exc) -> None:
-        self._lock.close()
+        self._lock.release()
 
     def exists(self) -> bool:
         return self.path("config.json").exists()

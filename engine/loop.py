@@ -192,7 +192,7 @@ class Trainer:
         auc = validation_auc(self.validation.labels.numpy(), scored)
         main = auc[self.method.main_score]
         tolerance = self.config.best_tolerance / 100 if self.config.best_rule == "tolerance" else 0.0
-        if main > self.best_auc - tolerance or self.best_auc == -math.inf:
+        if main > self.best_auc - tolerance:
             self.best_auc = max(self.best_auc, main)
             self.save_best(auc, thresholds(self.validation.labels.numpy(), scored))
         board.validation(self.method, self.validation, scored, auc, self.global_step, self.device)

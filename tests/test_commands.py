@@ -418,3 +418,12 @@ def test_weights_with_other_entries_are_refused_with_the_list(workspace, capsys)
     assert run_import(workspace, "released") == 1
     assert "model.pth: not a weight file" in capsys.readouterr().err
     assert not (workspace / "checkpoints" / "released").exists()
+
+
+def test_an_imported_experiment_is_not_trained_over(workspace, capsys):
+    write_official(workspace, Golden("squid/squid_9patch"))
+    assert run_import(workspace, "released") == 0
+    before = (workspace / "checkpoints" / "released" / "best.pt").read_bytes()
+    assert command("main", "--exp", "released") == 1
+    assert "training data: imported → sklearn-" in capsys.readouterr().err
+    assert (workspace / "checkpoints" / "released" / "best.pt").read_bytes() == before

@@ -54,11 +54,9 @@ def main() -> None:
                 f"{error}"
             ) from None
 
-    data = "unknown"
     try:
         dataset = build_dataset(config, args.data_root)
         method.fit(TrainLoader(dataset, config, torch.device("cpu")))
-        data = dataset.fingerprint()
         config.data_root = str(dataset.root.resolve())
     except DataError as error:
         print(
@@ -69,7 +67,7 @@ def main() -> None:
     with Experiment(args.exp) as experiment:
         if experiment.exists():
             raise ExperimentError(f"{experiment.folder} exists already; take another --exp or remove that folder.")
-        experiment.save_config(args.config, config, data)
+        experiment.save_config(args.config, config, data="imported")
         experiment.save_checkpoint("best.pt", {"method": method.state_dict(), "epoch": 0, "imported": str(args.model)})
         print(f"Imported into {experiment.folder}. Next: python eval.py --exp {args.exp}")
 
