@@ -14,6 +14,7 @@ import pytest
 import torch
 from conftest import ROOT, Golden, assert_close
 from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tiny import command, train
 
 from dataloader.digit import DigitAnatomy
@@ -53,7 +54,11 @@ def test_train_evaluate_and_predict(workspace, capsys):
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [row["epoch"] for row in rows] == [1, 2] and set(rows[0]["val_auc"]) == {"discriminator", "reconstruction"}
     assert "epoch 2/2" in (folder / "log.txt").read_text()
-    assert list((folder / "tensorboard").iterdir())
+    events = EventAccumulator(str(folder / "tensorboard"), {"images": 0, "histograms": 0, "scalars": 0}).Reload()
+    assert {"loss/generator", "lr", "val_auc/reconstruction", "time/epoch_seconds"} <= set(events.Tags()["scalars"])
+    assert "scores/discriminator/anomalous" in events.Tags()["histograms"]
+    assert [e.step for e in events.Scalars("val_auc/reconstruction")] == [5, 10]
+    assert events.Tags()["images"] == ["input | reconstruction | difference"]
 
     assert command("eval", "--exp", "a") == 0
     out = capsys.readouterr().out

@@ -8,6 +8,7 @@ import struct
 import numpy as np
 import pytest
 import torch
+from conftest import ROOT
 from PIL import Image
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.functional import affine as torchvision_affine
@@ -341,3 +342,25 @@ def test_max_batches_cuts_the_epoch_and_in_order_the_images():
     loader = TrainLoader(data, data.config, CPU)
     assert len(loader.epoch(0)) == 2
     assert torch.equal(torch.cat(list(loader.in_order(10))), data.training_images(0)[:10].unsqueeze(1).float() / 255)
+
+
+# -- real data, where it stands beside the checkout -------------------------------------------------------------------
+
+SHARED = ROOT.parent / "shared" / "data"
+needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="needs the real images in ../shared/data")
+
+
+@needs_shared
+def test_real_zhanglab():
+    data = zhang(SHARED / "zhanglab")
+    counts = {s: [sum(i.label == k for i in data.items[s]) for k in (0, 1)] for s in data.items}
+    assert counts == {"train": [1249, 3783], "val": [100, 100], "test": [234, 390]}
+    assert {i.kind for i in data.items["test"]} == {"normal", "bacterial", "viral"}
+    image = read_image(data.training_items()[0].path, 128)
+    assert image.shape == (128, 128) and 60 < image.mean() < 200
+
+
+@needs_shared
+def test_real_mnist():
+    data = digits(SHARED / "mnist", image_size=96)
+    assert data.source == "mnist" and sum(len(s) for s in data._specimens["train"]) == pytest.approx(7000, abs=10)
