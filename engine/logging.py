@@ -5,6 +5,7 @@ from datetime import datetime
 
 import torch
 from torch.utils.tensorboard import SummaryWriter
+from torchvision.utils import make_grid
 from tqdm import tqdm
 
 from engine.experiment import Experiment
@@ -47,13 +48,16 @@ class Board:
             scores = torch.from_numpy(scored.image[name])
             for what, chosen in (("normal", ~labels), ("anomalous", labels)):
                 self.writer.add_histogram(f"scores/{name}/{what}", scores[chosen], step)
-        picked = torch.cat([(~labels).nonzero()[:GRID_ROWS, 0], labels.nonzero()[:GRID_ROWS, 0]])
+        sides = [chosen.nonzero()[:GRID_ROWS, 0] for chosen in (~labels, labels)]
+        rows = min(map(len, sides))
+        picked = torch.stack([side[:rows] for side in sides], dim=1).flatten()  # normal, anomalous, normal, …
         images = split.images[picked].unsqueeze(1).float() / 255
         reconstruction = method.score(images.to(device)).reconstruction
         if reconstruction is not None:
             reconstruction = reconstruction.cpu()
-            rows = [torch.cat([i, r, (i - r).abs()], dim=2) for i, r in zip(images, reconstruction, strict=True)]
-            self.writer.add_images("input | reconstruction | difference", torch.stack(rows), step)
+            panels = torch.cat([images, reconstruction, (images - reconstruction).abs()], dim=3)  # (2·rows, 1, H, 3W)
+            grid = make_grid(panels, nrow=2, pad_value=1.0)
+            self.writer.add_image("input, reconstruction, difference (normal left, anomalous right)", grid, step)
 
     def __enter__(self) -> "Board":
         return self
