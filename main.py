@@ -26,7 +26,12 @@ def arguments() -> argparse.Namespace:
     known = ", ".join(configs.names())
     parser.add_argument("--config", metavar="NAME", help=f"one of: {known}; an existing experiment knows its own")
     parser.add_argument(
-        "--set", nargs="+", default=[], metavar="KEY=VALUE", help="override settings, typed and checked"
+        "--set",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="KEY=VALUE",
+        help="override settings, typed and checked",
     )
     parser.add_argument("--seed", type=int, metavar="N", help="the same as --set seed=N")
     cli.add_data_root(parser)

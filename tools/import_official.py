@@ -29,7 +29,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--exp", required=True, metavar="ID", help="the experiment to make")
     parser.add_argument("--config", required=True, metavar="NAME", help=f"one of: {', '.join(configs.names())}")
-    parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="override settings")
+    parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="override settings")
     parser.add_argument("--model", required=True, type=Path, metavar="FILE", help="the generator's weights")
     parser.add_argument("--discriminator", required=True, type=Path, metavar="FILE", help="the discriminator's weights")
     cli.add_data_root(parser)
