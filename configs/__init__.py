@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from configs.base import BaseConfig, ConfigError, parse_overrides
+from configs.simsid import SimSidConfig
 from configs.squid import SquidConfig
 
-SETTINGS: dict[str, type[BaseConfig]] = {"squid": SquidConfig}
+SETTINGS: dict[str, type[BaseConfig]] = {"squid": SquidConfig, "simsid": SimSidConfig}
 """The settings class of every method: what a saved config.json is read with."""
 
-_NOT_ROWS = {"__init__", "base", *SETTINGS}
+_NOT_ROWS = {"__init__", "base", "inpainting", *SETTINGS}
 
 
 def names() -> list[str]:

@@ -26,6 +26,7 @@ class BaseConfig:
     augment: bool = True  # training images: translate ±5 %, scale 0.95–1.05
     digit_source: Literal["auto", "sklearn", "mnist"] = "auto"  # DigitAnatomy: auto is mnist where its files are
     digits_per_epoch: int = 1600  # DigitAnatomy: images made anew for every epoch
+    train_normal_fraction: float = 1.0  # below 1, so much of the training images is normal and the rest anomalous
 
     seed: int = 0
     epochs: int = 400
@@ -68,6 +69,12 @@ class BaseConfig:
         for key in ("max_batches", "best_tolerance", "learning_rate", "seed"):
             if getattr(self, key) < 0:
                 raise ConfigError(f"{key} = {getattr(self, key)}: must not be negative.")
+        self.check_share("train_normal_fraction")
+
+    def check_share(self, key: str) -> None:
+        """Raise a ConfigError for a value outside (0, 1]."""
+        if not 0 < getattr(self, key) <= 1:
+            raise ConfigError(f"{key} = {getattr(self, key)}: must lie in (0, 1].")
 
     def as_dict(self) -> dict[str, Any]:
         """The values as plain data, ready for JSON."""

@@ -9,49 +9,30 @@ Deviations from the released program; none changes a reconstruction, a score or 
 Deviations of the released program from the paper, kept: see README, "How faithful it is".
 """
 
+from functools import partial
+
 import torch
-from torch.nn.functional import binary_cross_entropy_with_logits, mse_loss
+from torch.nn.functional import mse_loss
 
 from configs.squid import SquidConfig
 from methods.base import Method, Scores, lr_scheduler
+from methods.losses import adversarial_loss, distillation_loss
 from models.discriminator import Discriminator
-from models.memory import Shrinkage
-from models.squid import Generator
-
-
-def adversarial_loss(logits: torch.Tensor, real: bool) -> torch.Tensor:
-    """Binary cross-entropy of (B, 1) logits against all-real or all-generated."""
-    return binary_cross_entropy_with_logits(logits, torch.full_like(logits, float(real)))
-
-
-def distillation_loss(student: list[torch.Tensor], teacher: list[torch.Tensor]) -> torch.Tensor:
-    """Sum over the levels of MSE(student feature, teacher feature); gradients flow into both decoders."""
-    return sum(mse_loss(s, t) for s, t in zip(student, teacher, strict=True))
+from models.generator import Generated, Generator
+from models.inpaint import InpaintBlock
+from models.memory import DECODER_MEMORIES, Shrinkage, recorded_weights
 
 
 class Squid(Method):
     """Image scores: ``discriminator`` (the paper's) and ``reconstruction`` (mean squared error)."""
 
     score_names = ("discriminator", "reconstruction")
+    sigma_epsilon = 0.0
 
     def __init__(self, config: SquidConfig):
         super().__init__(config)
-        self.generator = Generator(
-            image_size=config.image_size,
-            patches_per_side=config.patches_per_side,
-            levels=config.levels,
-            base_channels=config.base_channels,
-            initial_combine=config.initial_combine,
-            ops=config.ops,
-            decoder_memory=config.decoder_memory,
-            queue_slots=config.queue_slots,
-            matrix_slots=config.matrix_slots,
-            shrinkage=Shrinkage(config.gumbel_top_k, config.shrink_threshold),
-            mask_ratio=config.mask_ratio,
-            dropout=config.dropout,
-            teacher=config.teacher,
-        )
-        self.discriminator = Discriminator(config.image_size)
+        self.generator = self.build_generator()
+        self.discriminator = self.build_discriminator()
         self.register_buffer("mu", torch.zeros(()))
         self.register_buffer("sigma", torch.ones(()))
         adam = {"lr": config.learning_rate, "betas": (0.5, 0.999), "fused": True}
@@ -62,44 +43,86 @@ class Squid(Method):
         # the released program never steps the discriminator's scheduler
         self.schedulers = {"generator": lr_scheduler(self.optimizers["generator"], config)}
 
-    def training_step(self, images: torch.Tensor, step: int) -> dict[str, torch.Tensor]:
+    def build_generator(self) -> torch.nn.Module:
         config = self.config
+        shrinkage = Shrinkage(config.gumbel_top_k, config.shrink_threshold)
+        memory = {"num_slots": config.matrix_slots, "shrinkage": shrinkage, "mask_ratio": config.mask_ratio}
+        return Generator(
+            image_size=config.image_size,
+            patches_per_side=config.patches_per_side,
+            levels=config.levels,
+            base_channels=config.base_channels,
+            initial_combine=config.initial_combine,
+            ops=config.ops,
+            inpaint=partial(
+                InpaintBlock,
+                num_slots=config.queue_slots,
+                shrinkage=shrinkage,
+                mask_ratio=config.mask_ratio,
+                dropout=config.dropout,
+            ),
+            decoder_memory=[
+                None if name == "none" else partial(DECODER_MEMORIES[name], **memory) for name in config.decoder_memory
+            ],
+            teacher=config.teacher,
+        )
+
+    def build_discriminator(self) -> torch.nn.Module:
+        return Discriminator(self.config.image_size)
+
+    def to_network(self, images: torch.Tensor) -> torch.Tensor:
+        """Images in [0, 1] in the range that the networks see."""
+        return images
+
+    def to_images(self, x: torch.Tensor) -> torch.Tensor:
+        """The inverse of :meth:`to_network`."""
+        return x
+
+    def training_step(self, images: torch.Tensor, step: int) -> dict[str, torch.Tensor]:
         self.train()
 
         # 1. the discriminator learns to tell images from reconstructions
         with torch.no_grad():
             x_hat = self.generator(images, with_teacher=False).x_hat
-        real = adversarial_loss(self.discriminator(images), real=True)
-        fake = adversarial_loss(self.discriminator(x_hat), real=False)
-        loss_d = config.discriminator_weight * (real + fake)
-        self.require_finite(discriminator=loss_d)
-        self._step("discriminator", loss_d)
-        losses = {"discriminator": loss_d}
+        losses = {"discriminator": self.discriminator_loss(images, x_hat)}
+        self._step("discriminator", losses)
 
         # 2. every n_critic-th iteration, the generators learn from a new forward
-        if step % config.n_critic == 0:
-            out = self.generator(images)
-            terms = {
-                "reconstruction": config.recon_weight * mse_loss(out.x_hat, images),
-                "adversarial": config.adversarial_weight * adversarial_loss(self.discriminator(out.x_hat), real=True),
-            }
-            if config.teacher:
-                terms["teacher"] = config.teacher_weight * mse_loss(out.teacher_x_hat, images)
-                terms["distillation"] = config.distill_weight * distillation_loss(out.features, out.teacher_features)
-            loss_g = sum(terms.values())
-            self.require_finite(**terms)
-            self._step("generator", loss_g)
+        if step % self.config.n_critic == 0:
+            terms = self.generator_losses(images, self.generator(images))
+            losses |= terms | {"generator": self._step("generator", terms)}
 
             # 3. the memory queue takes this forward's features
             self.generator.inpaint.memory.enqueue()
-            losses |= terms | {"generator": loss_g}
         return {name: loss.detach() for name, loss in losses.items()}
 
-    def _step(self, name: str, loss: torch.Tensor) -> None:
+    def discriminator_loss(self, x: torch.Tensor, x_hat: torch.Tensor) -> torch.Tensor:
+        """Images and detached reconstructions, each its own batch to batch norm → the weighted loss."""
+        real = adversarial_loss(self.discriminator(x), real=True)
+        fake = adversarial_loss(self.discriminator(x_hat), real=False)
+        return self.config.discriminator_weight * (real + fake)
+
+    def generator_losses(self, x: torch.Tensor, out: Generated) -> dict[str, torch.Tensor]:
+        """The weighted losses that the generators minimise the sum of."""
+        config = self.config
+        losses = {
+            "reconstruction": config.recon_weight * mse_loss(out.x_hat, x),
+            "adversarial": config.adversarial_weight * adversarial_loss(self.discriminator(out.x_hat), real=True),
+        }
+        if config.teacher:
+            losses["teacher"] = config.teacher_weight * mse_loss(out.teacher_x_hat, x)
+            losses["distillation"] = config.distill_weight * distillation_loss(out.features, out.teacher_features)
+        return losses
+
+    def _step(self, name: str, losses: dict[str, torch.Tensor]) -> torch.Tensor:
+        """One optimizer step on the sum of the losses, which it returns. Raises NonFiniteLoss before the update."""
+        self.require_finite(**losses)
+        total = sum(losses.values())
         optimizer = self.optimizers[name]
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        total.backward()
         optimizer.step()
+        return total
 
     @torch.no_grad()
     def fit(self, loader) -> None:
@@ -107,7 +130,7 @@ class Squid(Method):
         batches = loader.in_order(self.config.statistics_images)
         logits = torch.cat([self._reconstruct(images)[1] for images in batches])
         self.mu.copy_(logits.mean())
-        self.sigma.copy_(logits.std(correction=0))
+        self.sigma.copy_(logits.std(correction=0) + self.sigma_epsilon)
 
     @torch.no_grad()
     def score(self, images: torch.Tensor) -> Scores:
@@ -125,6 +148,17 @@ class Squid(Method):
     def _reconstruct(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """(B, 1, H, W) → the evaluation-mode reconstruction (B, 1, H, W) and its logit (B,), float64 on the CPU."""
         self.eval()
-        x_hat = self.generator(images, with_teacher=False).x_hat
+        x_hat = self.generator(self.to_network(images), with_teacher=False).x_hat
         logit = self.discriminator(x_hat, per_image=self.config.score_statistics == "image")
-        return x_hat, logit.squeeze(1).cpu().double()
+        return self.to_images(x_hat), logit.squeeze(1).cpu().double()
+
+    @torch.no_grad()
+    def slot_weights(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        """What the memories rebuild images from, in evaluation mode: the memory's name, such as ``inpaint.memory``,
+        → (J, N, S) weights of its slots, for J locations and N images (or N maps, where a decoder's memory is given
+        patches that it cuts again).
+        """
+        self.eval()
+        with recorded_weights(self.generator) as found:
+            self.generator(self.to_network(images), with_teacher=False)
+        return found

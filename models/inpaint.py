@@ -1,4 +1,4 @@
-"""The in-painting block of SQUID's bottleneck (section 3.4): a patch is rebuilt from its neighbours' memories."""
+"""The in-painting block at the bottleneck (SQUID, section 3.4): a patch is rebuilt from its neighbours' memories."""
 
 import math
 
@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from models.blocks import MaskedShortcut
-from models.memory import MemoryQueue, Shrinkage
+from models.memory import MemoryMatrix, MemoryQueue, Shrinkage
 from models.patches import position_bits
 
 
@@ -42,22 +42,29 @@ class NeighbourAttention(nn.Module):
 
 
 class InpaintBlock(nn.Module):
-    """(B·P², C, h, w) → same: reduce, read the memory queue, attend to the neighbours, mark the place, expand."""
+    """(B·P², C, h, w) → same: reduce, read the memory, attend to the neighbours, mark the place, expand.
 
-    def __init__(self, per_side, channels, height, width, num_slots, shrinkage: Shrinkage, mask_ratio, dropout=0.0):
+    The memory is a queue, or a learned matrix (``queue=False``); without ``attention`` what it gives goes straight on.
+    """
+
+    def __init__(
+        self, per_side, channels, height, width, num_slots, shrinkage: Shrinkage, mask_ratio, dropout=0.0,
+        queue=True, attention=True,
+    ):  # fmt: skip
         super().__init__()
         self.locations = per_side**2
         reduced = channels // 4
         dim = reduced * height * width
         bits = position_bits(self.locations)  # (P², bits)
         self.reduce = nn.Sequential(nn.Conv2d(channels, reduced, 1, bias=False), nn.BatchNorm2d(reduced), nn.ReLU())
-        self.memory = MemoryQueue(self.locations, num_slots, dim, shrinkage)
-        self.attention = NeighbourAttention(per_side, dim)
-        self.norm1 = nn.LayerNorm(dim)
-        self.ff = nn.Sequential(
-            nn.Linear(dim, dim // 4), nn.Dropout(dropout), nn.ReLU(), nn.Linear(dim // 4, dim), nn.Dropout(dropout)
-        )
-        self.norm2 = nn.LayerNorm(dim)
+        self.memory = (MemoryQueue if queue else MemoryMatrix)(self.locations, num_slots, dim, shrinkage)
+        self.attention = NeighbourAttention(per_side, dim) if attention else None
+        if attention:
+            self.norm1 = nn.LayerNorm(dim)
+            self.ff = nn.Sequential(
+                nn.Linear(dim, dim // 4), nn.Dropout(dropout), nn.ReLU(), nn.Linear(dim // 4, dim), nn.Dropout(dropout)
+            )
+            self.norm2 = nn.LayerNorm(dim)
         self.register_buffer("bits", bits, persistent=False)
         self.expand = nn.Sequential(
             nn.Conv2d(reduced + bits.shape[1], channels, 1), nn.BatchNorm2d(channels), nn.ReLU()
@@ -68,8 +75,9 @@ class InpaintBlock(nn.Module):
         reduced = self.reduce(x)  # (B·P², C/4, h, w)
         f = reduced.reshape(-1, self.locations, reduced[0].numel())  # (B, P², d)
         n = self.memory(f)
-        n = torch.relu(self.norm1(self.attention(f, n)) + n)
-        n = torch.relu(self.norm2(self.ff(n)) + n)
+        if self.attention is not None:
+            n = torch.relu(self.norm1(self.attention(f, n)) + n)
+            n = torch.relu(self.norm2(self.ff(n)) + n)
         n = n.reshape(reduced.shape)
         place = self.bits.repeat(f.shape[0], 1)[:, :, None, None].expand(-1, -1, *n.shape[2:])  # (B·P², bits, h, w)
         return self.shortcut(self.expand(torch.cat([n, place], dim=1)), x)

@@ -4,6 +4,8 @@ All locations of a memory are one tensor (locations, slots, dim) and are read wi
 """
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -43,22 +45,21 @@ def _shrink_and_normalise(weights, threshold):
 
 @dataclass(frozen=True)
 class Shrinkage:
-    """How similarities become slot weights: Gumbel (``gumbel_top_k`` > 0) or hard (``threshold`` > 0)."""
+    """How similarities become slot weights: Gumbel (``gumbel_top_k`` > 0), hard (``threshold`` > 0), or not at all."""
 
     gumbel_top_k: int = 0
     threshold: float = 0.0
 
+    @property
+    def off(self) -> bool:
+        return not self.gumbel_top_k and not self.threshold
+
     def __call__(self, similarity: torch.Tensor) -> torch.Tensor:
         if self.gumbel_top_k:
             return gumbel_shrinkage(similarity, self.gumbel_top_k)
-        return hard_shrinkage(similarity, self.threshold)
-
-
-def read(query: torch.Tensor, slots: torch.Tensor, shrinkage: Shrinkage) -> torch.Tensor:
-    """Location j of every image reads its own slots j. (B, J, d), (J, S, d) → (B, J, d)."""
-    similarity = query.transpose(0, 1) @ slots.transpose(1, 2)  # (J, B, S)
-    weights = shrinkage(similarity)
-    return (weights @ slots).transpose(0, 1)  # (B, J, d)
+        if self.threshold:
+            return hard_shrinkage(similarity, self.threshold)
+        return similarity
 
 
 def initial_slots(locations: int, num_slots: int, dim: int) -> torch.Tensor:
@@ -67,11 +68,25 @@ def initial_slots(locations: int, num_slots: int, dim: int) -> torch.Tensor:
     return torch.empty(locations, num_slots, dim).uniform_(-bound, bound)
 
 
-class MemoryQueue(nn.Module):
+class Memory(nn.Module):
+    """Location j of every image reads its own ``slots[j]``; a subclass owns ``slots`` (J, S, d) and ``shrinkage``."""
+
+    slots: torch.Tensor
+    shrinkage: Shrinkage
+
+    def weights(self, query: torch.Tensor) -> torch.Tensor:
+        """How much each slot has in what the queries read: (B, J, d) → (J, B, S)."""
+        return self.shrinkage(query.transpose(0, 1) @ self.slots.transpose(1, 2))
+
+    def forward(self, query: torch.Tensor) -> torch.Tensor:  # (B, J, d) → (B, J, d)
+        return (self.weights(query) @ self.slots).transpose(0, 1)
+
+
+class MemoryQueue(Memory):
     """The bottleneck's memory: a ring of the latest training features per location (SQUID, section 3.3).
 
-    Slots and pointer are buffers. A training forward remembers its queries; :meth:`enqueue` writes them
-    over the oldest rows.
+    Slots and pointer are buffers, so no gradient reaches them. A training forward remembers its queries;
+    :meth:`enqueue` writes them over the oldest rows.
     """
 
     def __init__(self, locations: int, num_slots: int, dim: int, shrinkage: Shrinkage):
@@ -81,10 +96,10 @@ class MemoryQueue(nn.Module):
         self.register_buffer("pointer", torch.zeros((), dtype=torch.long))
         self.pending: torch.Tensor | None = None
 
-    def forward(self, query: torch.Tensor) -> torch.Tensor:  # (B, J, d) → (B, J, d)
+    def forward(self, query: torch.Tensor) -> torch.Tensor:
         if self.training:
             self.pending = query.detach()
-        return read(query, self.slots.detach(), self.shrinkage)
+        return super().forward(query)
 
     @torch.no_grad()
     def enqueue(self) -> None:
@@ -100,37 +115,88 @@ class MemoryQueue(nn.Module):
         self.pending = None
 
 
-class MemoryMatrix(nn.Module):
-    """A learned memory: gradients flow into the slots. Reads (B, J, d) → (B, J, d)."""
+class MemoryMatrix(Memory):
+    """A learned memory: gradients flow into the slots. With shrinkage off the weights are a softmax (SimSID)."""
 
     def __init__(self, locations: int, num_slots: int, dim: int, shrinkage: Shrinkage):
         super().__init__()
         self.shrinkage = shrinkage
         self.slots = nn.Parameter(initial_slots(locations, num_slots, dim))
 
-    def forward(self, query: torch.Tensor) -> torch.Tensor:
-        return read(query, self.slots, self.shrinkage)
+    def weights(self, query: torch.Tensor) -> torch.Tensor:
+        weights = super().weights(query)
+        return weights.softmax(-1) if self.shrinkage.off else weights
+
+
+class ReducedMatrix(Memory):
+    """A learned memory of ``slot_dim`` dimensions between two linear maps, all per location (SimSID's dim_reduce)."""
+
+    def __init__(self, locations: int, num_slots: int, dim: int, slot_dim: int, shrinkage: Shrinkage):
+        super().__init__()
+        self.shrinkage = shrinkage
+        self.down = nn.Parameter(initial_slots(locations, slot_dim, dim))  # (J, slot_dim, d), starts as nn.Linear does
+        self.slots = nn.Parameter(initial_slots(locations, num_slots, slot_dim))
+        self.up = nn.Parameter(initial_slots(locations, dim, slot_dim))  # (J, d, slot_dim)
+
+    def weights(self, query: torch.Tensor) -> torch.Tensor:
+        reduced = query.transpose(0, 1) @ self.down.transpose(1, 2)  # (J, B, slot_dim)
+        return super().weights(reduced.transpose(0, 1))
+
+    def forward(self, query: torch.Tensor) -> torch.Tensor:  # (B, J, d) → (B, J, d)
+        reduced = super().forward(query).transpose(0, 1)  # (J, B, slot_dim)
+        return (reduced @ self.up.transpose(1, 2)).transpose(0, 1)
+
+
+@contextmanager
+def recorded_weights(network: nn.Module) -> Iterator[dict[str, torch.Tensor]]:
+    """Within the ``with``, keep the slot weights of every memory of ``network`` that is read.
+
+    Yields:
+        The memory's name → (J, N, S) of its latest forward: its locations, the maps or images it was given, its slots.
+    """
+    found: dict[str, torch.Tensor] = {}
+
+    def record(name):
+        return lambda memory, inputs, output: found.update({name: memory.weights(*inputs).detach()})
+
+    hooks = [m.register_forward_hook(record(name)) for name, m in network.named_modules() if isinstance(m, Memory)]
+    try:
+        yield found
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 class WindowMemory(nn.Module):
     """V1: each incoming map is cut again into P × P windows, each position with its own slots.
 
-    (N, C, h, w) → same; a window is one query in the order (row, column, channel), d = h/P · w/P · C.
+    (N, C, h, w) → same; a window is one query of d = h/P · w/P · C values in the order (row, column, channel), or
+    (channel, row, column) with ``channels_first``. ``slot_dim`` > 0 reads a :class:`ReducedMatrix` of that many.
     """
 
     needs_patches = False
 
-    def __init__(self, per_side, channels, height, width, num_slots, shrinkage, mask_ratio):
+    def __init__(
+        self, per_side, channels, height, width, num_slots, shrinkage, mask_ratio, channels_first=False, slot_dim=0
+    ):
         super().__init__()
         self.per_side = per_side
+        self.channels_first = channels_first
         dim = (height // per_side) * (width // per_side) * channels
-        self.memory = MemoryMatrix(per_side**2, num_slots, dim, shrinkage)
+        if slot_dim:
+            self.memory = ReducedMatrix(per_side**2, num_slots, dim, slot_dim, shrinkage)
+        else:
+            self.memory = MemoryMatrix(per_side**2, num_slots, dim, shrinkage)
         self.shortcut = MaskedShortcut(mask_ratio)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        windows = to_patches(x, self.per_side).permute(0, 2, 3, 1)  # (N·P², h/P, w/P, C)
+        windows = to_patches(x, self.per_side)  # (N·P², C, h/P, w/P)
+        if not self.channels_first:
+            windows = windows.permute(0, 2, 3, 1)  # (N·P², h/P, w/P, C)
         query = windows.reshape(x.shape[0], self.per_side**2, -1)  # (N, P², d)
-        out = self.memory(query).reshape(windows.shape).permute(0, 3, 1, 2)
+        out = self.memory(query).reshape(windows.shape)
+        if not self.channels_first:
+            out = out.permute(0, 3, 1, 2)  # (N·P², C, h/P, w/P)
         return self.shortcut(to_maps(out, self.per_side), x)
 
 

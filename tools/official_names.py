@@ -7,11 +7,12 @@ import re
 
 import torch
 
-SQUID_GENERATOR = (
+GENERATOR = (
     (r"^encoder\.input_block\.", "in_conv.conv."),
     (r"^encoder\.down_blocks\.(\d+)\.", r"down_blocks.\1.mpconv."),
     (r"^student\.up_blocks\.(\d+)\.", r"up_blocks.\1.conv."),
     (r"^student\.output\.", "out_conv.conv."),
+    (r"^student\.memories\.", "memory_blocks."),
     (r"^teacher\.up_blocks\.(\d+)\.", r"teacher_ups.\1.conv."),
     (r"^teacher\.output\.", "teacher_out.conv."),
     (r"^inpaint\.reduce\.", "inpaint_block.bottleneck_conv1."),
@@ -21,6 +22,11 @@ SQUID_GENERATOR = (
     (r"^inpaint\.", "inpaint_block."),
     (r"^(memory_blocks\.\d+\.)reduce\.", r"\1conv1."),
     (r"^(memory_blocks\.\d+\.)expand\.", r"\1conv2."),
+    (r"^memories\.(\d+)\.reduce\.", r"memory_blocks.\1.q_conv."),  # the hierarchical variant's
+    (r"^memories\.(\d+)\.expand\.", r"memory_blocks.\1.out_conv."),
+    (r"^memories\.(\d+)\.memory\.to_query\.", r"memory_blocks.\1.q_linear."),
+    (r"^memories\.(\d+)\.memory\.to_key\.", r"memory_blocks.\1.k_linear."),
+    (r"^memories\.(\d+)\.memory\.slots$", r"memory_blocks.\1.memMatrix"),
     (r"\.project\.", ".conv1."),
     (r"\.refine\.", ".conv2."),
 )
@@ -31,13 +37,10 @@ Target = tuple[str, int | None]  # our entry and, where theirs is one location o
 def squid_generator(state: dict[str, torch.Tensor], levels: int) -> dict[str, Target]:
     """Released name → our entry, for every entry of our generator's state but the queue's pointer."""
     targets: dict[str, Target] = {}
-    for ours, value in state.items():
-        if ours.endswith(("pointer", "num_batches_tracked")):
-            continue  # the released files do without
+    for ours, value in _of_interest(state):
         # their decoder memories are listed shallowest first
-        name = re.sub(r"^student\.memories\.(\d+)\.", lambda m: f"memory_blocks.{levels - 1 - int(m[1])}.", ours)
-        for pattern, replacement in SQUID_GENERATOR:
-            name = re.sub(pattern, replacement, name)
+        flipped = re.sub(r"^(student\.memories\.)(\d+)", lambda m: f"{m[1]}{levels - 1 - int(m[2])}", ours)
+        name = _renamed(flipped)
         if not name.endswith("memory.slots"):
             targets[name] = (ours, None)
         elif name.startswith("memory_blocks") and len(value) == 1:  # V4: one memory, without an index
@@ -46,6 +49,51 @@ def squid_generator(state: dict[str, torch.Tensor], levels: int) -> dict[str, Ta
             for j in range(len(value)):
                 targets[name.replace("memory.slots", f"memory.{j}.memMatrix")] = (ours, j)
     return targets
+
+
+def simsid_generator(state: dict[str, torch.Tensor]) -> dict[str, Target]:
+    """Released name → our entry, for every entry of our generator's state but the queue's pointer.
+
+    Their decoder memories are listed deepest first, as ours are.
+    """
+    targets: dict[str, Target] = {}
+    for ours, value in _of_interest(state):
+        name = _renamed(ours)
+        block, per_location, leaf = name.partition(".memory.")
+        if not per_location:
+            targets[name] = (ours, None)
+            continue
+        reduced = f"{ours.rpartition('.')[0]}.down" in state
+        theirs = {"slots": "memory" if reduced else "memMatrix", "down": "down.weight", "up": "up.weight"}[leaf]
+        for j in range(len(value)):
+            targets[f"{block}.memory.{j}.{theirs}"] = (ours, j)
+    return targets
+
+
+def without_unused(official: dict[str, torch.Tensor], state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """SimSID's released generator entries less those that no forward of a network with our ``state`` reads.
+
+    That is always ``inpaint_block.conv`` (3×3, d→d: 38 of 84 million numbers at full size), the attention where
+    it is off, and the whole in-painting block where that is off.
+    """
+    unused = ["conv"]
+    if not any(name.startswith("inpaint.attention.") for name in state):
+        unused += ["attention", "attn_norm1", "attn_norm2", "ff"]
+    if not any(name.startswith("inpaint.") for name in state):
+        unused += ["bottleneck_conv1", "bottleneck_conv2", "memory"]
+    pattern = re.compile(rf"(module\.)?inpaint_block\.({'|'.join(unused)})\.")
+    return {name: value for name, value in official.items() if not pattern.match(name)}
+
+
+def _of_interest(state: dict[str, torch.Tensor]) -> list[tuple[str, torch.Tensor]]:
+    """The entries that released files have too."""
+    return [(k, v) for k, v in state.items() if not k.endswith(("pointer", "num_batches_tracked"))]
+
+
+def _renamed(ours: str) -> str:
+    for pattern, replacement in GENERATOR:
+        ours = re.sub(pattern, replacement, ours)
+    return ours
 
 
 def discriminator(state: dict[str, torch.Tensor]) -> dict[str, Target]:

@@ -1,22 +1,22 @@
-"""SQUID's generator: a residual encoder on patches, the in-painting bottleneck, student and teacher decoders."""
+"""SQUID's and SimSID's generator: a residual encoder on patches, an in-painted bottleneck, student and teacher."""
 
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import nn
 
 from models.blocks import ResidualBlock
-from models.inpaint import InpaintBlock
-from models.memory import DECODER_MEMORIES, Shrinkage
+from models.memory import DECODER_MEMORIES
 from models.patches import to_maps, to_patches
 
 CHANNEL_FACTORS = (1, 2, 4, 8, 16, 16)
 
 
 class Generated(NamedTuple):
-    """What the generator makes of images (B, 1, H, W) in [0, 1]."""
+    """What the generator makes of images (B, 1, H, W) in [0, 1], or in [−1, 1] with a tanh at its end."""
 
-    x_hat: torch.Tensor  # (B, 1, H, W) in [0, 1]: the student's reconstruction
+    x_hat: torch.Tensor  # (B, 1, H, W) in the images' range: the student's reconstruction
     features: list[torch.Tensor]  # the student's feature after each level's memory, deepest first
     teacher_x_hat: torch.Tensor | None = None
     teacher_features: list[torch.Tensor] | None = None
@@ -46,84 +46,97 @@ class Encoder(nn.Module):
 class Decoder(nn.Module):
     """Bottleneck (B·P², C_L, h, w) and skips → image (B, 1, H, W) and the feature of every level.
 
-    ``ops`` and ``memories`` run deepest first; ``memories`` holds a module or None for every level.
+    ``ops`` and ``memories`` run deepest first; ``memories`` holds a module or None for every level. The image ends
+    in a sigmoid, or with ``tanh`` in that. ``skip_weights``, shallowest first, multiply the skips in training.
     """
 
-    def __init__(self, patches_per_side, levels, base_channels, initial_combine, ops, memories):
+    def __init__(
+        self, patches_per_side, levels, base_channels, initial_combine, ops, memories=None, tanh=False, skip_weights=()
+    ):
         super().__init__()
         channels = [base_channels * f for f in CHANNEL_FACTORS[: levels + 1]]
         self.patches_per_side = patches_per_side
         self.initial_combine = initial_combine
         self.ops = tuple(ops)
+        self.skip_weights = tuple(skip_weights) or (1.0,) * levels
         self.up_blocks = nn.ModuleList()
         for i, op in enumerate(self.ops):
             deep, shallow = channels[levels - i], channels[levels - 1 - i]
             self.up_blocks.append(ResidualBlock(deep + shallow if op == "concat" else deep, shallow))
-        self.memories = nn.ModuleList(memory or nn.Identity() for memory in memories)
+        self.memories = nn.ModuleList(memory or nn.Identity() for memory in memories or [None] * levels)
         self.output = nn.Conv2d(channels[0], 1, 1)
+        self.activation = nn.Tanh() if tanh else nn.Sigmoid()
 
-    def forward(self, x: torch.Tensor, skips: list[torch.Tensor]) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    def forward(self, x: torch.Tensor, skips: Sequence[torch.Tensor | None]) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """A level whose skip is None doubles the size of what it gets."""
         features = []
         for i, (op, up, memory) in enumerate(zip(self.ops, self.up_blocks, self.memories, strict=True)):
             if len(self.ops) - i == self.initial_combine:
                 x = to_maps(x, self.patches_per_side)
             skip = skips[-1 - i]
-            x = nn.functional.interpolate(x, size=skip.shape[2:], mode="bilinear", align_corners=False)
+            size = [2 * side for side in x.shape[2:]] if skip is None else skip.shape[2:]
+            x = nn.functional.interpolate(x, size=size, mode="bilinear", align_corners=False)
+            if op != "none" and self.training and self.skip_weights[-1 - i] != 1:
+                skip = self.skip_weights[-1 - i] * skip
             if op == "concat":
                 x = torch.cat([skip, x], dim=1)
             elif op == "add":
                 x = skip + x
             x = memory(up(x))  # (B·P² or B, C_{L−1−i}, …)
             features.append(x)
-        return torch.sigmoid(self.output(x)), features
+        return self.activation(self.output(x)), features
 
 
 class Generator(nn.Module):
-    """SQUID's encoder, in-painting block, student generator and (with ``teacher``) teacher generator.
+    """Encoder, bottleneck block, student generator and (with ``teacher``) teacher generator.
 
     Args:
         image_size: side H = W of the images; patches_per_side · 2^levels divides it.
         ops: how each up block joins its skip, deepest first: ``concat``, ``add`` or ``none``.
-        decoder_memory: the memory after each up block, deepest first: a name of DECODER_MEMORIES or ``none``.
+        inpaint: builds the bottleneck's block from (patches_per_side, channels, height, width); None leaves it out.
+        decoder_memory: builds the memory after each up block from the same, deepest first; None leaves it out.
+        teacher_gradient: the teacher's gradient goes through the bottleneck into the encoder (its skips stay detached).
+        tanh: images in [−1, 1] and a tanh at the end; otherwise [0, 1] and a sigmoid.
+        skip_weights: factors of the skips in training, shallowest first; empty is 1 everywhere.
     Raises:
         ValueError: where the sizes cannot be built.
     """
 
     def __init__(
-        self, image_size, patches_per_side, levels, base_channels, initial_combine, ops, decoder_memory,
-        queue_slots, matrix_slots, shrinkage: Shrinkage, mask_ratio, dropout=0.0, teacher=True,
+        self, image_size: int, patches_per_side: int, levels: int, base_channels: int, initial_combine: int,
+        ops: Sequence[str], inpaint: Callable[..., nn.Module] | None,
+        decoder_memory: Sequence[Callable[..., nn.Module] | None], teacher: bool = True,
+        teacher_gradient: bool = False, tanh: bool = False, skip_weights: Sequence[float] = (),
     ):  # fmt: skip
         super().__init__()
-        check_sizes(image_size, patches_per_side, levels, base_channels, initial_combine, ops, decoder_memory)
+        check_sizes(image_size, patches_per_side, levels, base_channels, initial_combine, ops)
         shape = (patches_per_side, levels, base_channels, initial_combine)
         patch = image_size // patches_per_side
         memories = []
-        for i, name in enumerate(decoder_memory):
+        for i, build in enumerate(decoder_memory):
             level = levels - 1 - i
             side = (patch if levels - i > initial_combine else image_size) // 2**level
             channels = base_channels * CHANNEL_FACTORS[level]
-            memories.append(
-                DECODER_MEMORIES[name](patches_per_side, channels, side, side, matrix_slots, shrinkage, mask_ratio)
-                if name != "none"
-                else None
-            )
+            memories.append(build(patches_per_side, channels, side, side) if build else None)
         side = patch // 2**levels
         channels = base_channels * CHANNEL_FACTORS[levels]
         self.encoder = Encoder(*shape)
-        self.inpaint = InpaintBlock(patches_per_side, channels, side, side, queue_slots, shrinkage, mask_ratio, dropout)
-        self.student = Decoder(*shape, ops, memories)
-        self.teacher = Decoder(*shape, ops, [None] * levels) if teacher else None
+        self.inpaint = inpaint(patches_per_side, channels, side, side) if inpaint else nn.Identity()
+        self.student = Decoder(*shape, ops, memories, tanh, skip_weights)
+        self.teacher = Decoder(*shape, ops, None, tanh, skip_weights) if teacher else None
+        self.teacher_gradient = teacher_gradient
 
     def forward(self, x: torch.Tensor, with_teacher: bool = True) -> Generated:
         f, skips = self.encoder(x)
         student = self.student(self.inpaint(f), skips)
         if self.teacher is None or not with_teacher:
             return Generated(*student)
-        # the teacher reads detached features, so that nothing of it reaches the encoder
-        return Generated(*student, *self.teacher(f.detach(), [skip.detach() for skip in skips]))
+        # the teacher reads detached features, so that nothing of it reaches the encoder (but by teacher_gradient)
+        seen = f if self.teacher_gradient else f.detach()
+        return Generated(*student, *self.teacher(seen, [skip.detach() for skip in skips]))
 
 
-def check_sizes(image_size, patches_per_side, levels, base_channels, initial_combine, ops, decoder_memory) -> None:
+def check_sizes(image_size, patches_per_side, levels, base_channels, initial_combine, ops) -> None:
     """Raise a ValueError that names the setting where a network of these sizes cannot be built."""
     if not 1 <= levels < len(CHANNEL_FACTORS):
         raise ValueError(f"levels = {levels}: 1 to {len(CHANNEL_FACTORS) - 1} levels can be built.")
@@ -135,22 +148,29 @@ def check_sizes(image_size, patches_per_side, levels, base_channels, initial_com
         )
     if not 1 <= initial_combine <= levels:
         raise ValueError(f"initial_combine = {initial_combine}: must lie in 1 … levels = {levels}.")
-    for name, entries, known in (
-        ("ops", ops, ("concat", "add", "none")),
-        ("decoder_memory", decoder_memory, (*DECODER_MEMORIES, "none")),
-    ):
-        if len(entries) != levels:
-            raise ValueError(f"{name} = {','.join(entries)}: needs one entry per level, {levels} in all.")
-        for entry in entries:
-            if entry not in known:
-                raise ValueError(f"{name}: unknown entry {entry!r}; known are {', '.join(known)}.")
-    for i, (op, name) in enumerate(zip(ops, decoder_memory, strict=True)):
+    check_entries("ops", ops, ("concat", "add", "none"), levels)
+    for i, op in enumerate(ops):
         if op == "add" and CHANNEL_FACTORS[levels - i] != CHANNEL_FACTORS[levels - 1 - i]:
             raise ValueError(f"ops[{i}] = add: the channels differ at this level; use concat or none.")
+    if base_channels % 4 and (base_channels * CHANNEL_FACTORS[levels]) % 4:
+        raise ValueError(f"base_channels = {base_channels}: the bottleneck's channels must divide by 4.")
+
+
+def check_decoder_memory(decoder_memory, levels, initial_combine, known=tuple(DECODER_MEMORIES)) -> None:
+    """Raise a ValueError for a list of decoder memories (names or ``none``, deepest first) that cannot be built."""
+    check_entries("decoder_memory", decoder_memory, (*known, "none"), levels)
+    for i, name in enumerate(decoder_memory):
         if name != "none" and DECODER_MEMORIES[name].needs_patches and levels - i <= initial_combine:
             raise ValueError(
                 f"decoder_memory[{i}] = {name} reads patches, but with initial_combine = {initial_combine} "
-                "this level sees whole maps; use V1 or V4 there."
+                f"this level sees whole maps; use {' or '.join(n for n in ('V1', 'V4') if n in known)} there."
             )
-    if base_channels % 4 and (base_channels * CHANNEL_FACTORS[levels]) % 4:
-        raise ValueError(f"base_channels = {base_channels}: the bottleneck's channels must divide by 4.")
+
+
+def check_entries(name: str, entries: Sequence[str], known: Sequence[str], levels: int) -> None:
+    """Raise a ValueError where a setting does not have one known entry for every level."""
+    if len(entries) != levels:
+        raise ValueError(f"{name} = {','.join(entries)}: needs one entry per level, {levels} in all.")
+    for entry in entries:
+        if entry not in known:
+            raise ValueError(f"{name}: unknown entry {entry!r}; known are {', '.join(known)}.")

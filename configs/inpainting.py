@@ -1,0 +1,53 @@
+"""The settings that SQUID and SimSID share."""
+
+from collections.abc import Callable
+from typing import Literal
+
+from configs.base import BaseConfig, ConfigError
+
+
+class InpaintingConfig(BaseConfig):
+    """``ops`` and ``decoder_memory`` run deepest level first."""
+
+    main_score: Literal["discriminator", "reconstruction"] = "discriminator"
+
+    base_channels: int = 32
+    patches_per_side: int = 2
+    levels: int = 4
+    initial_combine: int = 2  # the shallow levels that see whole maps
+    ops: tuple[str, ...] = ("concat", "concat", "none", "none")
+    decoder_memory: tuple[str, ...] = ("V1", "V1", "none", "none")
+    gumbel_top_k: int = 0  # Gumbel shrinkage: k − 1 slots survive; 0 is off
+    shrink_threshold: float = 0.0  # hard shrinkage; 0 is off
+    mask_ratio: float = 1.0  # share of positions that take the memory's output in training
+    dropout: float = 0.0
+    teacher: bool = True
+
+    n_critic: int = 1  # the generator steps at every n-th iteration
+    recon_weight: float = 1.0
+    teacher_weight: float = 0.5
+    distill_weight: float = 0.1
+    adversarial_weight: float = 0.0005
+    discriminator_weight: float = 1.0
+
+    score_statistics: Literal["image", "running"] = "image"  # of batch norm when scoring: the image's own, or running
+    statistics_images: int = 201  # training images whose logits give mu and sigma
+
+    def check(self) -> None:
+        super().check()
+        self.check_share("mask_ratio")
+        if self.n_critic < 1 or self.statistics_images < 2:
+            raise ConfigError("n_critic must be at least 1 and statistics_images at least 2.")
+
+    def check_top_k(self, key: str, slots: int) -> None:
+        """Raise a ConfigError for a k that a memory of so many slots does not have."""
+        if not 0 <= getattr(self, key) <= slots:
+            raise ConfigError(f"{key} = {getattr(self, key)}: must lie in 0 … the {slots} slots of a memory.")
+
+
+def check_with(check: Callable[..., None], *values) -> None:
+    """Turn the ValueError of a network's own check into a ConfigError."""
+    try:
+        check(*values)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None

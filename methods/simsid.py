@@ -1,0 +1,106 @@
+"""SimSID: Xiang et al., "Exploiting Structural Consistency of Chest Anatomy for Unsupervised Anomaly Detection in
+Radiography Images", IEEE TPAMI 2024. It shares SQUID's generator, losses and score (methods/squid.py).
+
+Deviations from the released program; none changes a reconstruction, a score or a weight that scoring uses:
+- Where only the discriminator steps, the shared forward runs without gradients and without the teacher, so the
+  batch-norm running statistics of the teacher see the generator's turns only.
+- Images stay in [0, 1] outside the networks: reconstructions are given back in that range, and the reconstruction
+  error and its map are of it (a quarter of the squared error in [−1, 1], the same ranking).
+- Modules that a variant does not read are not built: the attention where it is off, the whole in-painting block
+  where that is off, and a 3×3 convolution in the block that no variant reads. Imports drop them by name.
+- Scoring is batched, with per-image statistics; the queue's pointer is saved; ranking uses the logit: as in SQUID.
+"""
+
+from functools import partial
+
+import torch
+
+from methods.squid import Squid
+from models.discriminator import Discriminator, simsid_channels
+from models.generator import Generator
+from models.hierarchical import HierarchicalGenerator
+from models.inpaint import InpaintBlock
+from models.memory import DECODER_MEMORIES, Shrinkage
+
+
+class SimSid(Squid):
+    """Image scores: ``discriminator`` (the paper's) and ``reconstruction`` (mean squared error, images in [0, 1])."""
+
+    sigma_epsilon = 1e-8
+
+    def build_generator(self) -> torch.nn.Module:
+        config = self.config
+        shared = {
+            "image_size": config.image_size, "levels": config.levels, "base_channels": config.base_channels,
+            "ops": config.ops, "teacher": config.teacher, "teacher_gradient": config.teacher_gradient,
+            "tanh": config.tanh,
+        }  # fmt: skip
+        if config.hierarchical:
+            return HierarchicalGenerator(**shared, num_slots=config.hierarchical_slots)
+        inpaint = partial(
+            InpaintBlock,
+            num_slots=config.bottleneck_slots,
+            shrinkage=Shrinkage(config.gumbel_top_k, config.shrink_threshold),
+            mask_ratio=config.mask_ratio,
+            dropout=config.dropout,
+            queue=config.bottleneck == "queue",
+            attention=config.inpaint_attention,
+        )
+        return Generator(
+            **shared,
+            patches_per_side=config.patches_per_side,
+            initial_combine=config.initial_combine,
+            inpaint=None if config.bottleneck == "none" else inpaint,
+            decoder_memory=[self._decoder_memory(name) for name in config.decoder_memory],
+            skip_weights=config.skip_weights,
+        )
+
+    def _decoder_memory(self, name: str) -> partial | None:
+        if name == "none":
+            return None
+        config = self.config
+        build = partial(
+            DECODER_MEMORIES[name],
+            num_slots=config.decoder_slots,
+            shrinkage=Shrinkage(config.decoder_top_k, config.decoder_threshold),
+            mask_ratio=config.decoder_mask_ratio,
+        )
+        if name == "V1":
+            return partial(build, channels_first=True, slot_dim=config.slot_dim if config.dim_reduce else 0)
+        return build
+
+    def build_discriminator(self) -> torch.nn.Module:
+        return Discriminator(self.config.image_size, simsid_channels(self.config.num_layers))
+
+    def to_network(self, images: torch.Tensor) -> torch.Tensor:
+        return 2 * images - 1 if self.config.tanh else images
+
+    def to_images(self, x: torch.Tensor) -> torch.Tensor:
+        return (x + 1) / 2 if self.config.tanh else x
+
+    def training_step(self, images: torch.Tensor, step: int) -> dict[str, torch.Tensor]:
+        self.train()
+        x = self.to_network(images)
+        generators_turn = step % self.config.n_critic == 0
+
+        # 1. one forward, which both players learn from
+        with torch.set_grad_enabled(generators_turn):
+            out = self.generator(x, with_teacher=generators_turn)
+
+        # 2. the discriminator learns to tell images from reconstructions
+        losses = {"discriminator": self.discriminator_loss(x, out.x_hat.detach())}
+        self._step("discriminator", losses)
+
+        # 3. every n_critic-th iteration the generators learn; the updated discriminator judges the same x_hat
+        if generators_turn:
+            terms = self.generator_losses(x, out)
+            losses |= terms | {"generator": self._step("generator", terms)}
+
+            # 4. the memory queue takes this forward's features
+            if self.uses_queue:
+                self.generator.inpaint.memory.enqueue()
+        return {name: loss.detach() for name, loss in losses.items()}
+
+    @property
+    def uses_queue(self) -> bool:
+        return self.config.bottleneck == "queue" and not self.config.hierarchical

@@ -1,0 +1,93 @@
+"""SimSID's hierarchical variant: no patches and no in-painting; every level's feature is rebuilt from slots."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from models.generator import CHANNEL_FACTORS, Decoder, Encoder, Generated, check_sizes
+from models.memory import Memory, initial_slots
+from models.patches import to_maps, to_patches
+
+REDUCED = 128  # channels in which a level is rebuilt
+KEY_DIM = 256
+
+
+class KeyedMemory(Memory):
+    """A learned memory with scaled dot-product attention of projected queries over projected slots."""
+
+    def __init__(self, locations: int, num_slots: int, dim: int):
+        super().__init__()
+        self.slots = nn.Parameter(initial_slots(locations, num_slots, dim))
+        self.to_query = nn.Linear(dim, KEY_DIM, bias=False)
+        self.to_key = nn.Linear(dim, KEY_DIM, bias=False)
+
+    def weights(self, query: torch.Tensor) -> torch.Tensor:  # (B, J, d) → (J, B, S)
+        q = self.to_query(query).transpose(0, 1)  # (J, B, 256)
+        k = self.to_key(self.slots).transpose(1, 2)  # (J, 256, S)
+        return (q @ k / math.sqrt(KEY_DIM)).softmax(-1)
+
+
+class LevelMemory(nn.Module):
+    """(B, C, h, w) → same: reduce, cut into per_side × per_side locations, read each one's own slots, expand."""
+
+    def __init__(self, per_side: int, channels: int, height: int, width: int, num_slots: int):
+        super().__init__()
+        self.per_side = per_side
+        self.reduce = nn.Sequential(nn.Conv2d(channels, REDUCED, 1, bias=False), nn.BatchNorm2d(REDUCED), nn.ReLU())
+        self.memory = KeyedMemory(per_side**2, num_slots, REDUCED * (height // per_side) * (width // per_side))
+        self.expand = nn.Sequential(nn.Conv2d(REDUCED, channels, 1, bias=False), nn.BatchNorm2d(channels), nn.ReLU())
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        cut = to_patches(self.reduce(x), self.per_side)  # (B·J, 128, p, p), J = per_side²
+        query = cut.reshape(x.shape[0], self.per_side**2, -1)  # (B, J, d)
+        return self.expand(to_maps(self.memory(query).reshape(cut.shape), self.per_side))
+
+
+class HierarchicalGenerator(nn.Module):
+    """Encoder of whole images, a memory of 2 × 2, 4 × 4 … locations per level, student and teacher.
+
+    Args:
+        image_size: side H = W of the images; 2^(levels + 1) divides it.
+        ops: how each up block joins the next level's memory output, deepest first; the last one is ``none``.
+        num_slots: of every location of every level.
+        teacher, teacher_gradient, tanh: as in :class:`models.generator.Generator`.
+    Raises:
+        ValueError: where the sizes cannot be built.
+    """
+
+    def __init__(
+        self, image_size: int, levels: int, base_channels: int, ops: Sequence[str], num_slots: int,
+        teacher: bool = True, teacher_gradient: bool = False, tanh: bool = False,
+    ):  # fmt: skip
+        super().__init__()
+        check_hierarchical_sizes(image_size, levels, base_channels, ops)
+        shape = (1, levels, base_channels, levels)
+        self.encoder = Encoder(*shape)
+        self.memories = nn.ModuleList()
+        for i in range(levels):
+            side = image_size // 2 ** (levels - i)
+            channels = base_channels * CHANNEL_FACTORS[levels - i]
+            self.memories.append(LevelMemory(2 ** (i + 1), channels, side, side, num_slots))
+        self.student = Decoder(*shape, ops, tanh=tanh)
+        self.teacher = Decoder(*shape, ops, tanh=tanh) if teacher else None
+        self.teacher_gradient = teacher_gradient
+
+    def forward(self, x: torch.Tensor, with_teacher: bool = True) -> Generated:
+        f, skips = self.encoder(x)
+        levels = [f, *reversed(skips[1:])]  # deepest first; the input block's feature is not used
+        rebuilt = [memory(level) for memory, level in zip(self.memories, levels, strict=True)]
+        student = self.student(rebuilt[0], [None, *reversed(rebuilt[1:])])
+        if self.teacher is None or not with_teacher:
+            return Generated(*student)
+        seen = f if self.teacher_gradient else f.detach()
+        return Generated(*student, *self.teacher(seen, [None, *(skip.detach() for skip in skips[1:])]))
+
+
+def check_hierarchical_sizes(image_size, levels, base_channels, ops) -> None:
+    """Raise a ValueError that names the setting where a hierarchical network of these sizes cannot be built."""
+    # at every level a location is image_size / 2^(levels + 1) wide, as if there were two patches per side
+    check_sizes(image_size, 2, levels, base_channels, levels, ops)
+    if ops[-1] != "none":
+        raise ValueError(f"ops[{levels - 1}] = {ops[-1]}: the shallowest level has no memory to join; use none.")
