@@ -14,6 +14,13 @@ TINY = {
         ["base_channels=4", "queue_slots=16", "matrix_slots=8", "digits_per_epoch=40", "batch_size=8", "n_critic=2",
          "epochs=2", "statistics_images=8", "save_seconds=0", "digit_source=sklearn"],
     ),
+    "simsid": (
+        "simsid_zhang",
+        ["dataset=digit", "image_size=48", "levels=3", "initial_combine=1", "ops=concat,concat,none",
+         "decoder_memory=V1,V3,none", "skip_weights=0,1,1", "augment=false", "base_channels=4", "bottleneck_slots=16",
+         "decoder_slots=8", "digits_per_epoch=40", "batch_size=8", "epochs=2", "statistics_images=8",
+         "save_seconds=0", "digit_source=sklearn"],
+    ),
 }  # fmt: skip
 COMMANDS = {"main": main_command, "eval": eval_command, "predict": predict_command}
 
