@@ -57,6 +57,7 @@ def main() -> None:
         if experiment.exists():
             check_same(experiment, config, data)
         experiment.save_config(name, config, data)
+        experiment.save_data(dataset.record())
         trainer = build_trainer(experiment, config, dataset, device)
         if experiment.path("last.pt").exists():
             trainer.resume()

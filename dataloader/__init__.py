@@ -3,11 +3,14 @@
 from configs import BaseConfig, ConfigError
 from dataloader.base import DATA_ROOT_VARIABLE, Dataset, FileDataset, Item, Split, find_root
 from dataloader.chexpert import CheXpert
+from dataloader.covidx import Covidx
 from dataloader.digit import DigitAnatomy
 from dataloader.images import DataError
 from dataloader.zhang import ZhangLab
 
-DATASETS: dict[str, type[Dataset]] = {"digit": DigitAnatomy, "zhang": ZhangLab, "chexpert": CheXpert}
+DATASETS: dict[str, type[Dataset]] = {
+    "digit": DigitAnatomy, "zhang": ZhangLab, "chexpert": CheXpert, "covidx": Covidx,
+}  # fmt: skip
 
 
 def build_dataset(config: BaseConfig, data_root: str | None = None) -> Dataset:

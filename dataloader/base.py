@@ -7,12 +7,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 from tqdm import tqdm
 
 from configs import BaseConfig
 from dataloader.images import DataError, image_files, read_image
+from engine.seeding import generator
 
 DATA_ROOT_VARIABLE = "ANOMALY_DATA_ROOT"
 
@@ -24,6 +26,7 @@ class Item:
     path: Path
     label: int
     kind: str = "normal"
+    diseases: tuple[str, ...] = ()
 
 
 @dataclass
@@ -35,6 +38,7 @@ class Split:
     kinds: list[str]
     ids: list[str]
     masks: torch.Tensor | None = None  # (N, H, W) bool, True where anomalous, where the dataset knows
+    diseases: list[tuple[str, ...]] | None = None  # of each image, where the dataset knows
 
     def __len__(self) -> int:
         return len(self.images)
@@ -48,13 +52,17 @@ class Dataset:
     """A dataset gives its normal training images and the labelled validation and test splits."""
 
     how_to_get = ""
+    diseases: tuple[str, ...] = ()  # the names that images may be labelled with
 
     def __init__(self, config: BaseConfig, root: Path):
         self.config = config
         self.root = root
 
     def training_images(self, epoch: int) -> torch.Tensor:
-        """The normal training images of an epoch: (N, H, W) uint8; the same every epoch unless made anew."""
+        """The training images of an epoch: (N, H, W) uint8; the same every epoch unless made anew.
+
+        All are normal, unless ``train_normal_fraction`` asks for anomalous ones among them.
+        """
         raise NotImplementedError
 
     def split(self, name: str) -> Split:
@@ -64,6 +72,10 @@ class Dataset:
     def fingerprint(self) -> str:
         """A digest of what is trained on, so that a resumed run cannot go on with other data."""
         raise NotImplementedError
+
+    def record(self) -> dict[str, Any]:
+        """What an experiment keeps about its training data, ready for JSON."""
+        return {"fingerprint": self.fingerprint()}
 
 
 class FileDataset(Dataset):
@@ -82,7 +94,20 @@ class FileDataset(Dataset):
         return self.list_items()
 
     def training_items(self) -> list[Item]:
-        return [item for item in self.items["train"] if item.label == 0]
+        """The normal ones; below a ``train_normal_fraction`` of 1 the last of them give way to anomalous ones."""
+        normal, anomalous = ([item for item in self.items["train"] if item.label == label] for label in (0, 1))
+        fraction = self.config.train_normal_fraction
+        if fraction == 1:
+            return normal
+        kept = int(len(normal) * fraction)
+        wanted = len(normal) - kept
+        if wanted > len(anomalous):
+            raise DataError(
+                f"train_normal_fraction = {fraction} asks for {wanted} anomalous training images, and {self.root} has "
+                f"{len(anomalous)}. Raise the fraction, or add anomalous training images."
+            )
+        order = torch.randperm(len(anomalous), generator=generator(self.config.seed, "contamination"))
+        return normal[:kept] + [anomalous[i] for i in order[:wanted]]
 
     def training_images(self, epoch: int) -> torch.Tensor:
         if self._training is None:
@@ -96,6 +121,7 @@ class FileDataset(Dataset):
             labels=torch.tensor([i.label for i in items]),
             kinds=[i.kind for i in items],
             ids=[self.item_id(i) for i in items],
+            diseases=[i.diseases for i in items] if self.diseases else None,
         )
 
     def files(self, folder: Path) -> list[Path]:
@@ -110,6 +136,12 @@ class FileDataset(Dataset):
 
     def fingerprint(self) -> str:
         return digest([self.item_id(i) for i in self.training_items()])
+
+    def record(self) -> dict[str, Any]:
+        items = self.training_items()
+        anomalous = [self.item_id(item) for item in items if item.label]
+        counts = {"normal": len(items) - len(anomalous), "anomalous": len(anomalous)}
+        return {**super().record(), "training_images": counts, "anomalous_training_images": anomalous}
 
 
 def read_images(paths: Sequence[Path], size: int, what: str) -> torch.Tensor:

@@ -33,6 +33,9 @@ class DigitAnatomy(Dataset):
         super().__init__(config, root)
         if config.image_size % PER_SIDE:
             raise DataError(f"image_size = {config.image_size}: DigitAnatomy is a 3×3 grid, so it must divide by 3.")
+        if config.train_normal_fraction < 1:
+            given = f"train_normal_fraction = {config.train_normal_fraction}"
+            raise DataError(f"{given}: DigitAnatomy has no anomalous training images, so it must be 1.")
         self.cell = config.image_size // PER_SIDE
         self.source, digits, labels = load_digits(config.digit_source, root)
         self._digest = digest([self.source, str(digits.sum(dtype=np.int64)), str(digits.shape)])

@@ -1,6 +1,7 @@
 """An experiment's folder: what lies in it, who may write to it, and how files get there whole.
 
 checkpoints/<exp>/config.json    the settings; this copy alone drives eval and resume
+                  data.json      what is trained on: counts, anomalous images among it, files that are missing
                   last.pt        all that a resume needs        best.pt   the best epoch's weights
                   metrics.jsonl  one line per epoch             log.txt   what happened, with times
                   tensorboard/   figures/   results.json   scores.csv
@@ -92,6 +93,10 @@ class Experiment:
         """``name`` is the configuration file's, ``data`` the fingerprint of the training data."""
         saved = {"config": name, "data": data, "settings": config.as_dict()}
         write_text(self.path("config.json"), json.dumps(saved, indent=2) + "\n")
+
+    def save_data(self, record: dict[str, Any]) -> None:
+        """``record`` is :meth:`dataloader.Dataset.record` of the training data."""
+        write_text(self.path("data.json"), json.dumps(record, indent=2) + "\n")
 
     def load_config(self) -> tuple[str, configs.BaseConfig, str]:
         """(configuration name, settings, data fingerprint). Raises ExperimentError."""
