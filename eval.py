@@ -1,6 +1,6 @@
 """Evaluate an experiment: results.json, scores.csv and figures in its folder, a summary on the screen.
 
-    python eval.py --exp ID [--checkpoint best|last] [--split test|val]
+    python eval.py --exp ID [--checkpoint best|last] [--split test|val] [--by disease[=NAME]]
 
 The threshold is chosen on the validation images; figures at the oracle threshold (chosen on the evaluated labels,
 as the papers do) stand beside it under that name.
@@ -9,10 +9,10 @@ as the papers do) stand beside it under that name.
 import argparse
 
 from dataloader import build_dataset
-from engine import cli, report
+from engine import by_disease, cli, report
 from engine.device import choose_device, keep_memory, provenance
 from engine.evaluation import score_images, thresholds, validation_auc
-from engine.experiment import Experiment
+from engine.experiment import Experiment, write_text
 from methods import METHODS
 
 
@@ -21,6 +21,10 @@ def arguments() -> argparse.Namespace:
     cli.add_common(parser)
     parser.add_argument("--checkpoint", default="best", choices=("best", "last"), help="default: best on validation")
     parser.add_argument("--split", default="test", choices=("test", "val"), help="default: test")
+    parser.add_argument(
+        "--by", metavar="disease[=NAME]",
+        help="also a table of every disease (or one) against the normal images: by_disease.csv",
+    )  # fmt: skip
     cli.add_data_root(parser)
     return parser.parse_args()
 
@@ -35,6 +39,7 @@ def main() -> None:
     checkpoint = experiment.load_weights(f"{args.checkpoint}.pt", method)
     method.to(device)
     dataset = build_dataset(config, args.data_root)
+    diseases = by_disease.wanted(args.by, dataset) if args.by else ()
 
     val = dataset.split("val")
     scored_val = score_images(method, val.images, device, "scoring val", keep_maps=args.split == "val")
@@ -58,6 +63,10 @@ def main() -> None:
         f"{args.exp}: {name}, {args.checkpoint} checkpoint of epoch {results['epoch']}, {args.split}: {split.count()}"
     )
     print(report.summary(results))
+    if diseases:
+        rows = by_disease.figures(split, scored, diseases)
+        write_text(experiment.path("by_disease.csv"), by_disease.to_csv(rows))
+        print(by_disease.table(rows, method.main_score))
     print(f"Written: results.json, scores.csv and figures/ in {experiment.folder}")
 
 

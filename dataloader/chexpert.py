@@ -1,7 +1,9 @@
 """CheXpert (Irvin et al. 2019): frontal PA radiographs, No Finding against everything else.
 
-Layouts: {train,val,our_test}_256_pa/{normal_256,abnormal_256}; or the official train.csv beside its images, from
-which validation and test are carved by patient with a fixed seed.
+Layouts: {train,val,our_test}_256_pa/{normal_256,abnormal_256}, optionally with diseases.txt in the root or in a split's
+folder; or the official train.csv beside its images, from which validation and test are carved by patient with a fixed
+seed. An image has the diseases that the CSV marks 1 (-1, uncertain, is not counted) or that diseases.txt lists in a
+line ``file/disease/disease…``.
 """
 
 import csv
@@ -11,16 +13,23 @@ from pathlib import Path
 import torch
 
 from dataloader.base import FileDataset, Item, require_items
-from dataloader.images import DataError
+from dataloader.images import SUFFIXES, DataError
 from engine.seeding import generator
 
 FOLDERS = {"train": "train_256_pa", "val": "val_256_pa", "test": "our_test_256_pa"}
 CLASSES = ("normal_256", "abnormal_256")
 CARVED = 250  # images per class in each of validation and test; a tenth of the class where that is less
+DISEASES = (
+    "Enlarged Cardiomediastinum", "Cardiomegaly", "Lung Opacity", "Lung Lesion", "Edema", "Consolidation", "Pneumonia",
+    "Atelectasis", "Pneumothorax", "Pleural Effusion", "Pleural Other", "Fracture",
+)  # fmt: skip
+NO_DISEASES = ("No Finding", "Support Devices")  # findings of the CSV that are no diseases
+POSITIVE = ("1", "1.0")
 COLUMNS = ("Path", "Frontal/Lateral", "AP/PA", "No Finding")
 
 
 class CheXpert(FileDataset):
+    diseases = DISEASES
     how_to_get = (
         "Register for CheXpert at Stanford AIMI, download CheXpert-v1.0-small and name its folder (the one with "
         "train.csv) with --data-root."
@@ -41,14 +50,38 @@ class CheXpert(FileDataset):
 
     def _folders(self) -> dict[str, list[Item]]:
         items: dict[str, list[Item]] = {}
+        everywhere = self._listed_diseases(self.root / "diseases.txt")
         for split, folder in FOLDERS.items():
+            listed = everywhere | self._listed_diseases(self.root / folder / "diseases.txt")
             items[split] = []
             for label, name in enumerate(CLASSES):
                 where = self.root / folder / name
                 if (split, label) == ("train", 1) and not where.is_dir():
                     continue  # anomalous training images are not needed
-                items[split] += [Item(p, label, "abnormal" if label else "normal") for p in self.files(where)]
+                kind = "abnormal" if label else "normal"
+                items[split] += [Item(p, label, kind, listed.get(p.name, ())) for p in self.files(where)]
         return items
+
+    @staticmethod
+    def _listed_diseases(path: Path) -> dict[str, tuple[str, ...]]:
+        """diseases.txt, where there is one: file name → diseases."""
+        lines = path.read_text(encoding="utf-8-sig").splitlines() if path.is_file() else []
+        known = {name.lower(): name for name in DISEASES + NO_DISEASES}
+        found: dict[str, tuple[str, ...]] = {}
+        for number, line in enumerate(filter(str.strip, lines), start=1):
+            parts = [part.strip() for part in line.split("/")]
+            # the file may be given with its folders
+            at = next((i for i, part in enumerate(parts) if Path(part).suffix.lower() in SUFFIXES), None)
+            if at is None:
+                raise DataError(f"{path}, line {number}: must be 'file/disease/disease…', not {line!r}.")
+            unknown = [name for name in parts[at + 1 :] if name and name.lower() not in known]
+            if unknown:
+                raise DataError(
+                    f"{path}, line {number}: unknown disease {unknown[0]!r}; known are {', '.join(DISEASES)}."
+                )
+            names = (known[name.lower()] for name in parts[at + 1 :] if name)
+            found[parts[at]] = tuple(name for name in names if name not in NO_DISEASES)
+        return found
 
     def _official(self, path: Path) -> dict[str, list[Item]]:
         patients: dict[str, list[Item]] = defaultdict(list)
@@ -60,10 +93,11 @@ class CheXpert(FileDataset):
             for row in rows:
                 if row["Frontal/Lateral"] != "Frontal" or row["AP/PA"] != "PA":
                     continue
-                normal = row["No Finding"] in ("1", "1.0")
+                normal = row["No Finding"] in POSITIVE
+                diseases = tuple(name for name in DISEASES if row.get(name) in POSITIVE)
                 image = self._locate(row["Path"], path)
                 patients[_patient(row["Path"], path)].append(
-                    Item(image, 0 if normal else 1, "normal" if normal else "abnormal")
+                    Item(image, 0 if normal else 1, "normal" if normal else "abnormal", diseases)
                 )
         if not patients:
             raise DataError(f"{path}: lists no frontal PA radiograph.")
