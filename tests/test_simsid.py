@@ -1,7 +1,11 @@
 """SimSID beyond the recorded numbers: its settings, every variant, what its memories say."""
 
+import numpy as np
 import pytest
 import torch
+from conftest import Golden, assert_close
+from PIL import Image
+from test_golden_simsid import settings
 from tiny import TINY, command, train
 
 import configs
@@ -9,6 +13,7 @@ from configs import ConfigError
 from methods.simsid import SimSid
 from models.discriminator import simsid_channels
 from models.memory import MemoryMatrix, MemoryQueue, ReducedMatrix, Shrinkage
+from tools import import_official
 
 PUBLISHED = {  # simsid.md's table
     "simsid_zhang": {
@@ -186,3 +191,34 @@ def test_trains_resumes_bit_identically_and_evaluates(workspace, overrides):
     for name, value in states[0]["method"].items():
         assert torch.equal(value, states[1]["method"][name]), name
     assert command("eval", "--exp", "parts", "--device", "cpu") == 0
+
+
+@pytest.mark.parametrize(
+    "name", ["simsid_queue", "simsid_dim_reduce", "simsid_hierarchical", "simsid_no_memory_sigmoid"]
+)
+def test_released_weights_are_imported_and_score_images(workspace, name):
+    case = Golden(f"simsid/{name}")
+    for part, file in (("model", "model.pth"), ("disc", "discriminator.pth")):
+        torch.save({f"module.{k}": v for k, v in case.filled_state(part).items()}, file)
+    values = settings(case.info["config"]).as_dict() | {"dataset": "zhang"}
+    pairs = [f"{k}={','.join(map(str, v)) if isinstance(v, list) else v}" for k, v in values.items()]
+    assert command("import_official", "--config", "simsid_zhang", "--set", *pairs, "--exp", "e", "--model",
+                   "model.pth", "--discriminator", "discriminator.pth", module=import_official) == 0  # fmt: skip
+    images = case.batches(200)[0]
+    method = SimSid(settings(case.info["config"])).double()
+    method.load_state_dict(torch.load("checkpoints/e/best.pt", weights_only=True)["method"])
+    scores = method.score(images)
+    assert_close(scores.columns["logit"], case["score_before"].squeeze(1))
+
+    Image.fromarray((images[0, 0].numpy() * 255).astype(np.uint8)).save("a.png")
+    assert command("predict", "--exp", "e", "--device", "cpu", "a.png", "--images", "pictures") == 0
+
+
+def test_weights_of_another_variant_are_refused_with_the_difference(workspace, capsys):
+    case = Golden("simsid/simsid_queue")
+    for part, file in (("model", "model.pth"), ("disc", "discriminator.pth")):
+        torch.save(case.filled_state(part), file)
+    assert command("import_official", "--config", "simsid_hierarchical", "--exp", "e", "--model", "model.pth",
+                   "--discriminator", "discriminator.pth", module=import_official) == 1  # fmt: skip
+    shown = capsys.readouterr().err
+    assert "extra: inpaint_block.memory.0.memMatrix" in shown and "missing: memory_blocks.0.memMatrix" in shown

@@ -2,7 +2,8 @@
 
     python tools/import_official.py --config zhang_best --model model.pth --discriminator discriminator.pth --exp ID
 
-Names and shapes must be those of the configuration's network, no more and no less. The released files hold neither
+Names and shapes must be those of the configuration's network, no more and no less (but for entries of SimSID's files
+that no forward reads, which are dropped by name). The released files hold neither
 the queue's pointer nor the mean and deviation of the training logits; with the training images at hand (--data-root,
 or where the configuration looks) the latter are computed as the released evaluation does.
 """
@@ -42,12 +43,12 @@ def main() -> None:
     config = configs.build(args.config, args.set)
     method = METHODS[config.method](config)
     parts = (
-        (args.model, method.generator, official_names.squid_generator(method.generator.state_dict(), config.levels)),
-        (args.discriminator, method.discriminator, official_names.discriminator(method.discriminator.state_dict())),
+        (args.model, method.generator, official_names.GENERATOR_WEIGHTS[config.method]),
+        (args.discriminator, method.discriminator, official_names.discriminator_weights),
     )
-    for path, network, targets in parts:
+    for path, network, weights in parts:
         try:
-            network.load_state_dict(official_names.translate(read_state(path), network.state_dict(), targets))
+            network.load_state_dict(weights(read_state(path), network.state_dict(), config.levels))
         except ValueError as error:
             raise ExperimentError(
                 f"{path}: its entries are not those of {args.config}; give the configuration it was trained with.\n"

@@ -76,6 +76,8 @@ def without_unused(official: dict[str, torch.Tensor], state: dict[str, torch.Ten
     That is always ``inpaint_block.conv`` (3×3, d→d: 38 of 84 million numbers at full size), the attention where
     it is off, and the whole in-painting block where that is off.
     """
+    if any(name.startswith("memories.") for name in state):
+        return official  # the hierarchical variant's files have no in-painting block
     unused = ["conv"]
     if not any(name.startswith("inpaint.attention.") for name in state):
         unused += ["attention", "attn_norm1", "attn_norm2", "ff"]
@@ -140,3 +142,21 @@ def translate(
     for theirs, (ours, location) in targets.items():
         (result[ours] if location is None else result[ours][location]).copy_(given[theirs])
     return result
+
+
+def squid_weights(official: dict[str, torch.Tensor], state: dict[str, torch.Tensor], levels: int) -> dict:
+    """SQUID's released generator in our names. Raises as :func:`translate` does."""
+    return translate(official, state, squid_generator(state, levels))
+
+
+def simsid_weights(official: dict[str, torch.Tensor], state: dict[str, torch.Tensor], levels: int) -> dict:
+    """SimSID's released generator in our names, less what is not used. Raises as :func:`translate` does."""
+    return translate(without_unused(official, state), state, simsid_generator(state))
+
+
+def discriminator_weights(official: dict[str, torch.Tensor], state: dict[str, torch.Tensor], levels: int) -> dict:
+    """Either's released discriminator in our names. Raises as :func:`translate` does."""
+    return translate(official, state, discriminator(state))
+
+
+GENERATOR_WEIGHTS = {"squid": squid_weights, "simsid": simsid_weights}
