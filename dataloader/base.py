@@ -44,8 +44,7 @@ class Split:
         return len(self.images)
 
     def count(self) -> str:
-        anomalous = int(self.labels.sum())
-        return f"{len(self) - anomalous} normal, {anomalous} anomalous"
+        return count(int(self.labels.sum()), len(self))
 
 
 class Dataset:
@@ -73,9 +72,21 @@ class Dataset:
         """A digest of what is trained on, so that a resumed run cannot go on with other data."""
         raise NotImplementedError
 
+    def anomalous_training_ids(self) -> list[str]:
+        """The anomalous images among the training images (train_normal_fraction)."""
+        return []
+
+    def training_count(self) -> str:
+        """How many images of an epoch are normal, and how many are not."""
+        raise NotImplementedError
+
     def record(self) -> dict[str, Any]:
         """What an experiment keeps about its training data, ready for JSON."""
-        return {"fingerprint": self.fingerprint()}
+        return {
+            "fingerprint": self.fingerprint(),
+            "training_images": self.training_count(),
+            "anomalous_training_images": self.anomalous_training_ids(),
+        }
 
 
 class FileDataset(Dataset):
@@ -137,11 +148,16 @@ class FileDataset(Dataset):
     def fingerprint(self) -> str:
         return digest([self.item_id(i) for i in self.training_items()])
 
-    def record(self) -> dict[str, Any]:
-        items = self.training_items()
-        anomalous = [self.item_id(item) for item in items if item.label]
-        counts = {"normal": len(items) - len(anomalous), "anomalous": len(anomalous)}
-        return {**super().record(), "training_images": counts, "anomalous_training_images": anomalous}
+    def anomalous_training_ids(self) -> list[str]:
+        return [self.item_id(item) for item in self.training_items() if item.label]
+
+    def training_count(self) -> str:
+        return count(len(self.anomalous_training_ids()), len(self.training_items()))
+
+
+def count(anomalous: int, images: int) -> str:
+    """So many of ``images`` in words."""
+    return f"{images - anomalous} normal, {anomalous} anomalous"
 
 
 def read_images(paths: Sequence[Path], size: int, what: str) -> torch.Tensor:

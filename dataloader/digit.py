@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from dataloader.base import Dataset, Split, digest
+from dataloader.base import Dataset, Split, count, digest
 from dataloader.images import DataError
 from engine.seeding import generator
 
@@ -65,6 +65,9 @@ class DigitAnatomy(Dataset):
             ids=[f"{name}/normal_{i:04d}" for i in range(n)] + [f"{name}/{k}_{i:04d}" for i, k in enumerate(kinds)],
             masks=torch.cat([torch.zeros_like(normal, dtype=torch.bool), torch.stack(masks)]),
         )
+
+    def training_count(self) -> str:
+        return count(0, self.config.digits_per_epoch)
 
     def fingerprint(self) -> str:
         return f"{self.source}-{self._digest}"

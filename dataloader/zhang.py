@@ -3,7 +3,8 @@
 Layouts: {train,test}/{NORMAL,PNEUMONIA}, with or without CellData/chest_xray/ above (Kaggle's 16 val images belong
 to train); or SQUID's {train,val,test}/{normal_256,pneumonia_256}. Validation, where the folders have none, is
 val_split.json in the data root ({"val": {"NORMAL": [names], "PNEUMONIA": [names]}}), else 100 + 100 training images
-by a fixed rule.
+by a fixed rule. Pneumonia images of one person stand in training and validation, which only matters where
+train_normal_fraction lets anomalous images into training.
 """
 
 import json

@@ -123,7 +123,7 @@ class Trainer:
         with Log(self.experiment) as log, Board(self.experiment, self.global_step) as board, self._signals():
             log(", ".join(f"{key} {value}" for key, value in provenance(self.device).items()))
             self.validation = self.dataset.split("val")
-            images = f"{len(self.dataset.training_images(self.epoch))} normal images ({self.dataset.fingerprint()})"
+            images = f"{self.dataset.training_count()} images ({self.dataset.fingerprint()})"
             log(f"epoch {self.epoch + 1}, batch {self.batch + 1}: training on {images}, validating on "
                 f"{self.validation.count()}")  # fmt: skip
             self.counted_at = time.monotonic()

@@ -50,7 +50,7 @@ def test_the_record_is_kept_in_the_experiment(root, workspace):
     experiment = Experiment("e")
     experiment.save_data(data.record())
     record = json.loads(experiment.path("data.json").read_text())
-    assert record["training_images"] == {"normal": 7, "anomalous": 3}
+    assert record["training_images"] == "7 normal, 3 anomalous"
     assert record["anomalous_training_images"] == [data.item_id(i) for i in data.training_items()[7:]]
     assert zhang(root).record()["anomalous_training_images"] == []
 

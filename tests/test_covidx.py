@@ -116,6 +116,6 @@ def test_an_experiment_on_covidx_records_what_it_trained_on(workspace):
     tiny += ["image_size=48", "epochs=1", "batch_size=5"]
     assert command("main", "--exp", "c", "--config", "simsid_covidx", "--device", "cpu", "--set", *tiny,
                    "train_normal_fraction=0.7") == 0  # fmt: skip
-    assert '"normal": 7' in (workspace / "checkpoints" / "c" / "data.json").read_text()
+    assert '"7 normal, 3 anomalous"' in (workspace / "checkpoints" / "c" / "data.json").read_text()
     assert command("eval", "--exp", "c", "--device", "cpu") == 0
     assert (workspace / "checkpoints" / "c" / "results.json").exists()
