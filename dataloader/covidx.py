@@ -26,9 +26,9 @@ MISSING_ALLOWED = 0.05  # share of a list whose images may be missing on disk
 
 class Covidx(FileDataset):
     how_to_get = (
-        "Build COVIDx CXR-2 or later with the scripts of its authors (Kaggle andyczhao/covidx-cxr2 has the images), "
-        "put the lists train_squid.txt, val_squid.txt and test_COVIDx9A.txt beside train/ and test/, and name that "
-        "folder with --data-root."
+        "Get COVIDx CXR-2 or later (Kaggle andyczhao/covidx-cxr2, or its authors' scripts) and name its folder with "
+        "--data-root. The lists are lines of COVIDx's own: of the training list the normal ones in train_squid.txt, "
+        "the others in train_squid_abnormal.txt, some of both held out in val_squid.txt; test_COVIDx9A.txt as it is."
     )
 
     def list_items(self) -> dict[str, list[Item]]:

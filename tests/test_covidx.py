@@ -100,7 +100,7 @@ def test_missing_images_are_counted_and_too_many_are_an_error(tmp_path, capsys):
 
 
 def test_missing_lists_and_folders_say_how_to_get_them(tmp_path):
-    with pytest.raises(DataError, match="no such folder. Build COVIDx"):
+    with pytest.raises(DataError, match="no such folder. Get COVIDx"):
         _ = covidx(tmp_path / "absent").items
     make_covidx(tmp_path)
     (tmp_path / "train_squid_abnormal.txt").unlink()
