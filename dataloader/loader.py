@@ -55,7 +55,11 @@ class Epoch:
     def batches(self, start: int = 0) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """(indices (B,), images (B, 1, H, W) float in [0, 1]) from batch ``start`` on."""
         for index in self.indices[start:]:
-            batch = to_float(self.images[index], self.device)
-            if self.augmentation is not None:
-                batch = affine(batch, self.augmentation[index].to(self.device))
-            yield index, batch
+            yield index, self.augmented(index)
+
+    def augmented(self, index: torch.Tensor) -> torch.Tensor:
+        """The images of these indices (B,) as this epoch shows them: (B, 1, H, W) float in [0, 1]."""
+        batch = to_float(self.images[index], self.device)
+        if self.augmentation is None:
+            return batch
+        return affine(batch, self.augmentation[index].to(self.device))
