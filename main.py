@@ -61,10 +61,13 @@ def main() -> None:
         trainer = build_trainer(experiment, config, dataset, device)
         if experiment.path("last.pt").exists():
             trainer.resume()
-            if trainer.epoch >= config.epochs:
+            if trainer.finished:
+                longer = f"--set {trainer.stage.epochs_key}=N"
                 print(f"{experiment.folder} is finished: {trainer.epoch} epochs. To evaluate it: python eval.py --exp "
-                      f"{args.exp}. To train on: --set epochs=N. To start anew: --overwrite.")  # fmt: skip
+                      f"{args.exp}. To train on: {longer}. To start anew: --overwrite.")  # fmt: skip
                 return
+        else:
+            trainer.check_nothing_is_lost()
         print(
             f"{experiment.folder}: {name}, {config.method} on {config.dataset}, seed {config.seed}, {describe(device)}"
         )
@@ -87,11 +90,12 @@ def settings(args: argparse.Namespace, experiment: Experiment) -> tuple[str, Bas
 
 
 def check_same(experiment: Experiment, config: BaseConfig, data: str) -> None:
-    """Refuse to go on with other settings or other data; more epochs alone are allowed."""
+    """Refuse to go on with other settings or other data; more epochs of the last stage alone are allowed."""
     _, saved, saved_data = experiment.load_config()
-    changes = differences(saved, config, ignore=("data_root", "save_seconds", "epochs"))
-    if config.epochs < saved.epochs:
-        changes.append(f"epochs: {saved.epochs} → {config.epochs}")
+    before, after = saved.stages()[-1], config.stages()[-1]
+    changes = differences(saved, config, ignore=("data_root", "save_seconds", before.epochs_key))
+    if after.epochs < before.epochs:
+        changes.append(f"{before.epochs_key}: {before.epochs} → {after.epochs}")
     if data != saved_data:
         changes.append(f"training data: {saved_data} → {data}")
     if changes:

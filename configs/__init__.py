@@ -1,4 +1,4 @@
-"""Configurations by name: ``configs/<name>.py`` holds one class ``Config``."""
+"""Configurations by name: ``configs/<name>.py`` holds one class ``Config``; ``configs/medad.py`` a family of them."""
 
 import difflib
 import importlib
@@ -6,19 +6,26 @@ import re
 from pathlib import Path
 from typing import Any
 
-from configs.base import BaseConfig, ConfigError, parse_overrides
+from configs import medad
+from configs.autoencoder import AeConfig, AeUConfig, MemAeConfig
+from configs.base import BaseConfig, ConfigError, Stage, parse_overrides
+from configs.ddad import DdadConfig
 from configs.simsid import SimSidConfig
 from configs.squid import SquidConfig
 
-SETTINGS: dict[str, type[BaseConfig]] = {"squid": SquidConfig, "simsid": SimSidConfig}
+SETTINGS: dict[str, type[BaseConfig]] = {
+    "squid": SquidConfig, "simsid": SimSidConfig, "ae": AeConfig, "aeu": AeUConfig, "memae": MemAeConfig,
+    "ddad": DdadConfig,
+}  # fmt: skip
 """The settings class of every method: what a saved config.json is read with."""
 
-_NOT_ROWS = {"__init__", "base", "inpainting", *SETTINGS}
+_NOT_ROWS = {"__init__", "base", "inpainting", "autoencoder", "medad", *SETTINGS}
 
 
 def names() -> list[str]:
     """The names that --config takes."""
-    return sorted(p.stem for p in Path(__file__).parent.glob("*.py") if p.stem not in _NOT_ROWS)
+    files = (p.stem for p in Path(__file__).parent.glob("*.py"))
+    return sorted([*(name for name in files if name not in _NOT_ROWS), *medad.ROWS])
 
 
 def config_class(name: str) -> type[BaseConfig]:
@@ -32,7 +39,7 @@ def config_class(name: str) -> type[BaseConfig]:
         near = difflib.get_close_matches(stem, names(), n=1)
         hint = f" Did you mean {near[0]}?" if near else ""
         raise ConfigError(f"Unknown configuration {name!r}.{hint} Known are: {', '.join(names())}.")
-    return importlib.import_module(f"configs.{stem}").Config
+    return medad.ROWS.get(stem) or importlib.import_module(f"configs.{stem}").Config
 
 
 def build(name: str, overrides: list[str] = ()) -> BaseConfig:
@@ -54,4 +61,6 @@ def from_dict(values: dict[str, Any]) -> BaseConfig:
     return SETTINGS[method](**values)
 
 
-__all__ = ["SETTINGS", "BaseConfig", "ConfigError", "build", "config_class", "from_dict", "names", "override"]
+__all__ = [
+    "SETTINGS", "BaseConfig", "ConfigError", "Stage", "build", "config_class", "from_dict", "names", "override",
+]  # fmt: skip

@@ -7,11 +7,26 @@ settings class and overrides values. Overrides are typed and checked; importing 
 import ast
 import difflib
 import types
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 
 class ConfigError(Exception):
     """An unknown key, a value of the wrong type or values that do not go together."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A phase of training: what it goes over, and for how long."""
+
+    name: str
+    epochs: int
+    batch_size: int
+    unlabeled: bool = False  # trains on the unlabeled images too
+    drop_last: bool = False  # leaves out a last batch that is not full
+    orders: int = 1  # a batch is so many of batch_size, each drawn in an order of its own
+    epochs_key: str = "epochs"  # the setting that says how long it lasts
 
 
 class BaseConfig:
@@ -27,6 +42,8 @@ class BaseConfig:
     digit_source: Literal["auto", "sklearn", "mnist"] = "auto"  # DigitAnatomy: auto is mnist where its files are
     digits_per_epoch: int = 1600  # DigitAnatomy: images made anew for every epoch
     train_normal_fraction: float = 1.0  # below 1, so much of the training images is normal and the rest anomalous
+    extra_data: int = 0  # unlabeled images that a method trains on beside the normal ones (DDAD)
+    anomaly_rate: float = 0.6  # the share of them that is anomalous
 
     seed: int = 0
     epochs: int = 400
@@ -41,7 +58,7 @@ class BaseConfig:
 
     save_seconds: float = 60.0  # between two saves of last.pt; it is also saved at the end and on a signal
     val_every: int = 1  # epochs from one validation to the next; the last epoch always validates
-    best_rule: Literal["tolerance", "strict"] = "strict"
+    best_rule: Literal["tolerance", "strict", "last"] = "strict"  # last: the final epoch's weights, whatever its AUC
     best_tolerance: float = 0.5  # percentage points of AUC below the best that still replace best.pt
 
     def __init__(self, **overrides: Any):
@@ -66,10 +83,16 @@ class BaseConfig:
         for key in ("image_size", "epochs", "batch_size", "val_every", "cosine_epochs", "digits_per_epoch"):
             if getattr(self, key) < 1:
                 raise ConfigError(f"{key} = {getattr(self, key)}: must be at least 1.")
-        for key in ("max_batches", "best_tolerance", "learning_rate", "seed"):
+        for key in ("max_batches", "best_tolerance", "learning_rate", "seed", "extra_data"):
             if getattr(self, key) < 0:
                 raise ConfigError(f"{key} = {getattr(self, key)}: must not be negative.")
         self.check_share("train_normal_fraction")
+        if not 0 <= self.anomaly_rate <= 1:
+            raise ConfigError(f"anomaly_rate = {self.anomaly_rate}: must lie in [0, 1].")
+
+    def stages(self) -> tuple[Stage, ...]:
+        """The phases of training, one after another."""
+        return (Stage("train", self.epochs, self.batch_size),)
 
     def check_share(self, key: str) -> None:
         """Raise a ConfigError for a value outside (0, 1]."""
@@ -96,6 +119,14 @@ def parse_overrides(config_class: type[BaseConfig], pairs: list[str]) -> dict[st
         _known_key(key, hints)
         values[key] = _parse(key, text, hints[key])
     return values
+
+
+def check_with(check: Callable[..., None], *values) -> None:
+    """Turn the ValueError of a network's own check into a ConfigError."""
+    try:
+        check(*values)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
 
 
 def _is_behaviour(value) -> bool:

@@ -1,6 +1,5 @@
 """The settings that SQUID and SimSID share."""
 
-from collections.abc import Callable
 from typing import Literal
 
 from configs.base import BaseConfig, ConfigError
@@ -43,11 +42,3 @@ class InpaintingConfig(BaseConfig):
         """Raise a ConfigError for a k that a memory of so many slots does not have."""
         if not 0 <= getattr(self, key) <= slots:
             raise ConfigError(f"{key} = {getattr(self, key)}: must lie in 0 … the {slots} slots of a memory.")
-
-
-def check_with(check: Callable[..., None], *values) -> None:
-    """Turn the ValueError of a network's own check into a ConfigError."""
-    try:
-        check(*values)
-    except ValueError as error:
-        raise ConfigError(str(error)) from None

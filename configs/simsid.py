@@ -2,8 +2,8 @@
 
 from typing import Literal
 
-from configs.base import ConfigError
-from configs.inpainting import InpaintingConfig, check_with
+from configs.base import ConfigError, check_with
+from configs.inpainting import InpaintingConfig
 from models.generator import check_decoder_memory, check_sizes
 from models.hierarchical import check_hierarchical_sizes
 

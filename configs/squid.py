@@ -1,7 +1,7 @@
 """SQUID's settings: the base of its published rows (squid.md's table, column base)."""
 
-from configs.base import ConfigError
-from configs.inpainting import InpaintingConfig, check_with
+from configs.base import ConfigError, check_with
+from configs.inpainting import InpaintingConfig
 from models.generator import check_decoder_memory, check_sizes
 
 

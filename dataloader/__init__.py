@@ -6,10 +6,12 @@ from dataloader.chexpert import CheXpert
 from dataloader.covidx import Covidx
 from dataloader.digit import DigitAnatomy
 from dataloader.images import DataError
+from dataloader.medad import MedAd
 from dataloader.zhang import ZhangLab
 
 DATASETS: dict[str, type[Dataset]] = {
-    "digit": DigitAnatomy, "zhang": ZhangLab, "chexpert": CheXpert, "covidx": Covidx,
+    "digit": DigitAnatomy, "zhang": ZhangLab, "chexpert": CheXpert, "covidx": Covidx, "rsna": MedAd, "vindr": MedAd,
+    "brain": MedAd, "lag": MedAd,
 }  # fmt: skip
 
 

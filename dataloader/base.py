@@ -51,6 +51,7 @@ class Dataset:
     """A dataset gives its normal training images and the labelled validation and test splits."""
 
     how_to_get = ""
+    has_validation = True
     diseases: tuple[str, ...] = ()  # the names that images may be labelled with
 
     def __init__(self, config: BaseConfig, root: Path):
@@ -64,9 +65,24 @@ class Dataset:
         """
         raise NotImplementedError
 
+    def unlabeled_images(self) -> torch.Tensor:
+        """The ``extra_data`` images of unknown label that a method may train on too: (N, H, W) uint8.
+
+        Raises:
+            DataError: where the dataset has none.
+        """
+        raise DataError(
+            f"{self.root}: {type(self).__name__} has no unlabeled images, which this method trains on. "
+            "Take a dataset that has (the Med-AD benchmarks, digit), or a method that needs none."
+        )
+
     def split(self, name: str) -> Split:
-        """``val`` or ``test``."""
+        """``val`` (where ``has_validation``) or ``test``."""
         raise NotImplementedError
+
+    def twins(self) -> dict[str, str] | None:
+        """Test images that repeat training images: id → ``identical`` or ``near``; None where nobody has looked."""
+        return None
 
     def fingerprint(self) -> str:
         """A digest of what is trained on, so that a resumed run cannot go on with other data."""
@@ -158,6 +174,11 @@ class FileDataset(Dataset):
 def count(anomalous: int, images: int) -> str:
     """So many of ``images`` in words."""
     return f"{images - anomalous} normal, {anomalous} anomalous"
+
+
+def unlabeled_count(labels: list[int]) -> str:
+    """How many unlabeled images are trained on too, in words; nothing where there are none."""
+    return f"; unlabeled: {count(sum(labels), len(labels))}" if labels else ""
 
 
 def read_images(paths: Sequence[Path], size: int, what: str) -> torch.Tensor:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from dataloader.base import Dataset, Split, count, digest
+from dataloader.base import Dataset, Split, count, digest, unlabeled_count
 from dataloader.images import DataError
 from engine.seeding import generator
 
@@ -48,6 +48,14 @@ class DigitAnatomy(Dataset):
         rng = generator(self.config.seed, "digits", epoch)
         return self._normal("train", self.config.digits_per_epoch, rng)
 
+    def unlabeled_images(self) -> torch.Tensor:
+        """The same every epoch, anomalous ones last, the kinds in turn."""
+        rng = generator(self.config.seed, "digits", "unlabeled")
+        labels = self._unlabeled_labels()
+        normal = self._normal("train", labels.count(0), rng)
+        anomalous = [self._anomalous("train", KINDS[i % len(KINDS)], rng)[0] for i in range(labels.count(1))]
+        return torch.cat([normal, *(image.unsqueeze(0) for image in anomalous)])
+
     def split(self, name: str) -> Split:
         rng = generator(0, "digits", name)  # validation and test sets are the same for every seed
         n = COUNTS[name]
@@ -67,10 +75,14 @@ class DigitAnatomy(Dataset):
         )
 
     def training_count(self) -> str:
-        return count(0, self.config.digits_per_epoch)
+        return count(0, self.config.digits_per_epoch) + unlabeled_count(self._unlabeled_labels())
 
     def fingerprint(self) -> str:
         return f"{self.source}-{self._digest}"
+
+    def _unlabeled_labels(self) -> list[int]:
+        anomalous = int(self.config.extra_data * self.config.anomaly_rate)
+        return [0] * (self.config.extra_data - anomalous) + [1] * anomalous
 
     def _normal(self, name: str, count: int, rng: torch.Generator) -> torch.Tensor:
         cells = [self._cells(name, digit, count, rng) for digit in range(1, 10)]

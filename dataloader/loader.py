@@ -4,9 +4,10 @@ from collections.abc import Iterator
 
 import torch
 
-from configs import BaseConfig
+from configs import BaseConfig, Stage
 from dataloader.augment import affine, draw_affine
 from dataloader.base import Dataset
+from dataloader.images import DataError
 from engine.device import to_float
 from engine.seeding import generator
 
@@ -20,34 +21,57 @@ class TrainLoader:
         self.device = device
         self._first: torch.Tensor | None = None  # the images of in_order, kept from one validation to the next
 
-    def epoch(self, epoch: int) -> "Epoch":
-        """The epoch's images in memory, its order and its augmentation."""
+    def epoch(self, epoch: int, stage: Stage | None = None) -> "Epoch":
+        """The epoch's images in memory, its order and its augmentation; ``stage`` is the first unless given.
+
+        Raises:
+            DataError: where the stage has no whole batch of images and trains on no other.
+        """
+        stage = stage or self.config.stages()[0]
         images = self.dataset.training_images(epoch)
-        order = torch.randperm(len(images), generator=generator(self.config.seed, "order", epoch))
-        return Epoch(images, order, self._augmentation(len(images), epoch), self.config, self.device)
+        if stage.unlabeled:
+            images = torch.cat([images, self.dataset.unlabeled_images()])
+        if stage.drop_last and len(images) < stage.batch_size:
+            raise DataError(
+                f"{self.dataset.root}: the stage {stage.name} trains on {len(images)} images, fewer than its batch of "
+                f"{stage.batch_size}. Lower the batch size, or add images."
+            )
+        orders = [
+            torch.randperm(len(images), generator=generator(self.config.seed, "order", epoch, *([k] if k else [])))
+            for k in range(stage.orders)
+        ]
+        indices = batch_indices(orders, stage)
+        return Epoch(images, indices, self._augmentation(len(images), epoch), self.config, self.device)
 
     def in_order(self, count: int) -> Iterator[torch.Tensor]:
         """The first ``count`` training images in the dataset's order, augmented, in batches: score statistics."""
         if self._first is None or len(self._first) != count:
             self._first = self.dataset.training_images(0)[:count].clone()
-        order = torch.arange(len(self._first))
-        epoch = Epoch(self._first, order, self._augmentation(len(order), 0), self.config, self.device)
+        indices = torch.arange(len(self._first)).split(self.config.batch_size)
+        epoch = Epoch(self._first, indices, self._augmentation(len(self._first), 0), self.config, self.device)
         return (batch for _, batch in epoch.batches())
 
     def _augmentation(self, count: int, epoch: int) -> torch.Tensor | None:
         return draw_affine(count, generator(self.config.seed, "augment", epoch)) if self.config.augment else None
 
 
-class Epoch:
-    """One pass over the images. ``len`` is its number of batches; the last one may be smaller."""
+def batch_indices(orders: list[torch.Tensor], stage: Stage) -> tuple[torch.Tensor, ...]:
+    """Orders (N,) of one stage → its batches, each a batch of every order, one after another: (orders · B,)."""
+    batches = tuple(
+        torch.cat(parts) for parts in zip(*(order.split(stage.batch_size) for order in orders), strict=True)
+    )
+    partial = len(orders[0]) % stage.batch_size > 0
+    return batches[:-1] if stage.drop_last and partial else batches
 
-    def __init__(self, images, order, augmentation, config: BaseConfig, device: torch.device):
+
+class Epoch:
+    """One pass over the images, ``indices`` of each batch. ``len`` is the number of batches."""
+
+    def __init__(self, images, indices, augmentation, config: BaseConfig, device: torch.device):
         self.images = images
         self.augmentation = augmentation
         self.device = device
-        self.indices = order.split(config.batch_size)
-        if config.max_batches:
-            self.indices = self.indices[: config.max_batches]
+        self.indices = indices[: config.max_batches] if config.max_batches else indices
 
     def __len__(self) -> int:
         return len(self.indices)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from configs import BaseConfig
+from configs import BaseConfig, Stage
 from engine import plots
 from engine.device import provenance
 from engine.evaluation import score_images, thresholds, validation_auc
@@ -18,6 +18,8 @@ from engine.experiment import Experiment, ExperimentError
 from engine.logging import Board, Log
 from engine.seeding import seed_everything
 from methods import Method, NonFiniteLoss
+
+NO_VALIDATION = "no validation set: best.pt will be the final epoch's"
 
 
 class TrainingError(Exception):
@@ -35,8 +37,8 @@ class Interrupted(Exception):
 class Trainer:
     """Trains ``method`` and keeps the experiment's folder up to date.
 
-    The position is (epoch, batch): the next batch to train. All randomness is a function of the seed and the
-    position, so last.pt at any position leads to the weights of the run that was never stopped.
+    The position is (epoch, batch): the next batch to train; epochs count through all stages. All randomness is a
+    function of the seed and the position, so last.pt at any position leads to the weights of the run never stopped.
     """
 
     def __init__(self, experiment: Experiment, config: BaseConfig, method: Method, loader, dataset, device):
@@ -46,13 +48,25 @@ class Trainer:
         self.loader = loader
         self.dataset = dataset
         self.device = device
+        self.stages = method.stages
+        self.epochs = sum(stage.epochs for stage in self.stages)
         self.epoch, self.batch, self.global_step = 0, 0, 0
+        self.method.start_stage(self.stage.name)
         self.loss_sums: dict[str, torch.Tensor] = {}  # of the epoch in progress
         self.best_auc = -math.inf  # of the main score on validation
         self.rows: list[dict[str, Any]] = []  # of metrics.jsonl
         self.seconds, self.counted_at = 0.0, time.monotonic()  # of training, all sittings together
         self.saved_at = time.monotonic()
         self.stop_signal = 0
+
+    @property
+    def stage(self) -> Stage:
+        """The stage that the epoch belongs to."""
+        return stage_of(self.stages, self.epoch)
+
+    @property
+    def finished(self) -> bool:
+        return self.epoch >= self.epochs
 
     # -- the state --------------------------------------------------------------------------------------------------
 
@@ -72,12 +86,13 @@ class Trainer:
         """Take up last.pt. Raises ExperimentError."""
         saved = self.experiment.load_weights("last.pt", self.method)
         try:
+            position = saved["position"]
+            self.epoch, self.batch, self.global_step = position["epoch"], position["batch"], position["global_step"]
+            self.method.start_stage(self.stage.name)
             for name, optimizer in self.method.optimizers.items():
                 optimizer.load_state_dict(saved["optimizers"][name])
             for name, scheduler in self.method.schedulers.items():
                 scheduler.load_state_dict(saved["schedulers"][name])
-            position = saved["position"]
-            self.epoch, self.batch, self.global_step = position["epoch"], position["batch"], position["global_step"]
             self.loss_sums = {name: value.to(self.device) for name, value in saved["loss_sums"].items()}
             self.best_auc = saved["best_auc"]
             self.seconds = saved["seconds"]
@@ -89,6 +104,15 @@ class Trainer:
         # epochs after the checkpoint are trained again, to the same numbers
         self.rows = [row for row in self.experiment.read_metrics() if row["epoch"] <= self.epoch]
         self.experiment.write_metrics(self.rows)
+
+    def check_nothing_is_lost(self) -> None:
+        """Raise ExperimentError where last.pt is not there although a stage has ended, which saves it."""
+        rows = self.experiment.read_metrics()
+        if rows and rows[-1]["epoch"] > self.stages[0].epochs:
+            raise ExperimentError(
+                f"{self.experiment.path('last.pt')} is gone, although {rows[-1]['epoch']} epochs were trained (stage "
+                f"{rows[-1]['stage']}). Restore the file, or train all stages anew with --overwrite."
+            )
 
     def save_last(self) -> None:
         self.experiment.save_checkpoint("last.pt", self.state())
@@ -122,28 +146,31 @@ class Trainer:
         """
         with Log(self.experiment) as log, Board(self.experiment, self.global_step) as board, self._signals():
             log(", ".join(f"{key} {value}" for key, value in provenance(self.device).items()))
-            self.validation = self.dataset.split("val")
+            self.validation = self.dataset.split("val") if self.dataset.has_validation else None
             images = f"{self.dataset.training_count()} images ({self.dataset.fingerprint()})"
-            log(f"epoch {self.epoch + 1}, batch {self.batch + 1}: training on {images}, validating on "
-                f"{self.validation.count()}")  # fmt: skip
+            validating = f"validating on {self.validation.count()}" if self.validation else NO_VALIDATION
+            log(f"epoch {self.epoch + 1}, batch {self.batch + 1}: training on {images}, {validating}")
+            for stage in self.stages:  # a stage too small for a batch is found before the first one is trained
+                if stage.drop_last:
+                    self.loader.epoch(self.epoch, stage)
             self.counted_at = time.monotonic()
-            while self.epoch < self.config.epochs:
-                started = time.monotonic()
+            while not self.finished:
+                stage, started = self.stage, time.monotonic()
                 self._train_epoch(log)
                 row = self._finish_epoch(board)
                 seconds = time.monotonic() - started
                 board.scalar("time/epoch_seconds", seconds, self.global_step)
-                log(f"{describe(row, self.config.epochs)}  {seconds:.1f} s")
+                log(f"{describe(row, self.epochs)}  {seconds:.1f} s")
                 due = time.monotonic() - self.saved_at >= self.config.save_seconds
-                if due or self.stop_signal or self.epoch == self.config.epochs:
+                if due or self.stop_signal or self.finished or self.stage != stage:
                     self.save_last()
-                if self.stop_signal and self.epoch < self.config.epochs:
+                if self.stop_signal and not self.finished:
                     self._stop(log)
             plots.curves(self.rows, self.experiment.path("figures/curves.png"))
 
     def _train_epoch(self, log: Log) -> None:
-        epoch = self.loader.epoch(self.epoch)
-        label = f"epoch {self.epoch + 1}/{self.config.epochs}"
+        epoch = self.loader.epoch(self.epoch, self.stage)
+        label = f"epoch {self.epoch + 1}/{self.epochs}"
         with tqdm(total=len(epoch), initial=self.batch, desc=label, disable=None, leave=False) as bar:
             for index, images in epoch.batches(self.batch):
                 seed_everything(self.config.seed, "step", self.global_step)
@@ -172,27 +199,35 @@ class Trainer:
 
     def _finish_epoch(self, board: Board) -> dict[str, Any]:
         """Schedulers, score statistics, validation, best.pt and the epoch's row of metrics.jsonl."""
+        stage, final = self.stage, self.epoch + 1 == self.epochs
         row: dict[str, Any] = {"epoch": self.epoch + 1, "step": self.global_step, "lr": self._learning_rate()}
+        if len(self.stages) > 1:
+            row["stage"] = stage.name
         # as the released programs report it: sums over the steps taken, divided by all batches
         row["losses"] = {name: float(total) / self.batch for name, total in self.loss_sums.items()}
         self.method.epoch_end()
-        if (self.epoch + 1) % self.config.val_every == 0 or self.epoch + 1 == self.config.epochs:
-            row["val_auc"] = self._validate(board)
+        if self.validation is None and final:
+            self.method.fit(self.loader)
+            self.save_best({}, {})
+        elif self.validation and stage == self.stages[-1] and ((self.epoch + 1) % self.config.val_every == 0 or final):
+            row["val_auc"] = self._validate(board, final)
         self.rows.append(row)
         self.experiment.write_metrics(self.rows)
         for name, value in row["losses"].items():
             board.scalar(f"loss/{name}", value, self.global_step)
         board.scalar("lr", row["lr"], self.global_step)
         self.epoch, self.batch, self.loss_sums = self.epoch + 1, 0, {}
+        if self.stage != stage:
+            self.method.start_stage(self.stage.name)
         return row
 
-    def _validate(self, board: Board) -> dict[str, float]:
+    def _validate(self, board: Board, final: bool) -> dict[str, float]:
         self.method.fit(self.loader)
         scored = score_images(self.method, self.validation.images, self.device, "validating")
         auc = validation_auc(self.validation.labels.numpy(), scored)
         main = auc[self.method.main_score]
         tolerance = self.config.best_tolerance / 100 if self.config.best_rule == "tolerance" else 0.0
-        if main > self.best_auc - tolerance:
+        if final if self.config.best_rule == "last" else main > self.best_auc - tolerance:
             self.best_auc = max(self.best_auc, main)
             self.save_best(auc, thresholds(self.validation.labels.numpy(), scored))
         board.validation(self.method, self.validation, scored, auc, self.global_step, self.device)
@@ -228,9 +263,27 @@ class Trainer:
         )
 
 
+def stage_of(stages: tuple[Stage, ...], epoch: int) -> Stage:
+    """The stage that an epoch, counted through all of them from 0, belongs to; the last one ever after."""
+    for stage in stages[:-1]:
+        if epoch < stage.epochs:
+            return stage
+        epoch -= stage.epochs
+    return stages[-1]
+
+
+def stage_epochs(stages: tuple[Stage, ...], epochs: int) -> dict[str, int]:
+    """How many epochs of each stage lie in the first ``epochs``."""
+    done = {}
+    for stage in stages:
+        done[stage.name] = min(stage.epochs, epochs) if stage != stages[-1] else epochs
+        epochs -= done[stage.name]
+    return done
+
+
 def describe(row: dict[str, Any], epochs: int) -> str:
     """One line on an epoch, for people."""
-    parts = [f"epoch {row['epoch']}/{epochs}"]
+    parts = [f"epoch {row['epoch']}/{epochs}" + (f" ({row['stage']})" if "stage" in row else "")]
     parts += [f"{name} {value:.4f}" for name, value in row["losses"].items()]
     parts += [f"val AUC {name} {100 * value:.1f} %" for name, value in row.get("val_auc", {}).items()]
     return "  ".join(parts)

@@ -1,6 +1,8 @@
 """Every random draw is a function of the seed and of what it is for, so that any point of a run can be redone."""
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -19,3 +21,11 @@ def generator(seed: int, *purpose: str | int) -> torch.Generator:
 def seed_everything(seed: int, *purpose: str | int) -> None:
     """Seed torch's global generators (all devices) for one purpose."""
     torch.manual_seed(derive(seed, *purpose))
+
+
+@contextmanager
+def seeded(seed: int, *purpose: str | int) -> Iterator[None]:
+    """Within the ``with``, torch's CPU generator is seeded for one purpose; after it, it is as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive(seed, *purpose))
+        yield

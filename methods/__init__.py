@@ -1,9 +1,14 @@
 """How each method trains and scores: a dict of names to classes."""
 
+from methods.autoencoder import SingleAutoEncoder
 from methods.base import Method, NonFiniteLoss, Scores
+from methods.ddad import Ddad
 from methods.simsid import SimSid
 from methods.squid import Squid
 
-METHODS: dict[str, type[Method]] = {"squid": Squid, "simsid": SimSid}
+METHODS: dict[str, type[Method]] = {
+    "squid": Squid, "simsid": SimSid, "ae": SingleAutoEncoder, "aeu": SingleAutoEncoder, "memae": SingleAutoEncoder,
+    "ddad": Ddad,
+}  # fmt: skip
 
 __all__ = ["METHODS", "Method", "NonFiniteLoss", "Scores"]

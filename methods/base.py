@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from configs import BaseConfig
+from configs import BaseConfig, Stage
 
 if TYPE_CHECKING:
     from dataloader.loader import TrainLoader
@@ -24,6 +24,7 @@ class Scores:
     columns: dict[str, torch.Tensor] = field(default_factory=dict)  # more (B,) values for scores.csv
     shown: dict[str, torch.Tensor] = field(default_factory=dict)  # name → (B,) the score as people read it
     map: torch.Tensor | None = None  # (B, 1, H, W) ≥ 0, higher = more anomalous
+    maps: dict[str, torch.Tensor] = field(default_factory=dict)  # more of them, by the image score each is of
     reconstruction: torch.Tensor | None = None  # (B, 1, H, W) in [0, 1]
 
 
@@ -35,8 +36,18 @@ class Method(nn.Module):
     def __init__(self, config: BaseConfig):
         super().__init__()
         self.config = config
+        self.stage = ""  # the name of the one in training
         self.optimizers: dict[str, torch.optim.Optimizer] = {}
         self.schedulers: dict[str, torch.optim.lr_scheduler.LRScheduler] = {}
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """The phases of training; scores and validation are of the last."""
+        return self.config.stages()
+
+    def start_stage(self, name: str) -> None:
+        """Get ready to train a stage; a method of several makes the stage's optimizers and schedulers anew."""
+        self.stage = name
 
     def training_step(self, images: torch.Tensor, step: int) -> dict[str, torch.Tensor]:
         """One iteration, ``step`` of its epoch from 0, optimizer steps included.
@@ -56,6 +67,11 @@ class Method(nn.Module):
     def score(self, images: torch.Tensor) -> Scores:
         """Score images in evaluation mode, each independently of the others in the batch."""
         raise NotImplementedError
+
+    @property
+    def groups(self) -> dict[str, tuple[str, ...]]:
+        """Scores among the columns that differ by a seed alone: a group's name → theirs. Tables sum them up."""
+        return {}
 
     @property
     def main_score(self) -> str:

@@ -20,8 +20,15 @@ def build(name):
     return method, TrainLoader(dataset, config, CPU)
 
 
-def images_of(loader):
-    return next(loader.epoch(0).batches())[1]
+def images_of(loader, stage=None):
+    return next(loader.epoch(0, stage).batches())[1]
+
+
+def train_a_bit(method, loader, steps=3):
+    for stage in method.stages:
+        method.start_stage(stage.name)
+        for step in range(steps):
+            method.training_step(images_of(loader, stage), step)
 
 
 def test_every_method_is_tested_and_has_settings():
@@ -40,9 +47,16 @@ def test_every_configuration_builds_its_method(name):
 @pytest.mark.parametrize("name", METHODS)
 def test_a_step_is_finite_and_reaches_every_parameter(name):
     method, loader = build(name)
-    losses = method.training_step(images_of(loader), 0)
-    assert losses and all(loss.isfinite() and not loss.requires_grad for loss in losses.values())
-    trained = {id(p) for o in method.optimizers.values() for group in o.param_groups for p in group["params"]}
+    trained = set()
+    for stage in method.stages:
+        method.start_stage(stage.name)
+        before = {entry: p.clone() for entry, p in method.named_parameters()}
+        losses = method.training_step(images_of(loader, stage), 0)
+        assert losses and all(loss.isfinite() and not loss.requires_grad for loss in losses.values())
+        own = {id(p) for o in method.optimizers.values() for group in o.param_groups for p in group["params"]}
+        for entry, parameter in method.named_parameters():  # a stage leaves the other stages' parameters alone
+            assert id(parameter) in own or torch.equal(parameter, before[entry]), entry
+        trained |= own
     for entry, parameter in method.named_parameters():
         assert id(parameter) in trained, f"{entry} is in no optimizer"
         assert parameter.grad is not None and parameter.grad.isfinite().all(), entry
@@ -54,8 +68,7 @@ def test_a_step_is_finite_and_reaches_every_parameter(name):
 def test_scores_of_an_image_do_not_depend_on_the_batch_and_survive_saving(name, tmp_path):
     method, loader = build(name)
     images = images_of(loader)
-    for step in range(3):
-        method.training_step(images, step)
+    train_a_bit(method, loader)
     method.fit(loader)
     scores = method.score(images)
     assert set(scores.image) == set(method.score_names) and method.main_score in method.score_names
@@ -89,12 +102,14 @@ def test_scoring_changes_nothing(name):
 @pytest.mark.parametrize("name", METHODS)
 def test_a_batch_that_is_not_finite_stops_before_the_update(name):
     method, loader = build(name)
-    images = images_of(loader)
-    images[1, 0, 3, 3] = torch.nan
-    before = {k: v.clone() for k, v in method.named_parameters()}
-    with pytest.raises(NonFiniteLoss):
-        method.training_step(images, 0)
-    assert all(torch.equal(v, before[k]) for k, v in method.named_parameters())
+    for stage in method.stages:
+        method.start_stage(stage.name)
+        images = images_of(loader, stage)
+        images[1, 0, 3, 3] = torch.nan
+        before = {k: v.clone() for k, v in method.named_parameters()}
+        with pytest.raises(NonFiniteLoss):
+            method.training_step(images, 0)
+        assert all(torch.equal(v, before[k]) for k, v in method.named_parameters())
 
 
 def test_squid_statistics_are_those_of_the_first_training_logits():

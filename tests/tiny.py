@@ -7,6 +7,8 @@ import main as main_command
 import predict as predict_command
 from engine import cli
 
+DIGITS = ["dataset=digit", "image_size=48", "digits_per_epoch=24", "digit_source=sklearn", "save_seconds=0"]
+SMALL = ["epochs=2", "multiplier=0.25", "batch_size=8"]
 # method → (configuration, overrides): 48 px digits, a few dozen images, both phases of n_critic
 TINY = {
     "squid": (
@@ -20,6 +22,13 @@ TINY = {
          "decoder_memory=V1,V3,none", "skip_weights=0,1,1", "augment=false", "base_channels=4", "bottleneck_slots=16",
          "decoder_slots=8", "digits_per_epoch=40", "batch_size=8", "epochs=2", "statistics_images=8",
          "save_seconds=0", "digit_source=sklearn"],
+    ),
+    "ae": ("ae_brain", [*DIGITS, *SMALL]),
+    "aeu": ("aeu_brain", [*DIGITS, *SMALL]),
+    "memae": ("memae_brain", [*DIGITS, *SMALL]),
+    "ddad": (
+        "ddad_brain_ae",
+        [*DIGITS, *SMALL, "epochs=1", "members=2", "extra_data=8", "refine_epochs=2", "refine_batch_size=8"],
     ),
 }  # fmt: skip
 COMMANDS = {"main": main_command, "eval": eval_command, "predict": predict_command}

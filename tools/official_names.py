@@ -115,6 +115,24 @@ def discriminator(state: dict[str, torch.Tensor]) -> dict[str, Target]:
     return targets
 
 
+def autoencoder(state: dict[str, torch.Tensor]) -> dict[str, Target]:
+    """Released name → our entry, of one of DDAD's networks."""
+    targets: dict[str, Target] = {}
+    for ours in state:
+        theirs = ours.replace("to_latent.", "linear_enc.").replace("from_latent.", "linear_dec.")
+        if ours == "memory.slots":
+            targets["mem_rep.memory.weight"] = (ours, 0)
+        elif not ours.endswith("num_batches_tracked"):
+            targets[theirs] = (ours, None)
+    return targets
+
+
+def asrnet(state: dict[str, torch.Tensor]) -> dict[str, Target]:
+    """Released name → our entry, of DDAD's refinement net."""
+    kept = (ours for ours in state if not ours.endswith("num_batches_tracked"))
+    return {ours.replace("layers.", "model."): (ours, None) for ours in kept}
+
+
 def translate(
     official: dict[str, torch.Tensor], state: dict[str, torch.Tensor], targets: dict[str, Target]
 ) -> dict[str, torch.Tensor]:

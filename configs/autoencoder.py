@@ -1,0 +1,47 @@
+"""The settings of a single auto-encoder, and what DDAD shares with them (ddad.md)."""
+
+from configs.base import BaseConfig, ConfigError, Stage, check_with
+from models.autoencoder import check_sizes
+
+
+class AutoEncoderConfig(BaseConfig):
+    """Images are in [0, 1] wherever they are seen; the networks work in [−1, 1]."""
+
+    image_size = 64
+    augment = False
+    epochs = 250
+    batch_size = 64
+    learning_rate = 5e-4
+    lr_steps = ()  # a constant rate
+    best_rule = "last"
+
+    multiplier: float = 1.0  # of the convolutions' channels
+    latent_size: int = 16
+    num_slots: int = 25  # these three are MemAE's alone
+    latent_threshold: float = 0.0  # hard shrinkage of the slots' weights; 0 is off
+    entropy_weight: float = 0.0002
+
+    def stages(self) -> tuple[Stage, ...]:
+        return (Stage("train", self.epochs, self.batch_size, drop_last=True),)
+
+    def check(self) -> None:
+        super().check()
+        check_with(check_sizes, self.image_size, self.multiplier)
+        for key, least in (("batch_size", 2), ("latent_size", 1), ("num_slots", 1)):
+            if getattr(self, key) < least:
+                raise ConfigError(f"{key} = {getattr(self, key)}: must be at least {least}.")
+        for key in ("latent_threshold", "entropy_weight"):
+            if getattr(self, key) < 0:
+                raise ConfigError(f"{key} = {getattr(self, key)}: must not be negative.")
+
+
+class AeConfig(AutoEncoderConfig):
+    method = "ae"
+
+
+class AeUConfig(AutoEncoderConfig):
+    method = "aeu"
+
+
+class MemAeConfig(AutoEncoderConfig):
+    method = "memae"

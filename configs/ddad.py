@@ -1,0 +1,43 @@
+"""DDAD's settings: what its published rows have in common (ddad.md)."""
+
+from typing import Literal
+
+from configs.autoencoder import AutoEncoderConfig
+from configs.base import ConfigError, Stage
+
+
+class DdadConfig(AutoEncoderConfig):
+    """DDAD-ASR (MedIA 2023): epochs, batch_size and learning_rate are those of each ensemble's networks."""
+
+    method = "ddad"
+
+    backbone: Literal["ae", "aeu", "memae"] = "ae"
+    members: int = 3  # networks of each ensemble, K in the paper
+    extra_data = 1000
+    refine_epochs: int = 100
+    refine_batch_size: int = 8
+    refine_learning_rate: float = 1e-4
+    refine_weight_decay: float = 1e-4
+
+    def stages(self) -> tuple[Stage, ...]:
+        """The unknown and the normative distribution module, each member in an order of its own; the refinement."""
+        ensemble = {"epochs": self.epochs, "batch_size": self.batch_size, "drop_last": True, "orders": self.members}
+        return (
+            Stage("udm", **ensemble, unlabeled=True),
+            Stage("ndm", **ensemble),
+            Stage("refine", self.refine_epochs, self.refine_batch_size, drop_last=True, epochs_key="refine_epochs"),
+        )
+
+    def check(self) -> None:
+        super().check()
+        if self.members < 2:
+            raise ConfigError(
+                f"members = {self.members}: the intra-discrepancy is a deviation among at least 2 networks. "
+                "A single network is a method of its own: ae, aeu or memae."
+            )
+        if self.extra_data < 1:
+            raise ConfigError(
+                f"extra_data = {self.extra_data}: the unknown distribution module needs unlabeled images."
+            )
+        if self.refine_epochs < 1 or self.refine_batch_size < 2:
+            raise ConfigError("refine_epochs must be at least 1, and refine_batch_size 2: one image is put in another.")

@@ -1,0 +1,137 @@
+"""The Med-AD benchmarks (Cai et al. 2023): RSNA, VinDr-CXR, Brain Tumor MRI and LAG in one layout.
+
+``images/`` and ``data.json`` = {"train": {"0": [names], "unlabeled": {"0": [names], "1": [names]}},
+"test": {"0": [names], "1": [names]}}. There is no validation set. Of the unlabeled images a method that trains on them
+takes ``extra_data``: int(extra_data · anomaly_rate) anomalous and the rest normal, the first of each list.
+
+Sources differ between classes: the Brain Tumor normals come from another collection than the tumors, in another colour
+mode, and most of its normal test images repeat training images. ``tools/prepare_data.py --check`` counts such twins.
+"""
+
+import json
+import re
+import sys
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dataloader.base import FileDataset, Item, Split, digest, read_images, require_items, unlabeled_count
+from dataloader.images import DataError
+from dataloader.twins import twin_of
+
+FORM = '{"train": {"0": [...], "unlabeled": {"0": [...], "1": [...]}}, "test": {"0": [...], "1": [...]}}'
+BRAIN_KINDS = {"gl": "glioma", "me": "meningioma"}  # as Kaggle's file names have them
+
+
+class MedAd(FileDataset):
+    how_to_get = (
+        "Get the original dataset and make the layout with tools/prepare_data.py, or unpack a Med-AD download there "
+        "(images/ and data.json), or name its folder with --data-root."
+    )
+    has_validation = False
+
+    def list_items(self) -> dict[str, list[Item]]:
+        lists = read_lists(self.root, self.how_to_get)
+        items: dict[str, list[Item]] = {"train": [], "unlabeled": [], "test": []}
+        for (split, label), names in lists.items():
+            items[split] += [self._item(name, label) for name in names]
+        for split, label in (("train", 0), ("test", 0), ("test", 1)):
+            require_items(items[split], label, f"{split} {'anomalous' if label else 'normal'}", self.root)
+        return items
+
+    def _item(self, name: str, label: int) -> Item:
+        tumor = re.match(r"T[er]-(gl|me)", name) if label and self.config.dataset == "brain" else None
+        kind = BRAIN_KINDS[tumor[1]] if tumor else ("anomalous" if label else "normal")
+        return Item(self.root / "images" / name, label, kind)
+
+    def split(self, name: str) -> Split:
+        if name not in ("train", "unlabeled", "test"):
+            raise DataError(f"{self.root}: the Med-AD benchmarks have no validation set; --split {name} is not there.")
+        return super().split(name)
+
+    @cached_property
+    def unlabeled_items(self) -> list[Item]:
+        """The images of unknown label that are trained on too, normal ones first. Raises DataError."""
+        extra, rate = self.config.extra_data, self.config.anomaly_rate
+        wanted = {1: int(extra * rate)}
+        wanted[0] = extra - wanted[1]
+        chosen = []
+        for label, what in ((0, "normal"), (1, "anomalous")):
+            pool = [item for item in self.items["unlabeled"] if item.label == label]
+            if wanted[label] and not pool:
+                raise DataError(
+                    f"{self.root / 'data.json'}: extra_data = {extra} with anomaly_rate = {rate} asks for "
+                    f"{wanted[label]} {what} unlabeled images, and there are none. Change the rate, or fill the list."
+                )
+            if len(pool) < wanted[label]:
+                print(
+                    f"note: {self.root / 'data.json'}: {wanted[label]} {what} unlabeled images are asked for, "
+                    f"and all {len(pool)} that there are will be used.",
+                    file=sys.stderr,
+                )
+            chosen += pool[: wanted[label]]
+        return chosen
+
+    @cached_property
+    def _unlabeled(self) -> torch.Tensor:
+        return read_images([item.path for item in self.unlabeled_items], self.config.image_size, "unlabeled")
+
+    def unlabeled_images(self) -> torch.Tensor:
+        return self._unlabeled
+
+    def fingerprint(self) -> str:
+        return digest([self.item_id(i) for i in self.training_items() + self.unlabeled_items])
+
+    def training_count(self) -> str:
+        return super().training_count() + unlabeled_count([item.label for item in self.unlabeled_items])
+
+    def record(self) -> dict[str, Any]:
+        return {**super().record(), "unlabeled_images": [self.item_id(item) for item in self.unlabeled_items]}
+
+    def twins(self) -> dict[str, str]:
+        """Test images that repeat any training or unlabeled one, used or not: id → ``identical`` or ``near``."""
+        references = [item.path for split in ("train", "unlabeled") for item in self.items[split]]
+        test = self.items["test"]
+        found = twin_of([item.path for item in test], references)
+        return {self.item_id(item): twin for item, twin in zip(test, found, strict=True) if twin}
+
+
+def read_lists(root: Path, how_to_get: str) -> dict[tuple[str, int], list[str]]:
+    """(``train``, ``unlabeled`` or ``test``; label) → the file names below images/.
+
+    Raises:
+        DataError: where data.json is missing or malformed, names files that are not there, or one file twice.
+    """
+    path = root / "data.json"
+    if not path.is_file():
+        raise DataError(f"{path}: no such file. {how_to_get}")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        train, test = content["train"], content["test"]
+        unlabeled = train.get("unlabeled", {"0": [], "1": []})
+        lists = {("train", 0): train["0"]}
+        lists |= {("unlabeled", label): unlabeled[str(label)] for label in (0, 1)}
+        lists |= {("test", label): test[str(label)] for label in (0, 1)}
+        if not all(isinstance(name, str) for names in lists.values() for name in names):
+            raise TypeError("a name that is no string")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{path}: must be {FORM} ({error!r}).") from error
+    place: dict[str, str] = {}
+    for (split, label), names in lists.items():
+        for name in names:
+            where = f"{split} {label}"
+            if name in place:
+                raise DataError(
+                    f"{path}: {name} is named twice, in {place[name]} and in {where}. Take one of them out."
+                )
+            place[name] = where
+    on_disk = {p.relative_to(root / "images").as_posix() for p in (root / "images").rglob("*")}
+    absent = [name for name in place if name not in on_disk]
+    if absent:
+        raise DataError(
+            f"{path}: {len(absent)} of {len(place)} files are not in {root / 'images'}, the first {absent[0]} "
+            f"({place[absent[0]]}). Complete the images, or take the names out of the lists."
+        )
+    return lists
