@@ -2,8 +2,9 @@
 
     python eval.py --exp ID [--checkpoint best|last] [--split test|val] [--by disease[=NAME]]
 
-The threshold is chosen on the validation images; figures at the oracle threshold (chosen on the evaluated labels,
-as the papers do) stand beside it under that name.
+Where the dataset has a validation set, the threshold is chosen on it; figures at the oracle threshold (chosen on the
+evaluated labels, as the papers do) stand beside it under that name. Test images that repeat training images are looked
+for where the dataset is known for them (Med-AD), and every figure is given without them too.
 """
 
 import argparse
@@ -13,6 +14,7 @@ from engine import by_disease, cli, report
 from engine.device import choose_device, keep_memory, provenance
 from engine.evaluation import score_images, thresholds, validation_auc
 from engine.experiment import Experiment, write_text
+from engine.loop import stage_epochs
 from methods import METHODS
 
 
@@ -25,6 +27,7 @@ def arguments() -> argparse.Namespace:
         "--by", metavar="disease[=NAME]",
         help="also a table of every disease (or one) against the normal images: by_disease.csv",
     )  # fmt: skip
+    parser.add_argument("--save-maps", action="store_true", help="also maps.npz: every pixel map, (N, H, W) float32")
     cli.add_data_root(parser)
     return parser.parse_args()
 
@@ -41,24 +44,31 @@ def main() -> None:
     dataset = build_dataset(config, args.data_root)
     diseases = by_disease.wanted(args.by, dataset) if args.by else ()
 
-    val = dataset.split("val")
-    scored_val = score_images(method, val.images, device, "scoring val", keep_maps=args.split == "val")
-    validation_auc(val.labels.numpy(), scored_val)  # raises for scores or labels without an AUC
-    val_thresholds = thresholds(val.labels.numpy(), scored_val)
-    split, scored = val, scored_val
+    val_thresholds, twins = {}, None
+    if dataset.has_validation or args.split == "val":
+        split = dataset.split("val")
+        scored = score_images(method, split.images, device, "scoring val", keep_maps=args.split == "val")
+        validation_auc(split.labels.numpy(), scored)  # raises for scores or labels without an AUC
+        val_thresholds = thresholds(split.labels.numpy(), scored)
     if args.split == "test":
         split = dataset.split("test")
         scored = score_images(method, split.images, device, "scoring test", keep_maps=True)
+        twins = dataset.twins()
+    epoch = checkpoint["epoch"] if args.checkpoint == "best" else checkpoint["position"]["epoch"]
 
     results = {
         "experiment": args.exp, "config": name, "method": config.method, "dataset": config.dataset,
-        "seed": config.seed, "epochs": config.epochs, "checkpoint": args.checkpoint,
-        "epoch": checkpoint["epoch"] if args.checkpoint == "best" else checkpoint["position"]["epoch"],
+        "seed": config.seed, "epochs": sum(stage.epochs for stage in method.stages), "checkpoint": args.checkpoint,
+        "epoch": epoch, "stages": stage_epochs(method.stages, epoch),
         "training_seconds": checkpoint.get("seconds"), "split": args.split, "images": split.count(),
         "main_score": method.main_score,
-        **report.build_results(split, scored, val_thresholds), **provenance(device),
+        **report.build_results(split, scored, val_thresholds, method.groups), **provenance(device),
     }  # fmt: skip
-    report.write(experiment, method, split, scored, results, device)
+    if twins is not None:
+        results["twins_removed"] = report.without_twins(split, scored, twins, val_thresholds, method.groups)
+    report.write(experiment, method, split, scored, results, device, twins)
+    if args.save_maps:
+        report.write_maps(experiment, split, scored)
     print(
         f"{args.exp}: {name}, {args.checkpoint} checkpoint of epoch {results['epoch']}, {args.split}: {split.count()}"
     )

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 from tqdm import tqdm
 
 from configs import BaseConfig
@@ -181,10 +182,12 @@ def unlabeled_count(labels: list[int]) -> str:
     return f"; unlabeled: {count(sum(labels), len(labels))}" if labels else ""
 
 
-def read_images(paths: Sequence[Path], size: int, what: str) -> torch.Tensor:
+def read_images(
+    paths: Sequence[Path], size: int, what: str, resampling: Image.Resampling = Image.Resampling.BILINEAR
+) -> torch.Tensor:
     """Decode files into (N, size, size) uint8, a progress bar on a terminal. Raises DataError with the path."""
     with ThreadPoolExecutor() as pool:
-        images = pool.map(lambda path: torch.from_numpy(read_image(path, size)), paths)
+        images = pool.map(lambda path: torch.from_numpy(read_image(path, size, resampling)), paths)
         return torch.stack(list(tqdm(images, f"reading {what}", len(paths), disable=None, leave=False)))
 
 

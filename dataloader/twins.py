@@ -5,20 +5,21 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from PIL import Image
 
 from dataloader.base import read_images
 
 SIDE = 64
+BOX = Image.Resampling.BOX
 CORRELATION = 0.999
-RULE = f"byte-identical files, or a correlation above {CORRELATION} of the {SIDE}×{SIDE} gray images"
+RULE = f"byte-identical files, or gray images averaged to {SIDE}×{SIDE} (box filter) that correlate above {CORRELATION}"
 
 
 def twin_of(test: Sequence[Path], references: Sequence[Path]) -> list[str]:
     """For every test file ``identical``, ``near`` or an empty string, by :data:`RULE`. Raises DataError."""
     known = {_digest(path) for path in references}
     identical = [_digest(path) in known for path in test]
-    images = [standardised(read_images(paths, SIDE, what)) for paths, what in ((test, "test"), (references, "others"))]
-    near = correlated(*images)
+    near = correlated(*(standardised(read_images(paths, SIDE, "twins", BOX)) for paths in (test, references)))
     return ["identical" if same else "near" if close else "" for same, close in zip(identical, near, strict=True)]
 
 

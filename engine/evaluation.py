@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from dataloader import Split
 from engine import metrics
 from engine.device import to_float
 from methods import Method
@@ -23,6 +24,7 @@ class Scored:
     columns: dict[str, np.ndarray]  # name → (N,)
     shown: dict[str, np.ndarray]  # name → (N,)
     maps: np.ndarray | None  # (N, H, W), where asked for
+    named_maps: dict[str, np.ndarray]  # image score → (N, H, W), likewise
 
 
 def score_images(method: Method, images: torch.Tensor, device, what: str, keep_maps: bool = False) -> Scored:
@@ -32,13 +34,32 @@ def score_images(method: Method, images: torch.Tensor, device, what: str, keep_m
     for batch in tqdm(batches, what, disable=None, leave=False):
         scores = method.score(to_float(batch, device))
         kept = scores.map.squeeze(1).cpu() if keep_maps and scores.map is not None else None
-        found.append((scores.image, scores.columns, scores.shown, kept))
+        named = {name: pixels.squeeze(1).cpu() for name, pixels in scores.maps.items()} if keep_maps else {}
+        found.append((scores.image, scores.columns, scores.shown, kept, named))
 
     def gathered(part: int) -> dict[str, np.ndarray]:
         return {name: torch.cat([f[part][name] for f in found]).cpu().numpy() for name in found[0][part]}
 
     maps = torch.cat([f[3] for f in found]).numpy() if found[0][3] is not None else None
-    return Scored(gathered(0), gathered(1), gathered(2), maps)
+    return Scored(gathered(0), gathered(1), gathered(2), maps, gathered(4))
+
+
+def selected(split: Split, scored: Scored, chosen: np.ndarray) -> tuple[Split, Scored]:
+    """A split and its scores less the images where ``chosen`` (N,) bool is False."""
+    index = torch.from_numpy(chosen.nonzero()[0])
+
+    def rows(values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return {name: value[chosen] for name, value in values.items()}
+
+    def entries(values: list | None) -> list | None:
+        return values and [values[i] for i in index]
+
+    part = Split(
+        split.images[index], split.labels[index], entries(split.kinds), entries(split.ids),
+        None if split.masks is None else split.masks[index], entries(split.diseases),
+    )  # fmt: skip
+    maps = None if scored.maps is None else scored.maps[chosen]
+    return part, Scored(rows(scored.image), rows(scored.columns), rows(scored.shown), maps, rows(scored.named_maps))
 
 
 def validation_auc(labels: np.ndarray, scored: Scored) -> dict[str, float]:

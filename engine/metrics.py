@@ -57,6 +57,17 @@ def auc_interval(labels: np.ndarray, scores: np.ndarray, resamples: int = 2000, 
     return [float(v) for v in np.quantile(values, [tail, 1 - tail])]
 
 
+def chi2_distance(labels: np.ndarray, scores: np.ndarray, bins: int = 100) -> float:
+    """χ² distance of the densities a, b of normal and anomalous scores, both scaled to [0, 1] by their extremes.
+
+    ½ Σ ((a − b)² + 1e-15) / (a + b + 1e-15), as DDAD's program shows it on its histograms (ddad.md).
+    """
+    span = scores.max() - scores.min()
+    scaled = (scores - scores.min()) / span if span else np.zeros_like(scores)
+    a, b = (np.histogram(scaled[labels == label], bins, (0, 1), density=True)[0] for label in (0, 1))
+    return float(0.5 * (((a - b) ** 2 + 1e-15) / (a + b + 1e-15)).sum())
+
+
 def oracle_threshold(labels: np.ndarray, scores: np.ndarray) -> float:
     """The threshold of the highest accuracy on these very labels, as the papers choose it on the test set.
 
@@ -100,6 +111,7 @@ def evaluate(
         "auc": auc(labels, scores),
         "auc_ci95": auc_interval(labels, scores),
         "average_precision": average_precision(labels, scores),
+        "chi2_distance": chi2_distance(labels, scores),
         "at_oracle_threshold": {"threshold": _plain(threshold), **at_threshold(labels, scores, threshold)},
     }
     if val_threshold is not None:
@@ -112,6 +124,15 @@ def evaluate(
         for of_kind in [(labels == 0) | (kind_of == kind)]
     }
     return result
+
+
+def spread(labels: np.ndarray, scores: list[np.ndarray]) -> dict[str, object]:
+    """AUC and average precision of each of several scores, and their mean and standard deviation (n − 1)."""
+    found: dict[str, object] = {}
+    for name, metric in (("auc", auc), ("average_precision", average_precision)):
+        values = [metric(labels, each) for each in scores]
+        found |= {name: values, f"{name}_mean": float(np.mean(values)), f"{name}_std": float(np.std(values, ddof=1))}
+    return found
 
 
 def _plain(threshold: float) -> float | str:

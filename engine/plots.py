@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from sklearn.metrics import precision_recall_curve, roc_curve
 
@@ -21,20 +22,26 @@ def curves(rows: list[dict], path: Path) -> None:
     if not rows:
         return
     figure = Figure(figsize=(11, 4))
-    losses, validation = figure.subplots(1, 2)
-    for name in rows[-1]["losses"]:
-        losses.plot([r["epoch"] for r in rows], [r["losses"].get(name, np.nan) for r in rows], ".-", label=name)
-    losses.set(xlabel="epoch", ylabel="weighted loss", yscale="log", title="training")
-    losses.legend(fontsize=8)
     validated = [r for r in rows if "val_auc" in r]
-    for name in validated[-1]["val_auc"] if validated else ():
+    losses, *others = figure.subplots(1, 2 if validated else 1, squeeze=False)[0]
+    for name in dict.fromkeys(name for r in rows for name in r["losses"]):
+        losses.plot([r["epoch"] for r in rows], [r["losses"].get(name, np.nan) for r in rows], ".-", label=name)
+    positive = all(value > 0 for r in rows for value in r["losses"].values())
+    losses.set(xlabel="epoch", ylabel="weighted loss", yscale="log" if positive else "linear", title="training")
+    losses.legend(fontsize=8)
+    for validation in others:
+        validation_curves(validation, validated)
+    save(figure, path)
+
+
+def validation_curves(validation: Axes, validated: list[dict]) -> None:
+    for name in validated[-1]["val_auc"]:
         validation.plot(
             [r["epoch"] for r in validated], [100 * r["val_auc"][name] for r in validated], ".-", label=name
         )
     validation.set(xlabel="epoch", ylabel="AUC, %", title="validation", ylim=(0, 100))
     validation.axhline(50, color="grey", linewidth=0.5)
     validation.legend(fontsize=8)
-    save(figure, path)
 
 
 def roc_pr(labels: np.ndarray, scores: dict[str, np.ndarray], results: dict[str, dict], path: Path) -> None:
@@ -56,7 +63,7 @@ def roc_pr(labels: np.ndarray, scores: dict[str, np.ndarray], results: dict[str,
 
 
 def histograms(labels: np.ndarray, scores: dict[str, np.ndarray], results: dict[str, dict], path: Path) -> None:
-    """Scores of normal and anomalous images, and the threshold chosen on validation."""
+    """Scores of normal and anomalous images, their χ² distance and the threshold chosen on validation."""
     figure = Figure(figsize=(5 * len(scores), 4))
     for axis, (name, values) in zip(figure.subplots(1, len(scores), squeeze=False)[0], scores.items(), strict=True):
         bins = np.histogram_bin_edges(values, 40)
@@ -65,7 +72,8 @@ def histograms(labels: np.ndarray, scores: dict[str, np.ndarray], results: dict[
         threshold = results[name].get("at_val_threshold", {}).get("threshold", "inf")
         if threshold != "inf":
             axis.axvline(threshold, color="black", linewidth=1, linestyle="--", label="threshold from validation")
-        axis.set(xlabel=f"{name} score (higher = more anomalous)", ylabel="images")
+        distance = f"χ² distance {results[name]['chi2_distance']:.2f}"
+        axis.set(xlabel=f"{name} score (higher = more anomalous)", ylabel="images", title=distance)
         axis.legend(fontsize=8)
     save(figure, path)
 
@@ -87,6 +95,23 @@ def samples(groups: dict[str, list[tuple[str, np.ndarray, np.ndarray]]], path: P
             for c, panel in enumerate(panels):
                 axes[r, 3 * g + c].imshow(panel, cmap="gray", vmin=0, vmax=1)
             axes[r, 3 * g + 1].set_title((title + "\n" if r == 0 else "") + caption, fontsize=8)
+    save(figure, path)
+
+
+def maps(captions: list[str], images: np.ndarray, named_maps: dict[str, np.ndarray], path: Path) -> None:
+    """Every image (N, H, W) in [0, 1] beside its maps: name → (N, H, W); a map's scale is one for its column."""
+    figure = Figure(figsize=(1.75 * (len(named_maps) + 1), 1.75 * len(images) + 0.5))
+    axes = figure.subplots(len(images), len(named_maps) + 1, squeeze=False)
+    for axis in axes.flat:
+        axis.set_axis_off()
+    for r, (caption, image) in enumerate(zip(captions, images, strict=True)):
+        axes[r, 0].imshow(image, cmap="gray", vmin=0, vmax=1)
+        axes[r, 0].set_title(caption, fontsize=8)
+    for c, (name, found) in enumerate(named_maps.items(), start=1):
+        high = np.quantile(found, 0.995)
+        for r, pixels in enumerate(found):
+            axes[r, c].imshow(pixels, cmap="inferno", vmin=0, vmax=high)
+            axes[r, c].set_title(f"{name}, 0 – {high:.2g}" if r == 0 else "", fontsize=8)
     save(figure, path)
 
 

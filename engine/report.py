@@ -5,45 +5,94 @@ import json
 import numpy as np
 import torch
 
+from dataloader.base import count
+from dataloader.twins import RULE
 from engine import metrics, plots
 from engine.device import to_float
-from engine.evaluation import Scored, score_table
-from engine.experiment import Experiment, write_text
+from engine.evaluation import Scored, score_table, selected
+from engine.experiment import Experiment, write_atomically, write_text
 
 SHOWN = 6  # images of each group in samples.png
 
 
-def build_results(split, scored: Scored, val_thresholds: dict[str, float]) -> dict[str, object]:
-    """``scores``: name → figures (fractions in [0, 1]); ``pixel_auc`` where masks and maps are known."""
+def build_results(split, scored: Scored, val_thresholds: dict[str, float], groups=None) -> dict[str, object]:
+    """``scores``: name → figures (fractions in [0, 1]); ``networks``: group (:attr:`methods.Method.groups`) → the
+    spread of its scores; ``pixel_auc`` where masks and maps are known. A score without a threshold from validation
+    has no figures at one.
+    """
     labels = split.labels.numpy()
     found: dict[str, object] = {
         "scores": {
-            name: metrics.evaluate(labels, values, split.kinds, val_thresholds[name])
+            name: metrics.evaluate(labels, values, split.kinds, val_thresholds.get(name))
             for name, values in scored.image.items()
         }
     }
+    if groups:
+        found["networks"] = {
+            group: metrics.spread(labels, [scored.columns[name] for name in names]) for group, names in groups.items()
+        }
     if split.masks is not None and scored.maps is not None:
-        found["pixel_auc"] = metrics.auc(split.masks.numpy().ravel().astype(int), scored.maps.ravel())
+        pixels = split.masks.numpy().ravel().astype(int)
+        found["pixel_auc"] = metrics.auc(pixels, scored.maps.ravel())
+        if scored.named_maps:
+            found["pixel_auc_per_map"] = {n: metrics.auc(pixels, m.ravel()) for n, m in scored.named_maps.items()}
     return found
 
 
-def write(experiment: Experiment, method, split, scored: Scored, results: dict, device: torch.device) -> None:
-    """All files of an evaluation."""
+def without_twins(split, scored: Scored, twins: dict[str, str], val_thresholds, groups) -> dict[str, object]:
+    """The same figures without the test images that repeat training images (id → how), and how many those are.
+
+    Where nothing of a class is left, ``scores`` is empty.
+    """
+    kept = np.array([name not in twins for name in split.ids])
+    labels = split.labels.numpy()
+    found: dict[str, object] = {"rule": RULE, "removed": {}}
+    for label, what in ((0, "normal"), (1, "anomalous")):
+        hows = [
+            twins[name] for name, of_class in zip(split.ids, labels == label, strict=True) if of_class and name in twins
+        ]
+        found["removed"][what] = {how: hows.count(how) for how in ("identical", "near")}
+    if len(set(labels[kept])) == 2:
+        part, part_scored = selected(split, scored, kept)
+        return found | {"images": part.count()} | build_results(part, part_scored, val_thresholds, groups)
+    return found | {"images": count(int(labels[kept].sum()), int(kept.sum())), "scores": {}}
+
+
+def write(
+    experiment: Experiment, method, split, scored: Scored, results: dict, device: torch.device, twins=None
+) -> None:
+    """All files of an evaluation; ``twins`` says of test images how they repeat training images."""
     labels = split.labels.numpy()
     main = method.main_score
     write_text(experiment.path("results.json"), json.dumps(results, indent=2) + "\n")
     first = {"id": split.ids, "label": labels.tolist(), "kind": split.kinds}
+    if twins is not None:
+        first["twin"] = [twins.get(name, "") for name in split.ids]
     write_text(experiment.path("scores.csv"), score_table(scored, main, first))
     figures = experiment.path("figures")
     plots.roc_pr(labels, scored.image, results["scores"], figures / "roc_pr.png")
     plots.histograms(labels, scored.image, results["scores"], figures / "histograms.png")
     plots.curves(experiment.read_metrics(), figures / "curves.png")
-    groups = {
-        title: _triples(method, split, scored.image[main], chosen, device)
-        for title, chosen in telling_images(labels, scored.image[main]).items()
-    }
+    telling = telling_images(labels, scored.image[main])
+    groups = {title: _triples(method, split, scored.image[main], chosen, device) for title, chosen in telling.items()}
+    if scored.named_maps:
+        chosen = np.concatenate([of_group[: SHOWN // 2] for of_group in telling.values()])
+        captions = [f"{split.kinds[i]}, {scored.image[main][i]:.3g}" for i in chosen]
+        named = {name: pixels[chosen] for name, pixels in reversed(scored.named_maps.items())}
+        plots.maps(captions, split.images.numpy()[chosen] / 255, named, figures / "maps.png")
     if all(groups.values()):
         plots.samples(groups, figures / "samples.png")
+
+
+def write_maps(experiment: Experiment, split, scored: Scored) -> None:
+    """maps.npz: ``id`` (N,) and every pixel map (N, H, W) float32, the only one of a method as ``map``."""
+    maps = scored.named_maps or ({} if scored.maps is None else {"map": scored.maps})
+
+    def write(part) -> None:
+        with open(part, "wb") as file:
+            np.savez_compressed(file, id=np.array(split.ids), **maps)
+
+    write_atomically(experiment.path("maps.npz"), write)
 
 
 def telling_images(labels: np.ndarray, scores: np.ndarray) -> dict[str, np.ndarray]:
@@ -84,11 +133,42 @@ def summary(results: dict) -> str:
             ("at_val_threshold", "threshold from validation"),
             ("at_oracle_threshold", "oracle threshold"),
         ):
+            if key not in found:
+                continue
             at = found[key]
             figures = ", ".join(
                 f"{k} {100 * at[k]:.1f}" for k in ("accuracy", "f1", "recall", "precision", "specificity")
             )
             lines.append(f"{what:>34}: {figures}")
+    lines += network_lines(results)
     if "pixel_auc" in results:
         lines.append(f"{'pixel AUC of the error map':>34}: {100 * results['pixel_auc']:.1f} %")
+    if not any("at_val_threshold" in found for found in results["scores"].values()):
+        lines.append("There is no validation set, so there are no figures at a threshold chosen on one.")
+    if "twins_removed" in results:
+        lines += twin_lines(results["twins_removed"])
     return "\n".join(lines)
+
+
+def network_lines(results: dict) -> list[str]:
+    return [
+        f"{group + ', each network':>34}: AUC {_spread(found, 'auc')}, AP {_spread(found, 'average_precision')}"
+        for group, found in results.get("networks", {}).items()
+    ]
+
+
+def _spread(found: dict, name: str) -> str:
+    return f"{100 * found[f'{name}_mean']:.1f} ± {100 * found[f'{name}_std']:.1f} %"
+
+
+def twin_lines(found: dict) -> list[str]:
+    """The figures without the test images that repeat training images, for the screen."""
+    removed = "; ".join(f"{what} {of['identical']} + {of['near']}" for what, of in found["removed"].items())
+    lines = [f"Twins of training images removed (identical + near: {removed}), {found['images']} left:"]
+    for name, figures in found["scores"].items():
+        low, high = figures["auc_ci95"]
+        lines.append(
+            f"{name:>16}: AUC {100 * figures['auc']:.1f} % [{100 * low:.1f} – {100 * high:.1f}], "
+            f"AP {100 * figures['average_precision']:.1f} %"
+        )
+    return lines + network_lines(found)

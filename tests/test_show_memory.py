@@ -23,8 +23,8 @@ def test_every_slot_is_traced_to_the_image_it_was_made_of(workspace, monkeypatch
     seen = []
     original_batches, original_enqueue = TrainLoader.epoch, MemoryQueue.enqueue
 
-    def watched_epoch(self, number):
-        epoch = original_batches(self, number)
+    def watched_epoch(self, number, *stage):
+        epoch = original_batches(self, number, *stage)
         batches = epoch.batches
 
         def watched(start=0):
