@@ -52,9 +52,9 @@ class DigitAnatomy(Dataset):
         """The same every epoch, anomalous ones last, the kinds in turn."""
         rng = generator(self.config.seed, "digits", "unlabeled")
         labels = self._unlabeled_labels()
-        normal = self._normal("train", labels.count(0), rng)
+        normal = self._normal("train", labels.count(0), rng) if 0 in labels else []
         anomalous = [self._anomalous("train", KINDS[i % len(KINDS)], rng)[0] for i in range(labels.count(1))]
-        return torch.cat([normal, *(image.unsqueeze(0) for image in anomalous)])
+        return torch.stack([*normal, *anomalous])
 
     def split(self, name: str) -> Split:
         rng = generator(0, "digits", name)  # validation and test sets are the same for every seed

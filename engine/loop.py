@@ -226,9 +226,12 @@ class Trainer:
         scored = score_images(self.method, self.validation.images, self.device, "validating")
         auc = validation_auc(self.validation.labels.numpy(), scored)
         main = auc[self.method.main_score]
-        tolerance = self.config.best_tolerance / 100 if self.config.best_rule == "tolerance" else 0.0
-        if final if self.config.best_rule == "last" else main > self.best_auc - tolerance:
-            self.best_auc = max(self.best_auc, main)
+        if self.config.best_rule == "last":
+            better, self.best_auc = final, main
+        else:
+            tolerance = self.config.best_tolerance / 100 if self.config.best_rule == "tolerance" else 0.0
+            better, self.best_auc = main > self.best_auc - tolerance, max(self.best_auc, main)
+        if better:
             self.save_best(auc, thresholds(self.validation.labels.numpy(), scored))
         board.validation(self.method, self.validation, scored, auc, self.global_step, self.device)
         return auc

@@ -131,7 +131,7 @@ def test_seeds_differ_and_repeat(workspace):
 KILL = """
 import os, signal, sys
 sys.path[:0] = [{root!r}, {tests!r}]
-import dataloader.digit, engine.experiment, engine.loop, methods.squid
+import dataloader.digit, engine.experiment, engine.loop, methods.ddad, methods.squid
 dataloader.digit.COUNTS = {{"val": 16, "test": 16}}
 def after(owner, name, calls):
     original, count = getattr(owner, name), 0
@@ -144,7 +144,7 @@ def after(owner, name, calls):
     setattr(owner, name, counted)
 after({owner}, {name!r}, {calls})
 from tiny import train
-train("killed", overrides={overrides!r})
+train("killed", method={method!r}, overrides={overrides!r})
 """
 
 KILLS = {  # 5 iterations an epoch; the generator steps at 0, 2, 4 of each
@@ -155,6 +155,16 @@ KILLS = {  # 5 iterations an epoch; the generator steps at 0, 2, 4 of each
     "while last.pt is put in place": ("engine.experiment.os", "replace", 6),
     "after validation, before metrics.jsonl": ("engine.experiment.Experiment", "write_metrics", 1),
 }
+
+
+def kill_in_training(workspace, owner, name, calls, method, overrides):
+    """Train the experiment ``killed`` in a process of its own, killed at the n-th call of owner.name."""
+    script = KILL.format(
+        root=str(ROOT), tests=str(ROOT / "tests"), owner=owner, name=name, calls=calls, method=method,
+        overrides=overrides,
+    )  # fmt: skip
+    killed = subprocess.run([sys.executable, "-c", script], cwd=workspace, capture_output=True, text=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
 
 
 @pytest.fixture(scope="module")
@@ -172,13 +182,8 @@ def uninterrupted(tmp_path_factory):
 # 0 saves after every iteration; 1000 at the end only, so that a resume starts over
 @pytest.mark.parametrize(("moment", "save_seconds"), [*((m, 0) for m in KILLS), ("in the second epoch", 1000)])
 def test_a_killed_run_ends_as_the_run_never_stopped(workspace, uninterrupted, moment, save_seconds):
-    owner, name, calls = KILLS[moment]
     overrides = [f"save_seconds={save_seconds}"]
-    script = KILL.format(
-        root=str(ROOT), tests=str(ROOT / "tests"), owner=owner, name=name, calls=calls, overrides=overrides
-    )
-    killed = subprocess.run([sys.executable, "-c", script], cwd=workspace, capture_output=True, text=True)
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    kill_in_training(workspace, *KILLS[moment], "squid", overrides)
     assert train("killed", overrides=overrides) == 0
     assert_same_run(workspace / "checkpoints" / "killed", uninterrupted)
 
