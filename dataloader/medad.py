@@ -98,34 +98,41 @@ class MedAd(FileDataset):
         return {self.item_id(item): twin for item, twin in zip(test, found, strict=True) if twin}
 
 
-def read_lists(root: Path, how_to_get: str) -> dict[tuple[str, int], list[str]]:
-    """(``train``, ``unlabeled`` or ``test``; label) → the file names below images/.
+def parse_lists(path: Path, how_to_get: str) -> dict[tuple[str, int], list[str]]:
+    """A data.json as (``train``, ``unlabeled`` or ``test``; label) → file names.
 
     Raises:
-        DataError: where data.json is missing or malformed, names files that are not there, or one file twice.
+        DataError: where it is missing or malformed.
     """
-    path = root / "data.json"
     if not path.is_file():
         raise DataError(f"{path}: no such file. {how_to_get}")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         train, test = content["train"], content["test"]
-        unlabeled = train.get("unlabeled", {"0": [], "1": []})
         lists = {("train", 0): train["0"]}
-        lists |= {("unlabeled", label): unlabeled[str(label)] for label in (0, 1)}
+        lists |= {("unlabeled", label): train["unlabeled"][str(label)] for label in (0, 1)}
         lists |= {("test", label): test[str(label)] for label in (0, 1)}
         if not all(isinstance(name, str) for names in lists.values() for name in names):
             raise TypeError("a name that is no string")
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path}: must be {FORM} ({error!r}).") from error
+    return lists
+
+
+def read_lists(root: Path, how_to_get: str) -> dict[tuple[str, int], list[str]]:
+    """The lists of a Med-AD folder, whose names are those of files below images/.
+
+    Raises:
+        DataError: as :func:`parse_lists`, and for a file that is named twice or is not there.
+    """
+    path = root / "data.json"
+    lists = parse_lists(path, how_to_get)
     place: dict[str, str] = {}
     for (split, label), names in lists.items():
         for name in names:
             where = f"{split} {label}"
             if name in place:
-                raise DataError(
-                    f"{path}: {name} is named twice, in {place[name]} and in {where}. Take one of them out."
-                )
+                raise DataError(f"{path}: {name} is named twice, in {place[name]} and in {where}. Take one out.")
             place[name] = where
     on_disk = {p.relative_to(root / "images").as_posix() for p in (root / "images").rglob("*")}
     absent = [name for name in place if name not in on_disk]

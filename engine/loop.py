@@ -148,7 +148,7 @@ class Trainer:
             log(", ".join(f"{key} {value}" for key, value in provenance(self.device).items()))
             self.validation = self.dataset.split("val") if self.dataset.has_validation else None
             images = f"{self.dataset.training_count()} images ({self.dataset.fingerprint()})"
-            validating = f"validating on {self.validation.count()}" if self.validation else NO_VALIDATION
+            validating = f"validating on {self.validation.count()}" if self.validation is not None else NO_VALIDATION
             log(f"epoch {self.epoch + 1}, batch {self.batch + 1}: training on {images}, {validating}")
             for stage in self.stages:  # a stage too small for a batch is found before the first one is trained
                 if stage.drop_last:
@@ -206,10 +206,11 @@ class Trainer:
         # as the released programs report it: sums over the steps taken, divided by all batches
         row["losses"] = {name: float(total) / self.batch for name, total in self.loss_sums.items()}
         self.method.epoch_end()
-        if self.validation is None and final:
+        if final and self.validation is None:
             self.method.fit(self.loader)
             self.save_best({}, {})
-        elif self.validation and stage == self.stages[-1] and ((self.epoch + 1) % self.config.val_every == 0 or final):
+        due = (self.epoch + 1) % self.config.val_every == 0 or final
+        if self.validation is not None and due and stage == self.stages[-1]:
             row["val_auc"] = self._validate(board, final)
         self.rows.append(row)
         self.experiment.write_metrics(self.rows)

@@ -46,14 +46,28 @@ def main() -> None:
 
 
 def read_rows(experiment: Experiment) -> list[dict[str, str]]:
-    """One row per image score. Raises ExperimentError where eval.py has not been run."""
+    """One row per image score and per network of an ensemble, and the same without twins.
+
+    Raises:
+        ExperimentError: where eval.py has not been run.
+    """
     path = experiment.path("results.json")
     if not path.exists():
         raise ExperimentError(f"{path}: not there. Evaluate it first: python eval.py --exp {experiment.name}")
     found = json.loads(path.read_text(encoding="utf-8"))
-    epochs = experiment.read_metrics()
+    rows = rows_of(found, found, experiment.read_metrics())
+    if twins := found.get("twins_removed"):
+        split = f"{found['split']}, twins removed"
+        rows += rows_of({**found, "split": split, "images": twins["images"]}, twins, [])
+    return [
+        {key: f"{value:.6g}" if isinstance(value, float) else str(value) for key, value in row.items()} for row in rows
+    ]
+
+
+def rows_of(found: dict, part: dict, epochs: list[dict]) -> list[dict[str, object]]:
+    """The rows of ``found``'s experiment with the figures of ``part``: all of it, or what is left without twins."""
     rows = []
-    for score, figures in found["scores"].items():
+    for score, figures in part["scores"].items():
         low, high = figures["auc_ci95"]
         kinds = figures["per_kind"].items()
         row = {key: found.get(key, "") for key in FIELDS} | {
@@ -68,9 +82,20 @@ def read_rows(experiment: Experiment) -> list[dict[str, str]]:
         }
         for name in ("val", "oracle"):
             for figure in ("accuracy", "f1"):
-                row[f"{name}_{figure}"] = figures[f"at_{name}_threshold"][figure]
-        rows.append({key: f"{value:.6g}" if isinstance(value, float) else str(value) for key, value in row.items()})
-    return rows
+                row[f"{name}_{figure}"] = figures.get(f"at_{name}_threshold", {}).get(figure, "")
+        rows.append(row)
+    return rows + [
+        row for group, spread in part.get("networks", {}).items() for row in network_rows(found, group, spread)
+    ]
+
+
+def network_rows(found: dict, group: str, spread: dict) -> list[dict[str, object]]:
+    """One row per network of an ensemble: ``ndm_0`` … under the score ``ndm (one network)``."""
+    row = {key: found.get(key, "") for key in FIELDS} | {"score": f"{group} (one network)", "main": False}
+    return [
+        row | {"auc": auc, "average_precision": ap}
+        for auc, ap in zip(spread["auc"], spread["average_precision"], strict=True)
+    ]
 
 
 def percent(value: float | str) -> str:
@@ -103,7 +128,11 @@ def tables(rows: list[dict[str, str]]) -> str:
               "accuracy on the evaluated labels, as the papers do.", "", "## Validation AUC per epoch", ""]  # fmt: skip
     lines += markdown(
         ["configuration", "seed", "score", "epoch 1, 2, …"],
-        [[r["config"], r["seed"], r["score"], ", ".join(r["val_auc_per_epoch"].split())] for r in rows],
+        [
+            [r["config"], r["seed"], r["score"], ", ".join(r["val_auc_per_epoch"].split())]
+            for r in rows
+            if r["val_auc_per_epoch"]
+        ],
     )
     published = RESULTS / "published.csv"
     if published.exists():
@@ -125,6 +154,8 @@ def summary(group: list[dict[str, str]]) -> list[str]:
     first = group[0]
 
     def spread(key: str) -> str:
+        if any(row[key] == "" for row in group):
+            return "–"
         values = [100 * float(row[key]) for row in group]
         if len(values) == 1:
             return f"{values[0]:.1f}"
@@ -133,15 +164,15 @@ def summary(group: list[dict[str, str]]) -> list[str]:
     minutes = [float(row["training_seconds"]) / 60 for row in group if row["training_seconds"] not in ("", "None")]
     kinds = [dict(pair.split("=") for pair in row["per_kind_auc"].split()) for row in group]
     mean_of_kinds = ", ".join(f"{kind} {statistics.mean(float(k[kind]) for k in kinds):.1f}" for kind in kinds[0])
-    one = f"{percent(first['auc_low'])} – {percent(first['auc_high'])}"
+    intervals = [f"{percent(row['auc_low'])} – {percent(row['auc_high'])}" for row in group if row["auc_low"]]
     return [
         first["config"],
         first["epochs"],
         first["score"] + (" (main)" if first["main"] == "True" else ""),
         first["split"],
-        ", ".join(row["seed"] for row in group),
+        ", ".join(dict.fromkeys(row["seed"] for row in group)),
         spread("auc"),
-        one if len(group) == 1 else "; ".join(f"{percent(r['auc_low'])} – {percent(r['auc_high'])}" for r in group),
+        "; ".join(intervals) or "–",
         spread("average_precision"),
         f"{spread('val_accuracy')} / {spread('val_f1')}",
         f"{spread('oracle_accuracy')} / {spread('oracle_f1')}",

@@ -177,4 +177,14 @@ def discriminator_weights(official: dict[str, torch.Tensor], state: dict[str, to
     return translate(official, state, discriminator(state))
 
 
+def autoencoder_weights(official: dict[str, torch.Tensor], state: dict[str, torch.Tensor]) -> dict:
+    """One of DDAD's released networks in our names. Raises as :func:`translate` does."""
+    return translate(official, state, autoencoder(state))
+
+
+def asrnet_weights(official: dict[str, torch.Tensor], state: dict[str, torch.Tensor]) -> dict:
+    """DDAD's released refinement net in our names. Raises as :func:`translate` does."""
+    return translate(official, state, asrnet(state))
+
+
 GENERATOR_WEIGHTS = {"squid": squid_weights, "simsid": simsid_weights}

@@ -1,0 +1,68 @@
+"""Reading a DICOM radiograph as an 8-bit gray picture. Needs pydicom (requirements-dicom.txt)."""
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from dataloader import DataError
+
+INSTALL = "pip install -r requirements-dicom.txt"
+
+
+def patient_of(path: Path) -> str:
+    """The patient's id in a DICOM file's header; an empty string where it has none or cannot be read."""
+    try:
+        from pydicom import dcmread
+
+        return str(dcmread(path, stop_before_pixels=True, specific_tags=["PatientID"]).get("PatientID") or "")
+    except Exception:  # read_dicom says what is wrong with the file
+        return ""
+
+
+def read_dicom(path: Path, size: int) -> Image.Image:
+    """The picture, (size, size) gray.
+
+    Rescale slope and window are applied, MONOCHROME1 (high is dark) is inverted, and what the picture then spans is
+    scaled to 0 … 255; a constant image becomes black.
+
+    Raises:
+        DataError: without pydicom; for a file that is no DICOM, holds no pixels, more than one frame or colour, or is
+            compressed in a way that no installed decoder reads.
+    """
+    try:
+        from pydicom import dcmread
+        from pydicom.errors import InvalidDicomError
+        from pydicom.pixels import apply_modality_lut, apply_voi_lut
+    except ImportError:
+        raise DataError(f"{path}: reading DICOM needs pydicom 3 or newer: {INSTALL}") from None
+    try:
+        dataset = dcmread(path)
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file.") from None
+    except (InvalidDicomError, OSError, ValueError, EOFError) as error:
+        raise DataError(f"{path}: not a readable DICOM file ({error}). Fetch it anew.") from error
+    if "PixelData" not in dataset:
+        raise DataError(f"{path}: the DICOM file holds no pixel data. Fetch it anew, or leave it out.")
+    try:
+        pixels = dataset.pixel_array
+    except Exception as error:  # pydicom and its decoders raise many kinds
+        syntax = getattr(dataset.file_meta, "TransferSyntaxUID", None)
+        if syntax is not None and syntax.is_compressed:
+            raise DataError(
+                f"{path}: no installed decoder reads its compression, {syntax.name}. {INSTALL} ({error})"
+            ) from error
+        raise DataError(f"{path}: its pixels cannot be read ({error}). Fetch it anew.") from error
+    if pixels.ndim != 2:
+        raise DataError(f"{path}: pixels of shape {pixels.shape}; a radiograph is one gray frame.")
+    shown = apply_voi_lut(apply_modality_lut(pixels, dataset), dataset).astype(np.float64)
+    if dataset.get("PhotometricInterpretation") == "MONOCHROME1":
+        shown = -shown
+    return Image.fromarray(to_uint8(shown)).resize((size, size), Image.Resampling.BILINEAR)
+
+
+def to_uint8(pixels: np.ndarray) -> np.ndarray:
+    """What the pixels span, scaled to 0 … 255; a constant image is black."""
+    span = pixels.max() - pixels.min()
+    scaled = (pixels - pixels.min()) / span if span else np.zeros_like(pixels)
+    return (255 * scaled).round().astype(np.uint8)
