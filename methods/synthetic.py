@@ -18,6 +18,13 @@ class Squares(NamedTuple):
     present: torch.Tensor  # (B,) bool: whether the image has one
 
 
+def with_squares(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Images (B, 1, H, H), about half of them with a square of another, and where it is: (B, H, H) int64."""
+    squares = draw_squares(len(x), x.shape[-1])
+    mask = masks(squares, x.shape[-1]).to(x.device)
+    return blend(x, x[draw_partners(len(x))], squares.alpha, mask), mask
+
+
 def draw_squares(count: int, side: int) -> Squares:
     """Squares from torch's global generator: for side 64, centres in 6 … 56 and half-widths in 3 … 12."""
     return Squares(
