@@ -2,7 +2,7 @@
 
 import csv
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -24,7 +24,7 @@ class Scored:
     columns: dict[str, np.ndarray]  # name → (N,)
     shown: dict[str, np.ndarray]  # name → (N,)
     maps: np.ndarray | None  # (N, H, W), where asked for
-    named_maps: dict[str, np.ndarray]  # image score → (N, H, W), likewise
+    named_maps: dict[str, np.ndarray] = field(default_factory=dict)  # image score → (N, H, W), likewise
 
 
 def score_images(method: Method, images: torch.Tensor, device, what: str, keep_maps: bool = False) -> Scored:
