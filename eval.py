@@ -7,12 +7,15 @@ as the papers do) stand beside it under that name.
 """
 
 import argparse
+import sys
 
+import configs
 from dataloader import build_dataset
 from engine import by_disease, cli, report
 from engine.device import choose_device, keep_memory, provenance
 from engine.evaluation import score_images, thresholds, validation_auc
-from engine.experiment import Experiment, write_text
+from engine.experiment import IMPORTED, Experiment, write_text
+from engine.loop import differences
 from methods import METHODS
 
 
@@ -34,11 +37,16 @@ def main() -> None:
     keep_memory()
     device = choose_device(args.device)
     experiment = Experiment(args.exp)
-    name, config, _ = experiment.load_config()
+    name, config, trained_on = experiment.load_config()
     method = METHODS[config.method](config)
     checkpoint = experiment.load_weights(f"{args.checkpoint}.pt", method)
     method.to(device)
     dataset = build_dataset(config, args.data_root)
+    found = dataset.fingerprint()
+    if trained_on not in (found, IMPORTED):
+        print(
+            f"note: trained on {trained_on}, but the data root now gives {found}: not the same data.", file=sys.stderr
+        )
     diseases = by_disease.wanted(args.by, dataset) if args.by else ()
 
     val = dataset.split("val")
@@ -51,13 +59,23 @@ def main() -> None:
         scored = score_images(method, split.images, device, "scoring test", keep_maps=True)
 
     results = {
-        "experiment": args.exp, "config": name, "method": config.method, "dataset": config.dataset,
-        "seed": config.seed, "epochs": config.epochs, "checkpoint": args.checkpoint,
+        "experiment": args.exp,
+        "config": name,
+        "method": config.method,
+        "dataset": config.dataset,
+        "data": found,
+        "seed": config.seed,
+        "settings": changed_settings(name, config),
+        "epochs": config.epochs,
+        "checkpoint": args.checkpoint,
         "epoch": checkpoint["epoch"] if args.checkpoint == "best" else checkpoint["position"]["epoch"],
-        "training_seconds": checkpoint.get("seconds"), "split": args.split, "images": split.count(),
+        "training_seconds": checkpoint.get("seconds"),
+        "split": args.split,
+        "images": split.count(),
         "main_score": method.main_score,
-        **report.build_results(split, scored, val_thresholds), **provenance(device),
-    }  # fmt: skip
+        **report.build_results(split, scored, val_thresholds),
+        **provenance(device),
+    }
     report.write(experiment, method, split, scored, results, device)
     print(
         f"{args.exp}: {name}, {args.checkpoint} checkpoint of epoch {results['epoch']}, {args.split}: {split.count()}"
@@ -68,6 +86,11 @@ def main() -> None:
         write_text(experiment.path("by_disease.csv"), by_disease.to_csv(rows))
         print(by_disease.table(rows, method.main_score))
     print(f"Written: results.json, scores.csv and figures/ in {experiment.folder}")
+
+
+def changed_settings(name: str, config: configs.BaseConfig) -> list[str]:
+    """What the experiment overrides of its configuration, but for what results.json says elsewhere."""
+    return differences(configs.build(name), config, ignore=("data_root", "save_seconds", "seed", "epochs"))
 
 
 if __name__ == "__main__":

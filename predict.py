@@ -18,7 +18,7 @@ from dataloader import DataError
 from dataloader.images import image_files, read_image
 from engine import cli, plots
 from engine.device import choose_device, keep_memory, to_float
-from engine.evaluation import score_images, score_table
+from engine.evaluation import SCORE_BATCH, score_images, score_table
 from engine.experiment import Experiment, ExperimentError, write_atomically, write_text
 from engine.metrics import require_finite
 from methods import METHODS
@@ -47,6 +47,8 @@ def main() -> int:
     method.to(device)
 
     names = listed_files(args.paths)
+    if args.images:
+        check_apart(args.images, args.paths)
     readable, images, failures = [], [], []
     for path in names:
         try:
@@ -77,6 +79,15 @@ def listed_files(paths: list[Path]) -> dict[Path, Path]:
     return found
 
 
+def check_apart(pictures: Path, inputs: list[Path]) -> None:
+    """Raise an ExperimentError where pictures would be written over, or among, the images to score."""
+    target = pictures.resolve()
+    for path in inputs:
+        folder = path.resolve() if path.is_dir() else path.resolve().parent
+        if target == folder or (path.is_dir() and folder in target.parents):
+            raise ExperimentError(f"--images {pictures}: would write among the images to score; name another folder.")
+
+
 def write_scores(args, method, checkpoint, names, readable, images, device) -> None:
     scored = score_images(method, images, device, "scoring")
     main_score = method.main_score
@@ -98,18 +109,20 @@ def write_scores(args, method, checkpoint, names, readable, images, device) -> N
 def write_pictures(folder: Path, method, names: list[Path], images: torch.Tensor, device) -> None:
     """One PNG per image, the folders kept; of equal names the later ones get a number."""
     taken: set[Path] = set()
-    for name, image in zip(names, images, strict=True):
-        batch = to_float(image.unsqueeze(0), device)
-        reconstruction = method.score(batch).reconstruction
-        if reconstruction is None:
+    for start in range(0, len(images), SCORE_BATCH):
+        batch = to_float(images[start : start + SCORE_BATCH], device)
+        reconstructions = method.score(batch).reconstruction
+        if reconstructions is None:
             raise ExperimentError(f"{method.config.method} makes no reconstruction, so there is nothing for --images.")
-        target, number = folder / name.with_suffix(".png"), 1
-        while target in taken:
-            number += 1
-            target = folder / name.with_name(f"{name.stem}_{number}.png")
-        taken.add(target)
-        picture = Image.fromarray(plots.strip(batch[0, 0].cpu().numpy(), reconstruction[0, 0].cpu().numpy()))
-        write_atomically(target, lambda part, picture=picture: picture.save(part, format="PNG"))
+        for i, (image, x_hat) in enumerate(zip(batch.cpu().numpy(), reconstructions.cpu().numpy(), strict=True)):
+            name = names[start + i]
+            target, number = folder / name.with_suffix(".png"), 1
+            while target in taken:
+                number += 1
+                target = folder / name.with_name(f"{name.stem}_{number}.png")
+            taken.add(target)
+            picture = Image.fromarray(plots.strip(image[0], x_hat[0]))
+            write_atomically(target, lambda part, picture=picture: picture.save(part, format="PNG"))
     print(f"{len(taken)} pictures: {folder}", file=sys.stderr)
 
 

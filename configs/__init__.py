@@ -21,7 +21,7 @@ def names() -> list[str]:
     return sorted(p.stem for p in Path(__file__).parent.glob("*.py") if p.stem not in _NOT_ROWS)
 
 
-def config_class(name: str) -> type[BaseConfig]:
+def canonical(name: str) -> str:
     """``zhang_best``, ``zhang_best.py`` and ``configs/zhang_best.py`` mean the same.
 
     Raises:
@@ -32,7 +32,12 @@ def config_class(name: str) -> type[BaseConfig]:
         near = difflib.get_close_matches(stem, names(), n=1)
         hint = f" Did you mean {near[0]}?" if near else ""
         raise ConfigError(f"Unknown configuration {name!r}.{hint} Known are: {', '.join(names())}.")
-    return importlib.import_module(f"configs.{stem}").Config
+    return stem
+
+
+def config_class(name: str) -> type[BaseConfig]:
+    """The class ``Config`` of a configuration. Raises ConfigError for an unknown name."""
+    return importlib.import_module(f"configs.{canonical(name)}").Config
 
 
 def build(name: str, overrides: list[str] = ()) -> BaseConfig:
@@ -54,4 +59,14 @@ def from_dict(values: dict[str, Any]) -> BaseConfig:
     return SETTINGS[method](**values)
 
 
-__all__ = ["SETTINGS", "BaseConfig", "ConfigError", "build", "config_class", "from_dict", "names", "override"]
+__all__ = [
+    "SETTINGS",
+    "BaseConfig",
+    "ConfigError",
+    "build",
+    "canonical",
+    "config_class",
+    "from_dict",
+    "names",
+    "override",
+]

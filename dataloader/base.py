@@ -146,7 +146,9 @@ class FileDataset(Dataset):
         return Path(os.path.relpath(item.path, self.root)).as_posix()
 
     def fingerprint(self) -> str:
-        return digest([self.item_id(i) for i in self.training_items()])
+        """Of the names, sizes and labels of the training and validation files; wherever they lie."""
+        items = self.training_items() + self.items["val"]
+        return digest([f"{i.path.name} {i.path.stat().st_size} {i.label}" for i in items])
 
     def anomalous_training_ids(self) -> list[str]:
         return [self.item_id(item) for item in self.training_items() if item.label]

@@ -24,14 +24,16 @@ class TrainLoader:
         """The epoch's images in memory, its order and its augmentation."""
         images = self.dataset.training_images(epoch)
         order = torch.randperm(len(images), generator=generator(self.config.seed, "order", epoch))
-        return Epoch(images, order, self._augmentation(len(images), epoch), self.config, self.device)
+        batches = order.split(self.config.batch_size)[: self.config.max_batches or None]
+        return Epoch(images, batches, self._augmentation(len(images), epoch), self.device)
 
     def in_order(self, count: int) -> Iterator[torch.Tensor]:
         """The first ``count`` training images in the dataset's order, augmented, in batches: score statistics."""
         if self._first is None or len(self._first) != count:
             self._first = self.dataset.training_images(0)[:count].clone()
         order = torch.arange(len(self._first))
-        epoch = Epoch(self._first, order, self._augmentation(len(order), 0), self.config, self.device)
+        batches = order.split(self.config.batch_size)
+        epoch = Epoch(self._first, batches, self._augmentation(len(order), 0), self.device)
         return (batch for _, batch in epoch.batches())
 
     def _augmentation(self, count: int, epoch: int) -> torch.Tensor | None:
@@ -41,13 +43,11 @@ class TrainLoader:
 class Epoch:
     """One pass over the images. ``len`` is its number of batches; the last one may be smaller."""
 
-    def __init__(self, images, order, augmentation, config: BaseConfig, device: torch.device):
-        self.images = images
-        self.augmentation = augmentation
+    def __init__(self, images, indices, augmentation, device: torch.device):
+        self.images = images  # (N, H, W) uint8
+        self.indices = indices  # one tensor of image indices per batch
+        self.augmentation = augmentation  # (N, 3) of augment.affine, or None
         self.device = device
-        self.indices = order.split(config.batch_size)
-        if config.max_batches:
-            self.indices = self.indices[: config.max_batches]
 
     def __len__(self) -> int:
         return len(self.indices)

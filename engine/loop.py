@@ -14,7 +14,7 @@ from configs import BaseConfig
 from engine import plots
 from engine.device import provenance
 from engine.evaluation import score_images, thresholds, validation_auc
-from engine.experiment import Experiment, ExperimentError
+from engine.experiment import Experiment, ExperimentError, not_finite
 from engine.logging import Board, Log
 from engine.seeding import seed_everything
 from methods import Method, NonFiniteLoss
@@ -39,12 +39,12 @@ class Trainer:
     position, so last.pt at any position leads to the weights of the run that was never stopped.
     """
 
-    def __init__(self, experiment: Experiment, config: BaseConfig, method: Method, loader, dataset, device):
+    def __init__(self, experiment: Experiment, config: BaseConfig, method: Method, loader, validation, device):
         self.experiment = experiment
         self.config = config
         self.method = method
         self.loader = loader
-        self.dataset = dataset
+        self.validation = validation  # a dataloader.Split
         self.device = device
         self.epoch, self.batch, self.global_step = 0, 0, 0
         self.loss_sums: dict[str, torch.Tensor] = {}  # of the epoch in progress
@@ -91,7 +91,13 @@ class Trainer:
         self.experiment.write_metrics(self.rows)
 
     def save_last(self) -> None:
-        self.experiment.save_checkpoint("last.pt", self.state())
+        state = self.state()
+        if entry := not_finite(state["method"]):
+            raise TrainingError(
+                f"Training diverged: {entry} is not finite after epoch {self.epoch + 1}, batch {self.batch}. "
+                "last.pt was left as it was; start anew with a lower learning_rate."
+            )
+        self.experiment.save_checkpoint("last.pt", state)
         self.saved_at = time.monotonic()
 
     def save_best(self, val_auc: dict[str, float], val_thresholds: dict[str, float]) -> None:
@@ -122,8 +128,8 @@ class Trainer:
         """
         with Log(self.experiment) as log, Board(self.experiment, self.global_step) as board, self._signals():
             log(", ".join(f"{key} {value}" for key, value in provenance(self.device).items()))
-            self.validation = self.dataset.split("val")
-            images = f"{self.dataset.training_count()} images ({self.dataset.fingerprint()})"
+            dataset = self.loader.dataset
+            images = f"{dataset.training_count()} images ({dataset.fingerprint()})"
             log(f"epoch {self.epoch + 1}, batch {self.batch + 1}: training on {images}, validating on "
                 f"{self.validation.count()}")  # fmt: skip
             self.counted_at = time.monotonic()
@@ -152,8 +158,8 @@ class Trainer:
                 except NonFiniteLoss as error:
                     raise TrainingError(
                         f"A loss is not finite: {error}, at epoch {self.epoch + 1}, batch {self.batch + 1} (training "
-                        f"images {index.tolist()}). Nothing was updated with it; last.pt and best.pt are as they were. "
-                        "Look at those images, or start anew with a lower learning_rate."
+                        f"images {index.tolist()}). Its update was not made and nothing was saved: last.pt and best.pt "
+                        "are as they were. Look at those images, or start anew with a lower learning_rate."
                     ) from error
                 for name, loss in losses.items():
                     self.loss_sums[name] = self.loss_sums.get(name, 0) + loss
@@ -236,10 +242,8 @@ def describe(row: dict[str, Any], epochs: int) -> str:
     return "  ".join(parts)
 
 
-def differences(
-    saved: BaseConfig, wanted: BaseConfig, ignore: tuple[str, ...] = ("data_root", "save_seconds")
-) -> list[str]:
-    """The settings in which a resumed experiment would change, as lines ``key: saved → wanted``."""
+def differences(saved: BaseConfig, wanted: BaseConfig, ignore: tuple[str, ...]) -> list[str]:
+    """The settings in which ``wanted`` differs, as lines ``key: saved → wanted``."""
     before, after = saved.as_dict(), wanted.as_dict()
     keys = [key for key in {**before, **after} if key not in ignore and before.get(key) != after.get(key)]
     return [f"{key}: {json.dumps(before.get(key))} → {json.dumps(after.get(key))}" for key in keys]

@@ -21,7 +21,7 @@ from dataloader import DataError, build_dataset
 from dataloader.loader import TrainLoader
 from engine import cli
 from engine.device import keep_memory
-from engine.experiment import Experiment, ExperimentError
+from engine.experiment import IMPORTED, Experiment, ExperimentError, not_finite
 from methods import METHODS
 from tools import official_names
 
@@ -41,6 +41,9 @@ def main() -> None:
     args = arguments()
     keep_memory()
     config = configs.build(args.config, args.set)
+    experiment = Experiment(args.exp)
+    if experiment.exists():
+        raise ExperimentError(f"{experiment.folder} exists already; take another --exp or remove that folder.")
     method = METHODS[config.method](config)
     parts = (
         (args.model, method.generator, official_names.GENERATOR_WEIGHTS[config.method]),
@@ -60,16 +63,16 @@ def main() -> None:
         method.fit(TrainLoader(dataset, config, torch.device("cpu")))
         config.data_root = str(dataset.root.resolve())
     except DataError as error:
+        if args.data_root:
+            raise
         print(
             f"note: no training images ({error})\nThe score is 1 − sigmoid(logit), not yet set against the training "
             "logits' mean and deviation. Ranking, AUC and pictures are not affected. Import again with --data-root "
             "(and another --exp) for the published scale."
         )
-    with Experiment(args.exp) as experiment:
-        if experiment.exists():
-            raise ExperimentError(f"{experiment.folder} exists already; take another --exp or remove that folder.")
-        experiment.save_config(args.config, config, data="imported")
+    with experiment:
         experiment.save_checkpoint("best.pt", {"method": method.state_dict(), "epoch": 0, "imported": str(args.model)})
+        experiment.save_config(configs.canonical(args.config), config, data=IMPORTED)
         print(f"Imported into {experiment.folder}. Next: python eval.py --exp {args.exp}")
 
 
@@ -84,6 +87,8 @@ def read_state(path: Path) -> dict[str, torch.Tensor]:
         raise ExperimentError(f"{path}: no such file.") from None
     except Exception as error:  # torch raises many kinds for a truncated or foreign file
         raise ExperimentError(f"{path}: not a weight file ({str(error).splitlines()[0]}).") from error
+    if entry := not_finite(content):
+        raise ExperimentError(f"{path}: {entry} holds values that are not finite.")
     return content
 
 

@@ -23,10 +23,12 @@ from engine.experiment import Experiment, ExperimentError, write_text
 
 RESULTS = Path("results")
 FIELDS = (
-    "experiment", "config", "method", "dataset", "seed", "epochs", "checkpoint", "epoch", "split", "images", "score",
-    "main", "auc", "auc_low", "auc_high", "average_precision", "val_accuracy", "val_f1", "oracle_accuracy", "oracle_f1",
-    "per_kind_auc", "val_auc_per_epoch", "training_seconds", "commit", "torch", "device",
+    "experiment", "config", "method", "dataset", "data", "seed", "settings", "epochs", "checkpoint", "epoch", "split",
+    "images", "score", "main", "auc", "auc_low", "auc_high", "average_precision", "val_accuracy", "val_f1",
+    "oracle_accuracy", "oracle_f1", "per_kind_auc", "val_auc_per_epoch", "training_seconds", "commit", "torch",
+    "device",
 )  # fmt: skip
+SAME = ("dataset", "data", "config", "settings", "epochs", "checkpoint", "split", "score")  # of runs that are averaged
 
 
 def main() -> None:
@@ -57,6 +59,7 @@ def read_rows(experiment: Experiment) -> list[dict[str, str]]:
         low, high = figures["auc_ci95"]
         kinds = figures["per_kind"].items()
         row = {key: found.get(key, "") for key in FIELDS} | {
+            "settings": "; ".join(found["settings"]),
             "score": score,
             "main": score == found["main_score"],
             "auc": figures["auc"],
@@ -95,7 +98,8 @@ def tables(rows: list[dict[str, str]]) -> str:
     ]
     lines += ["## Measured", ""]
     lines += markdown(
-        ["configuration", "epochs", "score", "split", "seeds", "AUC", "95 % interval", "AP", "acc / F1, val threshold",
+        ["configuration", "changed settings", "epochs", "score", "split", "seeds", "AUC", "95 % interval", "AP",
+         "acc / F1, val threshold",
          "acc / F1, oracle threshold", "AUC per kind", "training, min", "machine", "commit"],
         [summary(group) for group in grouped(rows)],
     )  # fmt: skip
@@ -103,21 +107,27 @@ def tables(rows: list[dict[str, str]]) -> str:
               "accuracy on the evaluated labels, as the papers do.", "", "## Validation AUC per epoch", ""]  # fmt: skip
     lines += markdown(
         ["configuration", "seed", "score", "epoch 1, 2, …"],
-        [[r["config"], r["seed"], r["score"], ", ".join(r["val_auc_per_epoch"].split())] for r in rows],
+        [[named(r), r["seed"], r["score"], ", ".join(r["val_auc_per_epoch"].split())] for r in rows],
     )
     published = RESULTS / "published.csv"
     if published.exists():
         with open(published, newline="", encoding="utf-8") as file:
             entries = list(csv.reader(file))
         lines += ["", "## Published", ""] + markdown(entries[0], entries[1:])
+        lines += ["", "Source S: quoted by a later paper's repository; P: the paper or its authors' repository."]
     return "\n".join(lines) + "\n"
+
+
+def named(row: dict[str, str]) -> str:
+    """The configuration with the settings that were changed."""
+    return row["config"] + (f" ({row['settings']})" if row["settings"] else "")
 
 
 def grouped(rows: list[dict[str, str]]) -> list[list[dict[str, str]]]:
     """Rows that differ by their seed alone, together."""
     groups = defaultdict(list)
     for row in rows:
-        groups[tuple(row[key] for key in ("dataset", "config", "epochs", "checkpoint", "split", "score"))].append(row)
+        groups[tuple(row[key] for key in SAME)].append(row)
     return list(groups.values())
 
 
@@ -136,6 +146,7 @@ def summary(group: list[dict[str, str]]) -> list[str]:
     one = f"{percent(first['auc_low'])} – {percent(first['auc_high'])}"
     return [
         first["config"],
+        first["settings"] or "–",
         first["epochs"],
         first["score"] + (" (main)" if first["main"] == "True" else ""),
         first["split"],

@@ -152,7 +152,7 @@ def draw_usage(usage: dict[str, torch.Tensor], path: Path) -> None:
     for axis, (name, weights) in zip(figure.subplots(len(usage), 1, squeeze=False)[:, 0], usage.items(), strict=True):
         ranked = weights.sort(dim=1, descending=True).values
         used = (weights > USED).sum(1).float().median()
-        shown = axis.imshow(ranked, aspect="auto", interpolation="nearest", cmap="viridis")
+        shown = axis.imshow(ranked.numpy(), aspect="auto", interpolation="nearest", cmap="viridis")
         axis.set_title(f"{name}: {used:.0f} of {weights.shape[1]} slots in use at the median location", fontsize=9)
         axis.set(xlabel="slots, most used first", ylabel="location")
         axis.yaxis.set_major_locator(MaxNLocator(4, integer=True))
@@ -173,7 +173,7 @@ def draw_sources(images, captions, read, sources, training_patches, path: Path) 
     for n, caption in enumerate(captions):
         for j in range(locations):
             first = n * (SHOWN + 1)
-            axes[j, first].imshow(patches[n * locations + j, 0], cmap="gray", vmin=0, vmax=1)
+            axes[j, first].imshow(patches[n * locations + j, 0].numpy(), cmap="gray", vmin=0, vmax=1)
             axes[j, first].set_title(f"{caption}\npatch 1" if j == 0 else f"patch {j + 1}", fontsize=7)
             weights, slots = read[j, n].topk(min(SHOWN, read.shape[2]))
             for place, (weight, slot) in enumerate(zip(weights.tolist(), slots.tolist(), strict=True), start=1):
