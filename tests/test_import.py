@@ -1,13 +1,19 @@
 """The released programs' weight files become experiments."""
 
+import csv
+
+import numpy as np
+import pytest
 import torch
-from conftest import Golden, assert_close
+from conftest import Golden, assert_close, fill
 from PIL import Image
 from tiny import command
 
+import configs
+from dataloader.images import read_image
 from engine.experiment import Experiment
 from methods import METHODS
-from tools import import_official
+from tools import import_official, official_names
 
 
 def write_official(folder, case):
@@ -86,3 +92,42 @@ def test_imports_with_a_wrong_data_root_or_damaged_numbers_leave_nothing(workspa
     assert run_import(workspace, "released") == 1
     assert "out_conv.conv.bias holds values that are not finite" in capsys.readouterr().err
     assert not (workspace / "checkpoints" / "released").exists()
+
+
+@pytest.mark.slow
+def test_simsid_weights_at_full_size_are_imported_and_score_images(workspace, capsys):
+    """The released names are those of the recorded case, the sizes simsid_zhang's."""
+    recorded = Golden("simsid/simsid_queue").info["official_state"]
+    method = METHODS["simsid"](configs.build("simsid_zhang"))
+    files = {}
+    for part, network, targets in (
+        ("model", method.generator, official_names.simsid_generator(method.generator.state_dict())),
+        ("disc", method.discriminator, official_names.discriminator(method.discriminator.state_dict())),
+    ):
+        state = network.state_dict()
+        shapes = {k: list((state[o] if j is None else state[o][j]).shape) for k, (o, j) in targets.items()}
+        if part == "model":
+            shapes |= {"inpaint_block.conv.weight": [2048, 2048, 3, 3], "inpaint_block.conv.bias": [2048]}
+        assert set(shapes) == {k for k in recorded[part] if not k.endswith("num_batches_tracked")}
+        files[part] = {name: fill(name, shape) for name, shape in shapes.items()}
+    assert sum(v.numel() for k, v in files["model"].items() if "running" not in k) == pytest.approx(84e6, rel=0.01)
+    torch.save(files["model"], "model.pth")
+    torch.save(files["disc"], "discriminator.pth")
+    assert command("import_official", "--config", "simsid_zhang", "--exp", "full", "--model", "model.pth",
+                   "--discriminator", "discriminator.pth", module=import_official) == 0  # fmt: skip
+    for i in range(3):
+        Image.fromarray(np.random.RandomState(i).randint(0, 256, (150, 130), np.uint8)).save(f"{i}.png")
+    capsys.readouterr()
+    assert command("predict", "--exp", "full", *(f"{i}.png" for i in range(3)), "--csv", "out.csv") == 0
+    with open("out.csv") as file:
+        logits = [float(row["logit"]) for row in csv.DictReader(file)]
+
+    experiment = Experiment("full")
+    experiment.load_weights("best.pt", method)
+    method.eval().discriminator.train()  # as the released program scores: one image at a time, its own statistics
+    for i, logit in enumerate(logits):
+        x = 2 * torch.from_numpy(read_image(workspace / f"{i}.png", 128)).float()[None, None] / 255 - 1
+        with torch.no_grad():
+            x_hat = method.generator(x).x_hat
+            assert x_hat.min() >= -1 and x_hat.max() <= 1 and x_hat.min() < 0
+            assert method.discriminator(x_hat).item() == pytest.approx(logit, rel=1e-3, abs=1e-4)
