@@ -12,17 +12,16 @@ import sys
 import configs
 from dataloader import build_dataset
 from engine import by_disease, cli, report
-from engine.device import choose_device, keep_memory, provenance
-from engine.evaluation import score_images, thresholds, validation_auc
-from engine.experiment import IMPORTED, Experiment, write_text
+from engine.device import provenance
+from engine.evaluation import csv_text, score_images, thresholds, validation_auc
+from engine.experiment import IMPORTED, write_text
 from engine.loop import differences
-from methods import METHODS
 
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     cli.add_common(parser)
-    parser.add_argument("--checkpoint", default="best", choices=("best", "last"), help="default: best on validation")
+    cli.add_checkpoint(parser)
     parser.add_argument("--split", default="test", choices=("test", "val"), help="default: test")
     parser.add_argument(
         "--by", metavar="disease[=NAME]",
@@ -34,13 +33,7 @@ def arguments() -> argparse.Namespace:
 
 def main() -> None:
     args = arguments()
-    keep_memory()
-    device = choose_device(args.device)
-    experiment = Experiment(args.exp)
-    name, config, trained_on = experiment.load_config()
-    method = METHODS[config.method](config)
-    checkpoint = experiment.load_weights(f"{args.checkpoint}.pt", method)
-    method.to(device)
+    experiment, name, config, trained_on, method, checkpoint, device = cli.load_trained(args)
     dataset = build_dataset(config, args.data_root)
     found = dataset.fingerprint()
     if trained_on not in (found, IMPORTED):
@@ -83,7 +76,7 @@ def main() -> None:
     print(report.summary(results))
     if diseases:
         rows = by_disease.figures(split, scored, diseases)
-        write_text(experiment.path("by_disease.csv"), by_disease.to_csv(rows))
+        write_text(experiment.path("by_disease.csv"), csv_text(by_disease.COLUMNS, rows))
         print(by_disease.table(rows, method.main_score))
     print(f"Written: results.json, scores.csv and figures/ in {experiment.folder}")
 

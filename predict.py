@@ -17,11 +17,10 @@ from PIL import Image
 from dataloader import DataError
 from dataloader.images import image_files, read_image
 from engine import cli, plots
-from engine.device import choose_device, keep_memory, to_float
+from engine.device import to_float
 from engine.evaluation import SCORE_BATCH, score_images, score_table
-from engine.experiment import Experiment, ExperimentError, write_atomically, write_text
+from engine.experiment import ExperimentError, write_atomically, write_text
 from engine.metrics import require_finite
-from methods import METHODS
 
 
 def arguments() -> argparse.Namespace:
@@ -30,7 +29,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "paths", nargs="+", type=Path, metavar="PATH", help="image files, or folders of them (nested too)"
     )
-    parser.add_argument("--checkpoint", default="best", choices=("best", "last"), help="default: best on validation")
+    cli.add_checkpoint(parser)
     parser.add_argument("--csv", type=Path, metavar="FILE", help="write the table there (default: to the screen)")
     parser.add_argument("--images", type=Path, metavar="DIR", help="write input | reconstruction | difference pictures")
     return parser.parse_args()
@@ -38,26 +37,19 @@ def arguments() -> argparse.Namespace:
 
 def main() -> int:
     args = arguments()
-    keep_memory()
-    device = choose_device(args.device)
-    experiment = Experiment(args.exp)
-    _, config, _ = experiment.load_config()
-    method = METHODS[config.method](config)
-    checkpoint = experiment.load_weights(f"{args.checkpoint}.pt", method)
-    method.to(device)
-
+    trained = cli.load_trained(args)
     names = listed_files(args.paths)
     if args.images:
         check_apart(args.images, args.paths)
     readable, images, failures = [], [], []
     for path in names:
         try:
-            images.append(torch.from_numpy(read_image(path, config.image_size)))
+            images.append(torch.from_numpy(read_image(path, trained.config.image_size)))
             readable.append(path)
         except DataError as error:
             failures.append(str(error))
     if readable:
-        write_scores(args, method, checkpoint, names, readable, torch.stack(images), device)
+        write_scores(args, trained, names, readable, torch.stack(images))
     for failure in failures:
         print(f"error: {failure}", file=sys.stderr)
     if failures:
@@ -88,12 +80,13 @@ def check_apart(pictures: Path, inputs: list[Path]) -> None:
             raise ExperimentError(f"--images {pictures}: would write among the images to score; name another folder.")
 
 
-def write_scores(args, method, checkpoint, names, readable, images, device) -> None:
+def write_scores(args, trained: cli.Trained, names, readable, images: torch.Tensor) -> None:
+    method, device = trained.method, trained.device
     scored = score_images(method, images, device, "scoring")
     main_score = method.main_score
     require_finite(scored.image[main_score], f"the {len(readable)} images")
     last = {}
-    threshold = checkpoint.get("val_thresholds", {}).get(main_score)
+    threshold = trained.checkpoint.get("val_thresholds", {}).get(main_score)
     if threshold is not None:
         last["anomalous_at_val_threshold"] = (scored.image[main_score] >= threshold).astype(int)
     table = score_table(scored, main_score, {"path": [str(path) for path in readable]}, last)

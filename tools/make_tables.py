@@ -9,7 +9,6 @@ the figures of the papers with their source.
 
 import argparse
 import csv
-import io
 import json
 import statistics
 import sys
@@ -19,6 +18,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from engine import cli
+from engine.evaluation import csv_text
 from engine.experiment import Experiment, ExperimentError, write_text
 
 RESULTS = Path("results")
@@ -42,7 +42,7 @@ def main() -> None:
             kept = [row for row in csv.DictReader(file) if row["experiment"] not in args.experiments]
         rows = kept + rows
     rows.sort(key=lambda row: (row["dataset"], row["config"], int(row["epochs"]), int(row["seed"]), row["score"]))
-    write_text(path, table_csv(rows))
+    write_text(path, csv_text(FIELDS, rows))
     write_text(RESULTS / "tables.md", tables(rows))
     print(f"{len(rows)} rows: {path}, {RESULTS / 'tables.md'}")
 
@@ -78,14 +78,6 @@ def read_rows(experiment: Experiment) -> list[dict[str, str]]:
 
 def percent(value: float | str) -> str:
     return f"{100 * float(value):.1f}"
-
-
-def table_csv(rows: list[dict[str, str]]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, FIELDS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
 
 
 def tables(rows: list[dict[str, str]]) -> str:

@@ -24,11 +24,10 @@ from dataloader import build_dataset
 from dataloader.images import read_image
 from dataloader.loader import TrainLoader
 from engine import cli
-from engine.device import choose_device, keep_memory, to_float
+from engine.device import to_float
 from engine.evaluation import SCORE_BATCH
-from engine.experiment import Experiment, ExperimentError
+from engine.experiment import ExperimentError
 from engine.plots import save
-from methods import METHODS
 from models.memory import MemoryQueue
 from models.patches import to_patches
 
@@ -47,16 +46,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     cli.add_common(parser)
     parser.add_argument("paths", nargs="*", type=Path, metavar="PATH", help="images to explain")
-    parser.add_argument("--checkpoint", default="best", choices=("best", "last"), help="default: best on validation")
+    cli.add_checkpoint(parser)
     cli.add_data_root(parser)
     args = parser.parse_args()
-    keep_memory()
-    device = choose_device(args.device)
-    experiment = Experiment(args.exp)
-    _, config, _ = experiment.load_config()
-    method = METHODS[config.method](config)
-    checkpoint = experiment.load_weights(f"{args.checkpoint}.pt", method)
-    method.to(device)
+    experiment, _, config, _, method, checkpoint, device = cli.load_trained(args)
     if not hasattr(method, "slot_weights"):
         raise ExperimentError(f"{experiment.folder}: {config.method} has no space-aware memory to show.")
     dataset = build_dataset(config, args.data_root)
