@@ -80,6 +80,10 @@ class Dataset:
         """How many images of an epoch are normal, and how many are not."""
         raise NotImplementedError
 
+    def training_name(self, index: int) -> str:
+        """What to call a training image in a figure."""
+        return f"image {index}"
+
     def record(self) -> dict[str, Any]:
         """What an experiment keeps about its training data, ready for JSON."""
         return {
@@ -152,6 +156,9 @@ class FileDataset(Dataset):
 
     def anomalous_training_ids(self) -> list[str]:
         return [self.item_id(item) for item in self.training_items() if item.label]
+
+    def training_name(self, index: int) -> str:
+        return self.training_items()[index].path.name
 
     def training_count(self) -> str:
         return count(len(self.anomalous_training_ids()), len(self.training_items()))

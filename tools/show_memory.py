@@ -122,6 +122,9 @@ class SourcePatches:
         self.per_side = loader.config.patches_per_side
         self.epochs = {}
 
+    def name(self, source: Source) -> str:
+        return self.loader.dataset.training_name(source.index)
+
     def __call__(self, source: Source, location: int) -> np.ndarray:
         """(h, w) in [0, 1]."""
         if source.epoch not in self.epochs:
@@ -179,7 +182,7 @@ def draw_sources(images, captions, read, sources, training_patches, path: Path) 
                     axis.set_title(f"{weight:.2f}", fontsize=7)
                     continue
                 axis.imshow(training_patches(sources[slot], j), cmap="gray", vmin=0, vmax=1)
-                axis.set_title(f"{weight:.2f} of image {sources[slot].index}", fontsize=7)
+                axis.set_title(f"{weight:.2f} of\n{training_patches.name(sources[slot])}", fontsize=7)
     save(figure, path)
 
 
