@@ -158,7 +158,7 @@ class FileDataset(Dataset):
         return [self.item_id(item) for item in self.training_items() if item.label]
 
     def training_name(self, index: int) -> str:
-        return self.training_items()[index].path.name
+        return self.training_items()[index].path.stem
 
     def training_count(self) -> str:
         return count(len(self.anomalous_training_ids()), len(self.training_items()))

@@ -170,7 +170,7 @@ def draw_sources(images, captions, read, sources, training_patches, path: Path) 
         for j in range(locations):
             first = n * (SHOWN + 1)
             axes[j, first].imshow(patches[n * locations + j, 0].numpy(), cmap="gray", vmin=0, vmax=1)
-            axes[j, first].set_title(f"{caption}\npatch 1" if j == 0 else f"patch {j + 1}", fontsize=7, loc="left")
+            axes[j, first].set_title(f"{caption}\n\npatch 1" if j == 0 else f"patch {j + 1}", fontsize=7, loc="left")
             weights, slots = read[j, n].topk(min(SHOWN, read.shape[2]))
             for place, (weight, slot) in enumerate(zip(weights.tolist(), slots.tolist(), strict=True), start=1):
                 if weight < 0.005:  # would be shown as 0.00
