@@ -1,6 +1,6 @@
 # To be sourced. Sets $PYTHON: an active environment that has the packages, else .venv, made from requirements.txt when missing.
-if [ -n "${VIRTUAL_ENV:-}${CONDA_PREFIX:-}" ] && python -c "import numpy, torch, torchvision, sklearn, PIL, tqdm, \
-tensorboard, matplotlib, pytest, ruff" 2>/dev/null; then
+needed="numpy, torch, torchvision, sklearn, PIL, tqdm, filelock, tensorboard, matplotlib${TEST_PACKAGES:+, $TEST_PACKAGES}"
+if [ -n "${VIRTUAL_ENV:-}${CONDA_PREFIX:-}" ] && python -c "import $needed" 2>/dev/null; then
     PYTHON=python
 else
     PYTHON=.venv/bin/python

@@ -8,20 +8,21 @@ for where the dataset is known for them (Med-AD), and every figure is given with
 """
 
 import argparse
+import sys
 
+import configs
 from dataloader import build_dataset
 from engine import by_disease, cli, report
-from engine.device import choose_device, keep_memory, provenance
-from engine.evaluation import score_images, thresholds, validation_auc
-from engine.experiment import Experiment, write_text
-from engine.loop import stage_epochs
-from methods import METHODS
+from engine.device import provenance
+from engine.evaluation import csv_text, score_images, thresholds, validation_auc
+from engine.experiment import IMPORTED, write_text
+from engine.loop import differences, stage_epochs
 
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     cli.add_common(parser)
-    parser.add_argument("--checkpoint", default="best", choices=("best", "last"), help="default: best on validation")
+    cli.add_checkpoint(parser)
     parser.add_argument("--split", default="test", choices=("test", "val"), help="default: test")
     parser.add_argument(
         "--by", metavar="disease[=NAME]",
@@ -34,14 +35,13 @@ def arguments() -> argparse.Namespace:
 
 def main() -> None:
     args = arguments()
-    keep_memory()
-    device = choose_device(args.device)
-    experiment = Experiment(args.exp)
-    name, config, _ = experiment.load_config()
-    method = METHODS[config.method](config)
-    checkpoint = experiment.load_weights(f"{args.checkpoint}.pt", method)
-    method.to(device)
+    experiment, name, config, trained_on, method, checkpoint, device = cli.load_trained(args)
     dataset = build_dataset(config, args.data_root)
+    found = dataset.fingerprint()
+    if trained_on not in (found, IMPORTED):
+        print(
+            f"note: trained on {trained_on}, but the data root now gives {found}: not the same data.", file=sys.stderr
+        )
     diseases = by_disease.wanted(args.by, dataset) if args.by else ()
 
     val_thresholds, twins = {}, None
@@ -57,13 +57,24 @@ def main() -> None:
     epoch = checkpoint["epoch"] if args.checkpoint == "best" else checkpoint["position"]["epoch"]
 
     results = {
-        "experiment": args.exp, "config": name, "method": config.method, "dataset": config.dataset,
-        "seed": config.seed, "epochs": sum(stage.epochs for stage in method.stages), "checkpoint": args.checkpoint,
-        "epoch": epoch, "stages": stage_epochs(method.stages, epoch),
-        "training_seconds": checkpoint.get("seconds"), "split": args.split, "images": split.count(),
+        "experiment": args.exp,
+        "config": name,
+        "method": config.method,
+        "dataset": config.dataset,
+        "data": found,
+        "seed": config.seed,
+        "settings": changed_settings(name, config),
+        "epochs": sum(stage.epochs for stage in method.stages),
+        "checkpoint": args.checkpoint,
+        "epoch": epoch,
+        "stages": stage_epochs(method.stages, epoch),
+        "training_seconds": checkpoint.get("seconds"),
+        "split": args.split,
+        "images": split.count(),
         "main_score": method.main_score,
-        **report.build_results(split, scored, val_thresholds, method.groups), **provenance(device),
-    }  # fmt: skip
+        **report.build_results(split, scored, val_thresholds, method.groups),
+        **provenance(device),
+    }
     if twins is not None:
         results["twins_removed"] = report.without_twins(split, scored, twins, val_thresholds, method.groups)
     report.write(experiment, method, split, scored, results, device, twins)
@@ -75,9 +86,14 @@ def main() -> None:
     print(report.summary(results))
     if diseases:
         rows = by_disease.figures(split, scored, diseases)
-        write_text(experiment.path("by_disease.csv"), by_disease.to_csv(rows))
+        write_text(experiment.path("by_disease.csv"), csv_text(by_disease.COLUMNS, rows))
         print(by_disease.table(rows, method.main_score))
     print(f"Written: results.json, scores.csv and figures/ in {experiment.folder}")
+
+
+def changed_settings(name: str, config: configs.BaseConfig) -> list[str]:
+    """What the experiment overrides of its configuration, but for what results.json says elsewhere."""
+    return differences(configs.build(name), config, ignore=("data_root", "save_seconds", "seed", "epochs"))
 
 
 if __name__ == "__main__":

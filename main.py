@@ -13,7 +13,7 @@ from configs import BaseConfig
 from dataloader import Dataset, build_dataset
 from dataloader.loader import TrainLoader
 from engine import cli
-from engine.device import choose_device, describe, keep_memory
+from engine.device import choose_device, keep_memory
 from engine.experiment import Experiment, ExperimentError
 from engine.loop import Trainer, differences
 from engine.seeding import seed_everything
@@ -47,18 +47,20 @@ def main() -> None:
     device = choose_device(args.device)
     experiment = Experiment(args.exp)
     name, config = settings(args, experiment)
-    dataset = build_dataset(config, args.data_root)
-    config.data_root = str(dataset.root.resolve())
-    data = dataset.fingerprint()
+    going_on = experiment.exists() and not args.overwrite
+    if going_on:
+        check_same(experiment, config)
 
     with experiment:
-        if args.overwrite:
-            experiment.clear()
-        if experiment.exists():
-            check_same(experiment, config, data)
-        experiment.save_config(name, config, data)
-        experiment.save_data(dataset.record())
+        dataset = build_dataset(config, args.data_root)
+        config.data_root = str(dataset.root.resolve())
+        if going_on:
+            check_same_data(experiment, dataset)
         trainer = build_trainer(experiment, config, dataset, device)
+        if args.overwrite:
+            experiment.clear()  # only now that the new run is known to start
+        experiment.save_config(name, config, dataset.fingerprint())
+        experiment.save_data(dataset.record())
         if experiment.path("last.pt").exists():
             trainer.resume()
             if trainer.finished:
@@ -68,36 +70,46 @@ def main() -> None:
                 return
         else:
             trainer.check_nothing_is_lost()
-        print(
-            f"{experiment.folder}: {name}, {config.method} on {config.dataset}, seed {config.seed}, {describe(device)}"
-        )
+        print(f"{experiment.folder}: {name}, {config.method} on {config.dataset}, seed {config.seed}")
         trainer.train()
 
 
 def settings(args: argparse.Namespace, experiment: Experiment) -> tuple[str, BaseConfig]:
     """The configuration's name and values: --config, or the experiment's own, with the overrides on top."""
     overrides = args.set + ([] if args.seed is None else [f"seed={args.seed}"])
+    if not experiment.exists() and not args.overwrite and any(experiment.folder.glob("*.pt")):
+        raise ExperimentError(f"{experiment.folder} has checkpoints but no config.json. Restore it, or --overwrite.")
+    if args.config and (args.overwrite or not experiment.exists()):
+        return configs.canonical(args.config), configs.build(args.config, overrides)
     if not experiment.exists():
-        if not args.config:
-            raise ExperimentError(f"Experiment {args.exp} is new: give --config, one of {', '.join(configs.names())}.")
-        return args.config, configs.build(args.config, overrides)
+        raise ExperimentError(f"Experiment {args.exp} is new: give --config, one of {', '.join(configs.names())}.")
     name, saved, _ = experiment.load_config()
     if not args.config:
         return name, configs.override(saved, overrides)
     config = configs.build(args.config, overrides)
-    config.data_root = config.data_root or saved.data_root
-    return args.config, config
+    if config.dataset == saved.dataset:
+        config.data_root = config.data_root or saved.data_root
+    return configs.canonical(args.config), config
 
 
-def check_same(experiment: Experiment, config: BaseConfig, data: str) -> None:
-    """Refuse to go on with other settings or other data; more epochs of the last stage alone are allowed."""
-    _, saved, saved_data = experiment.load_config()
+def check_same(experiment: Experiment, config: BaseConfig) -> None:
+    """Refuse to go on with other settings; more epochs of the last stage alone are allowed."""
+    _, saved, _ = experiment.load_config()
     before, after = saved.stages()[-1], config.stages()[-1]
     changes = differences(saved, config, ignore=("data_root", "save_seconds", before.epochs_key))
     if after.epochs < before.epochs:
         changes.append(f"{before.epochs_key}: {before.epochs} → {after.epochs}")
-    if data != saved_data:
-        changes.append(f"training data: {saved_data} → {data}")
+    refuse(experiment, changes)
+
+
+def check_same_data(experiment: Experiment, dataset: Dataset) -> None:
+    """Refuse to go on with other training or validation images."""
+    _, _, saved = experiment.load_config()
+    found = dataset.fingerprint()
+    refuse(experiment, [f"training data: {saved} → {found}"] if found != saved else [])
+
+
+def refuse(experiment: Experiment, changes: list[str]) -> None:
     if changes:
         raise ExperimentError(
             f"{experiment.folder} was trained with other settings:\n  " + "\n  ".join(changes) + "\n"
@@ -106,9 +118,13 @@ def check_same(experiment: Experiment, config: BaseConfig, data: str) -> None:
 
 
 def build_trainer(experiment: Experiment, config: BaseConfig, dataset: Dataset, device) -> Trainer:
+    validation = dataset.split("val") if dataset.has_validation else None
+    loader = TrainLoader(dataset, config, device)
+    for stage in config.stages():
+        loader.epoch(0, stage)  # every file is read, and a stage with too few found, before anything is written
     seed_everything(config.seed, "weights")
     method = METHODS[config.method](config).to(device)
-    return Trainer(experiment, config, method, TrainLoader(dataset, config, device), dataset, device)
+    return Trainer(experiment, config, method, loader, validation, device)
 
 
 if __name__ == "__main__":

@@ -17,11 +17,10 @@ from PIL import Image
 from dataloader import DataError
 from dataloader.images import image_files, read_image
 from engine import cli, plots
-from engine.device import choose_device, keep_memory, to_float
-from engine.evaluation import score_images, score_table
-from engine.experiment import Experiment, ExperimentError, write_atomically, write_text
+from engine.device import to_float
+from engine.evaluation import SCORE_BATCH, score_images, score_table
+from engine.experiment import ExperimentError, write_atomically, write_text
 from engine.metrics import require_finite
-from methods import METHODS
 
 
 def arguments() -> argparse.Namespace:
@@ -30,7 +29,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "paths", nargs="+", type=Path, metavar="PATH", help="image files, or folders of them (nested too)"
     )
-    parser.add_argument("--checkpoint", default="best", choices=("best", "last"), help="default: best on validation")
+    cli.add_checkpoint(parser)
     parser.add_argument("--csv", type=Path, metavar="FILE", help="write the table there (default: to the screen)")
     parser.add_argument("--images", type=Path, metavar="DIR", help="write input | reconstruction | difference pictures")
     return parser.parse_args()
@@ -38,24 +37,19 @@ def arguments() -> argparse.Namespace:
 
 def main() -> int:
     args = arguments()
-    keep_memory()
-    device = choose_device(args.device)
-    experiment = Experiment(args.exp)
-    _, config, _ = experiment.load_config()
-    method = METHODS[config.method](config)
-    checkpoint = experiment.load_weights(f"{args.checkpoint}.pt", method)
-    method.to(device)
-
+    trained = cli.load_trained(args)
     names = listed_files(args.paths)
+    if args.images:
+        check_apart(args.images, args.paths)
     readable, images, failures = [], [], []
     for path in names:
         try:
-            images.append(torch.from_numpy(read_image(path, config.image_size)))
+            images.append(torch.from_numpy(read_image(path, trained.config.image_size)))
             readable.append(path)
         except DataError as error:
             failures.append(str(error))
     if readable:
-        write_scores(args, method, checkpoint, names, readable, torch.stack(images), device)
+        write_scores(args, trained, names, readable, torch.stack(images))
     for failure in failures:
         print(f"error: {failure}", file=sys.stderr)
     if failures:
@@ -77,12 +71,22 @@ def listed_files(paths: list[Path]) -> dict[Path, Path]:
     return found
 
 
-def write_scores(args, method, checkpoint, names, readable, images, device) -> None:
+def check_apart(pictures: Path, inputs: list[Path]) -> None:
+    """Raise an ExperimentError where pictures would be written over, or among, the images to score."""
+    target = pictures.resolve()
+    for path in inputs:
+        folder = path.resolve() if path.is_dir() else path.resolve().parent
+        if target == folder or (path.is_dir() and folder in target.parents):
+            raise ExperimentError(f"--images {pictures}: would write among the images to score; name another folder.")
+
+
+def write_scores(args, trained: cli.Trained, names, readable, images: torch.Tensor) -> None:
+    method, device = trained.method, trained.device
     scored = score_images(method, images, device, "scoring")
     main_score = method.main_score
     require_finite(scored.image[main_score], f"the {len(readable)} images")
     last = {}
-    threshold = checkpoint.get("val_thresholds", {}).get(main_score)
+    threshold = trained.checkpoint.get("val_thresholds", {}).get(main_score)
     if threshold is not None:
         last["anomalous_at_val_threshold"] = (scored.image[main_score] >= threshold).astype(int)
     table = score_table(scored, main_score, {"path": [str(path) for path in readable]}, last)
@@ -98,18 +102,20 @@ def write_scores(args, method, checkpoint, names, readable, images, device) -> N
 def write_pictures(folder: Path, method, names: list[Path], images: torch.Tensor, device) -> None:
     """One PNG per image, the folders kept; of equal names the later ones get a number."""
     taken: set[Path] = set()
-    for name, image in zip(names, images, strict=True):
-        batch = to_float(image.unsqueeze(0), device)
-        reconstruction = method.score(batch).reconstruction
-        if reconstruction is None:
+    for start in range(0, len(images), SCORE_BATCH):
+        batch = to_float(images[start : start + SCORE_BATCH], device)
+        reconstructions = method.score(batch).reconstruction
+        if reconstructions is None:
             raise ExperimentError(f"{method.config.method} makes no reconstruction, so there is nothing for --images.")
-        target, number = folder / name.with_suffix(".png"), 1
-        while target in taken:
-            number += 1
-            target = folder / name.with_name(f"{name.stem}_{number}.png")
-        taken.add(target)
-        picture = Image.fromarray(plots.strip(batch[0, 0].cpu().numpy(), reconstruction[0, 0].cpu().numpy()))
-        write_atomically(target, lambda part, picture=picture: picture.save(part, format="PNG"))
+        for i, (image, x_hat) in enumerate(zip(batch.cpu().numpy(), reconstructions.cpu().numpy(), strict=True)):
+            name = names[start + i]
+            target, number = folder / name.with_suffix(".png"), 1
+            while target in taken:
+                number += 1
+                target = folder / name.with_name(f"{name.stem}_{number}.png")
+            taken.add(target)
+            picture = Image.fromarray(plots.strip(image[0], x_hat[0]))
+            write_atomically(target, lambda part, picture=picture: picture.save(part, format="PNG"))
     print(f"{len(taken)} pictures: {folder}", file=sys.stderr)
 
 

@@ -28,7 +28,7 @@ def names() -> list[str]:
     return sorted([*(name for name in files if name not in _NOT_ROWS), *medad.ROWS])
 
 
-def config_class(name: str) -> type[BaseConfig]:
+def canonical(name: str) -> str:
     """``zhang_best``, ``zhang_best.py`` and ``configs/zhang_best.py`` mean the same.
 
     Raises:
@@ -39,6 +39,12 @@ def config_class(name: str) -> type[BaseConfig]:
         near = difflib.get_close_matches(stem, names(), n=1)
         hint = f" Did you mean {near[0]}?" if near else ""
         raise ConfigError(f"Unknown configuration {name!r}.{hint} Known are: {', '.join(names())}.")
+    return stem
+
+
+def config_class(name: str) -> type[BaseConfig]:
+    """The class ``Config`` of a configuration. Raises ConfigError for an unknown name."""
+    stem = canonical(name)
     return medad.ROWS.get(stem) or importlib.import_module(f"configs.{stem}").Config
 
 
@@ -62,5 +68,14 @@ def from_dict(values: dict[str, Any]) -> BaseConfig:
 
 
 __all__ = [
-    "SETTINGS", "BaseConfig", "ConfigError", "Stage", "build", "config_class", "from_dict", "names", "override",
-]  # fmt: skip
+    "SETTINGS",
+    "BaseConfig",
+    "ConfigError",
+    "Stage",
+    "build",
+    "canonical",
+    "config_class",
+    "from_dict",
+    "names",
+    "override",
+]

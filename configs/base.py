@@ -6,6 +6,7 @@ settings class and overrides values. Overrides are typed and checked; importing 
 
 import ast
 import difflib
+import math
 import types
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -80,12 +81,8 @@ class BaseConfig:
 
     def check(self) -> None:
         """Raise a ConfigError where values do not go together; methods add their own checks."""
-        for key in ("image_size", "epochs", "batch_size", "val_every", "cosine_epochs", "digits_per_epoch"):
-            if getattr(self, key) < 1:
-                raise ConfigError(f"{key} = {getattr(self, key)}: must be at least 1.")
-        for key in ("max_batches", "best_tolerance", "learning_rate", "seed", "extra_data"):
-            if getattr(self, key) < 0:
-                raise ConfigError(f"{key} = {getattr(self, key)}: must not be negative.")
+        self.check_at_least(1, "image_size", "epochs", "batch_size", "val_every", "cosine_epochs", "digits_per_epoch")
+        self.check_at_least(0, "max_batches", "best_tolerance", "learning_rate", "seed", "save_seconds", "extra_data")
         self.check_share("train_normal_fraction")
         if not 0 <= self.anomaly_rate <= 1:
             raise ConfigError(f"anomaly_rate = {self.anomaly_rate}: must lie in [0, 1].")
@@ -93,6 +90,12 @@ class BaseConfig:
     def stages(self) -> tuple[Stage, ...]:
         """The phases of training, one after another."""
         return (Stage("train", self.epochs, self.batch_size),)
+
+    def check_at_least(self, least: int, *keys: str) -> None:
+        """Raise a ConfigError for the first of these keys with a smaller value."""
+        for key in keys:
+            if getattr(self, key) < least:
+                raise ConfigError(f"{key} = {getattr(self, key)}: must be at least {least}.")
 
     def check_share(self, key: str) -> None:
         """Raise a ConfigError for a value outside (0, 1]."""
@@ -165,6 +168,8 @@ def _checked(key: str, value, hint) -> Any:
         return value
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
+    if hint is float and isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(f"{key} = {value}: must be a finite number.")
     if isinstance(hint, type) and isinstance(value, hint) and not (hint is int and isinstance(value, bool)):
         return value
     name = hint.__name__ if isinstance(hint, (type, types.GenericAlias)) and get_origin(hint) is None else str(hint)

@@ -35,8 +35,11 @@ class InpaintingConfig(BaseConfig):
     def check(self) -> None:
         super().check()
         self.check_share("mask_ratio")
-        if self.n_critic < 1 or self.statistics_images < 2:
-            raise ConfigError("n_critic must be at least 1 and statistics_images at least 2.")
+        self.check_at_least(0, "shrink_threshold")
+        self.check_at_least(1, "n_critic")
+        self.check_at_least(2, "statistics_images")
+        if not 0 <= self.dropout < 1:
+            raise ConfigError(f"dropout = {self.dropout}: must lie in [0, 1).")
 
     def check_top_k(self, key: str, slots: int) -> None:
         """Raise a ConfigError for a k that a memory of so many slots does not have."""

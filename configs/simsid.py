@@ -4,7 +4,7 @@ from typing import Literal
 
 from configs.base import ConfigError, check_with
 from configs.inpainting import InpaintingConfig
-from models.generator import check_decoder_memory, check_sizes
+from models.generator import check_decoder_memory, check_inpainting, check_sizes
 from models.hierarchical import check_hierarchical_sizes
 
 
@@ -45,9 +45,7 @@ class SimSidConfig(InpaintingConfig):
 
     def check(self) -> None:
         super().check()
-        for key in ("bottleneck_slots", "decoder_slots", "slot_dim", "hierarchical_slots", "num_layers"):
-            if getattr(self, key) < 1:
-                raise ConfigError(f"{key} = {getattr(self, key)}: must be at least 1.")
+        self.check_at_least(1, "bottleneck_slots", "decoder_slots", "slot_dim", "hierarchical_slots", "num_layers")
         self._check_hierarchical() if self.hierarchical else self._check_patches()
         if self.score_statistics == "image" and self.image_size <= 2 ** (self.num_layers + 1):
             raise ConfigError(
@@ -65,7 +63,12 @@ class SimSidConfig(InpaintingConfig):
             check_sizes, self.image_size, self.patches_per_side, self.levels, self.base_channels,
             self.initial_combine, self.ops,
         )  # fmt: skip
-        check_with(check_decoder_memory, self.decoder_memory, self.levels, self.initial_combine, ("V1", "V3"))
+        if self.bottleneck != "none":
+            check_with(check_inpainting, self.image_size, self.patches_per_side, self.levels, self.base_channels)
+        check_with(
+            check_decoder_memory, self.decoder_memory, self.image_size, self.patches_per_side, self.levels,
+            self.initial_combine, ("V1", "V3"),
+        )  # fmt: skip
         if len(self.skip_weights) not in (0, self.levels):
             raise ConfigError(f"skip_weights: needs one entry per level, {self.levels} in all, or none.")
         self.check_share("decoder_mask_ratio")
@@ -74,7 +77,8 @@ class SimSidConfig(InpaintingConfig):
             ("decoder_top_k", "decoder_threshold", self.decoder_slots),
         ):
             self.check_top_k(top_k, slots)
-            if getattr(self, threshold) < 0 or (getattr(self, top_k) and getattr(self, threshold)):
-                raise ConfigError(f"{top_k} and {threshold}: at most one of them can be on, and none be negative.")
+            self.check_at_least(0, threshold)
+            if getattr(self, top_k) and getattr(self, threshold):
+                raise ConfigError(f"{top_k} and {threshold}: at most one of them can be on.")
         if self.dim_reduce and "V1" not in self.decoder_memory:
             raise ConfigError("dim_reduce reduces V1 memories, and decoder_memory has none.")

@@ -2,7 +2,7 @@
 
 from configs.base import ConfigError, check_with
 from configs.inpainting import InpaintingConfig
-from models.generator import check_decoder_memory, check_sizes
+from models.generator import check_decoder_memory, check_inpainting, check_sizes
 
 
 class SquidConfig(InpaintingConfig):
@@ -22,7 +22,12 @@ class SquidConfig(InpaintingConfig):
             check_sizes, self.image_size, self.patches_per_side, self.levels, self.base_channels,
             self.initial_combine, self.ops,
         )  # fmt: skip
-        check_with(check_decoder_memory, self.decoder_memory, self.levels, self.initial_combine)
+        check_with(check_inpainting, self.image_size, self.patches_per_side, self.levels, self.base_channels)
+        check_with(
+            check_decoder_memory, self.decoder_memory, self.image_size, self.patches_per_side, self.levels,
+            self.initial_combine,
+        )  # fmt: skip
+        self.check_at_least(1, "queue_slots", "matrix_slots")
         if bool(self.gumbel_top_k) == bool(self.shrink_threshold):
             raise ConfigError(
                 f"gumbel_top_k = {self.gumbel_top_k} and shrink_threshold = {self.shrink_threshold}: "

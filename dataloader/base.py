@@ -97,6 +97,10 @@ class Dataset:
         """How many images of an epoch are normal, and how many are not."""
         raise NotImplementedError
 
+    def training_name(self, index: int) -> str:
+        """What to call a training image in a figure."""
+        return f"image {index}"
+
     def record(self) -> dict[str, Any]:
         """What an experiment keeps about its training data, ready for JSON."""
         return {
@@ -163,10 +167,18 @@ class FileDataset(Dataset):
         return Path(os.path.relpath(item.path, self.root)).as_posix()
 
     def fingerprint(self) -> str:
-        return digest([self.item_id(i) for i in self.training_items()])
+        """Of the names, sizes and labels of the files that a run depends on; wherever they lie."""
+        return digest([f"{i.path.name} {i.path.stat().st_size} {i.label}" for i in self.used_items()])
+
+    def used_items(self) -> list[Item]:
+        """What a run depends on: training and validation files."""
+        return self.training_items() + self.items["val"]
 
     def anomalous_training_ids(self) -> list[str]:
         return [self.item_id(item) for item in self.training_items() if item.label]
+
+    def training_name(self, index: int) -> str:
+        return self.training_items()[index].path.stem
 
     def training_count(self) -> str:
         return count(len(self.anomalous_training_ids()), len(self.training_items()))

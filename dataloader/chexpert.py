@@ -8,6 +8,7 @@ line ``file/disease/disease…``.
 
 import csv
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -25,6 +26,7 @@ DISEASES = (
 )  # fmt: skip
 NO_DISEASES = ("No Finding", "Support Devices")  # findings of the CSV that are no diseases
 POSITIVE = ("1", "1.0")
+LABELS = (*POSITIVE, "0", "0.0", "-1", "-1.0", "")  # present, absent, uncertain, not mentioned
 COLUMNS = ("Path", "Frontal/Lateral", "AP/PA", "No Finding")
 
 
@@ -84,24 +86,26 @@ class CheXpert(FileDataset):
         return found
 
     def _official(self, path: Path) -> dict[str, list[Item]]:
-        patients: dict[str, list[Item]] = defaultdict(list)
-        with open(path, newline="", encoding="utf-8") as file:
-            rows = csv.DictReader(file)
-            absent = [column for column in COLUMNS if column not in (rows.fieldnames or [])]
-            if absent:
-                raise DataError(f"{path}: has no column {', '.join(absent)}; it is not CheXpert's train.csv.")
-            for row in rows:
-                if row["Frontal/Lateral"] != "Frontal" or row["AP/PA"] != "PA":
-                    continue
-                normal = row["No Finding"] in POSITIVE
-                diseases = tuple(name for name in DISEASES if row.get(name) in POSITIVE)
-                image = self._locate(row["Path"], path)
-                patients[_patient(row["Path"], path)].append(
-                    Item(image, 0 if normal else 1, "normal" if normal else "abnormal", diseases)
-                )
+        patients: dict[str, dict[str, Item]] = defaultdict(
+            dict
+        )  # patient → listed path → item; repeated rows count once
+        for line, row in _read_rows(path):
+            if row["Frontal/Lateral"] != "Frontal" or row["AP/PA"] != "PA":
+                continue
+            labels = {name: row[name] for name in ("No Finding", *DISEASES) if name in row}
+            wrong = [f"{name} = {value!r}" for name, value in labels.items() if value not in LABELS]
+            if wrong:
+                raise DataError(f"{path}, line {line}: {wrong[0]} is not 1, 0, -1 or blank. Download the file again.")
+            normal = labels["No Finding"] in POSITIVE
+            diseases = tuple(name for name in DISEASES if labels.get(name) in POSITIVE)
+            item = Item(
+                self._locate(row["Path"], path), 0 if normal else 1, "normal" if normal else "abnormal", diseases
+            )
+            if patients[_patient(row["Path"], path)].setdefault(row["Path"], item) != item:
+                raise DataError(f"{path}, line {line}: {row['Path']} is listed twice, with different labels.")
         if not patients:
             raise DataError(f"{path}: lists no frontal PA radiograph.")
-        return carve_by_patient(patients)
+        return carve_by_patient({name: list(items.values()) for name, items in patients.items()})
 
     def _locate(self, listed: str, csv_path: Path) -> Path:
         """The CSV's paths begin with the name the download had, such as CheXpert-v1.0-small/."""
@@ -119,17 +123,36 @@ def carve_by_patient(patients: dict[str, list[Item]]) -> dict[str, list[Item]]:
     totals = [sum(item.label == label for items in patients.values() for item in items) for label in (0, 1)]
     shares = [min(CARVED, max(1, total // 10)) for total in totals]
     names = sorted(patients)
-    order = iter([names[i] for i in torch.randperm(len(names), generator=generator(0, "chexpert"))])
-    splits: dict[str, list[Item]] = {"test": [], "val": [], "train": []}
+    remaining = [names[i] for i in torch.randperm(len(names), generator=generator(0, "chexpert"))]
+    splits: dict[str, list[Item]] = {}
     for split in ("test", "val"):
-        room = list(shares)
-        while any(room) and (name := next(order, None)) is not None:
+        room, splits[split], passed_over = list(shares), [], []
+        for name in remaining:
+            if not any(room[item.label] for item in patients[name]):
+                passed_over.append(name)
             for item in patients[name]:
                 if room[item.label]:
                     room[item.label] -= 1
                     splits[split].append(item)
-    splits["train"] = [item for name in order for item in patients[name]]
+        remaining = passed_over
+    splits["train"] = [item for name in remaining for item in patients[name]]
     return splits
+
+
+def _read_rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
+    """The lines of a CheXpert CSV with their numbers. Raises DataError for another file."""
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            rows = csv.DictReader(file)
+            absent = [column for column in COLUMNS if column not in (rows.fieldnames or [])]
+            if absent:
+                raise DataError(f"{path}: has no column {', '.join(absent)}; it is not CheXpert's train.csv.")
+            for row in rows:
+                if None in row or None in row.values():
+                    raise DataError(f"{path}, line {rows.line_num}: has too few or too many fields. Download it again.")
+                yield rows.line_num, row
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path}: not a CSV file ({error}). Download it again.") from error
 
 
 def _patient(listed: str, path: Path) -> str:

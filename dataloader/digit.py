@@ -27,7 +27,10 @@ MNIST_PARTS = ("train", "t10k")
 class DigitAnatomy(Dataset):
     """Needs no files: scikit-learn's digits (8×8), or MNIST where its idx files lie in the data root."""
 
-    how_to_get = "Put MNIST's idx files (plain or .gz) there, or take digit_source=sklearn, which needs none."
+    how_to_get = (
+        "Put train-images-idx3-ubyte.gz and train-labels-idx1-ubyte.gz (or the t10k files) into that folder, or take "
+        "--set digit_source=sklearn, which needs none."
+    )
 
     def __init__(self, config, root: Path):
         super().__init__(config, root)
@@ -90,8 +93,7 @@ class DigitAnatomy(Dataset):
 
     def _cells(self, name: str, digit: int, count: int, rng: torch.Generator) -> torch.Tensor:
         specimens = self._specimens[name][digit]
-        chosen = specimens[torch.randint(len(specimens), (count,), generator=rng)]
-        return random_crops(chosen, rng)
+        return random_crops(specimens[torch.randint(len(specimens), (count,), generator=rng)], rng)
 
     def _anomalous(self, name: str, kind: str, rng: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
         places = torch.arange(9)
@@ -137,11 +139,17 @@ def random_crops(digits: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
 
 def take(specimens: np.ndarray, digit: int, shares: tuple[float, float], cell: int) -> torch.Tensor:
     """A split's share of the specimens of one digit, by a fixed rule, resized to the cell: (N, cell, cell) uint8."""
-    order = torch.randperm(len(specimens), generator=generator(0, "specimens", digit))
-    chosen = order[int(shares[0] * len(order)) : int(shares[1] * len(order))]
-    digits = torch.from_numpy(specimens[chosen.numpy()]).unsqueeze(1).float()  # (N, 1, side, side) in 0 … 255
+    digits = (
+        torch.from_numpy(specimens[chosen(len(specimens), digit, shares).numpy()]).unsqueeze(1).float()
+    )  # (N, 1, side, side) in 0 … 255
     resized = torch.nn.functional.interpolate(digits, (cell, cell), mode="bilinear", antialias=True)
     return resized.squeeze(1).round().to(torch.uint8)
+
+
+def chosen(count: int, digit: int, shares: tuple[float, float]) -> torch.Tensor:
+    """Which of the ``count`` specimens of a digit are a split's, for good."""
+    order = torch.randperm(count, generator=generator(0, "specimens", digit))
+    return order[int(shares[0] * count) : int(shares[1] * count)]
 
 
 def load_digits(source: str, root: Path) -> tuple[str, np.ndarray, np.ndarray]:
@@ -202,8 +210,6 @@ def download_mnist(root: Path) -> list[str]:
         MNIST(root, download=True)
     except (OSError, RuntimeError) as error:
         raise DataError(
-            f"{root}: no MNIST idx files there, and the download failed ({error}). "
-            "Put train-images-idx3-ubyte.gz and train-labels-idx1-ubyte.gz (or the t10k files) into that folder, "
-            "or take --set digit_source=sklearn."
+            f"{root}: no MNIST idx files there, and the download failed ({error}). {DigitAnatomy.how_to_get}"
         ) from error
     return list(MNIST_PARTS)

@@ -40,22 +40,23 @@ class TrainLoader:
             torch.randperm(len(images), generator=generator(self.config.seed, "order", epoch, *([k] if k else [])))
             for k in range(stage.orders)
         ]
-        indices = batch_indices(orders, stage)
-        return Epoch(images, indices, self._augmentation(len(images), epoch), self.config, self.device)
+        batches = batches_of(orders, stage)[: self.config.max_batches or None]
+        return Epoch(images, batches, self._augmentation(len(images), epoch), self.device)
 
     def in_order(self, count: int) -> Iterator[torch.Tensor]:
         """The first ``count`` training images in the dataset's order, augmented, in batches: score statistics."""
         if self._first is None or len(self._first) != count:
             self._first = self.dataset.training_images(0)[:count].clone()
-        indices = torch.arange(len(self._first)).split(self.config.batch_size)
-        epoch = Epoch(self._first, indices, self._augmentation(len(self._first), 0), self.config, self.device)
+        order = torch.arange(len(self._first))
+        batches = order.split(self.config.batch_size)
+        epoch = Epoch(self._first, batches, self._augmentation(len(order), 0), self.device)
         return (batch for _, batch in epoch.batches())
 
     def _augmentation(self, count: int, epoch: int) -> torch.Tensor | None:
         return draw_affine(count, generator(self.config.seed, "augment", epoch)) if self.config.augment else None
 
 
-def batch_indices(orders: list[torch.Tensor], stage: Stage) -> tuple[torch.Tensor, ...]:
+def batches_of(orders: list[torch.Tensor], stage: Stage) -> tuple[torch.Tensor, ...]:
     """Orders (N,) of one stage → its batches, each a batch of every order, one after another: (orders · B,)."""
     batches = tuple(
         torch.cat(parts) for parts in zip(*(order.split(stage.batch_size) for order in orders), strict=True)
@@ -65,13 +66,13 @@ def batch_indices(orders: list[torch.Tensor], stage: Stage) -> tuple[torch.Tenso
 
 
 class Epoch:
-    """One pass over the images, ``indices`` of each batch. ``len`` is the number of batches."""
+    """One pass over the images. ``len`` is its number of batches."""
 
-    def __init__(self, images, indices, augmentation, config: BaseConfig, device: torch.device):
-        self.images = images
-        self.augmentation = augmentation
+    def __init__(self, images, indices, augmentation, device: torch.device):
+        self.images = images  # (N, H, W) uint8
+        self.indices = indices  # one tensor of image indices per batch
+        self.augmentation = augmentation  # (N, 3) of augment.affine, or None
         self.device = device
-        self.indices = indices[: config.max_batches] if config.max_batches else indices
 
     def __len__(self) -> int:
         return len(self.indices)

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from dataloader.base import FileDataset, Item, Split, digest, read_images, require_items, unlabeled_count
+from dataloader.base import FileDataset, Item, Split, read_images, require_items, unlabeled_count
 from dataloader.images import DataError
 from dataloader.twins import twin_of
 
@@ -81,8 +81,8 @@ class MedAd(FileDataset):
     def unlabeled_images(self) -> torch.Tensor:
         return self._unlabeled
 
-    def fingerprint(self) -> str:
-        return digest([self.item_id(i) for i in self.training_items() + self.unlabeled_items])
+    def used_items(self) -> list[Item]:
+        return self.training_items() + self.unlabeled_items
 
     def training_count(self) -> str:
         return super().training_count() + unlabeled_count([item.label for item in self.unlabeled_items])

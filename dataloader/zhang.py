@@ -43,11 +43,13 @@ class ZhangLab(FileDataset):
         for split in items:
             for label, name in enumerate(classes):
                 where = folder / split / name
-                # anomalous training images are not needed, and few copies of the official layout have a val folder
-                if where.is_dir() or not ((split, label) == ("train", 1) or (split == "val" and official)):
+                # of the official copies Kaggle's alone has val; SQUID's layout needs no anomalous training images
+                if where.is_dir() or not (split == "val" if official else (split, label) == ("train", 1)):
                     items[split] += [Item(p, label, _kind(p) if label else "normal") for p in self.files(where)]
         if official:
             train = items["train"] + items["val"]  # Kaggle's val is far too small to validate with
+            for label, name in enumerate(classes):
+                require_items(train, label, f"train {name}", folder / "train" / name)
             items |= self._carve_validation(train)
         for split, label in (("train", 0), ("val", 0), ("val", 1), ("test", 0), ("test", 1)):
             require_items(items[split], label, f"{split} {classes[label]}", folder / split / classes[label])
@@ -80,7 +82,7 @@ class ZhangLab(FileDataset):
         chosen: set[Path] = set()
         for label, name in enumerate(CLASSES):
             files = [item.path for item in train if item.label == label]
-            count = min(VALIDATION_PER_CLASS, len(files) // 5)
+            count = min(VALIDATION_PER_CLASS, max(1, len(files) // 5))
             order = torch.randperm(len(files), generator=generator(0, "zhang", name))
             chosen.update(files[i] for i in order[:count])
         return chosen

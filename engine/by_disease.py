@@ -1,8 +1,6 @@
 """An evaluation disease by disease: eval.py --by disease, for datasets whose images are labelled with diseases."""
 
-import csv
 import difflib
-import io
 
 from dataloader import DataError, Dataset, Split
 from engine import metrics
@@ -55,14 +53,6 @@ def figures(split: Split, scored: Scored, diseases: tuple[str, ...]) -> list[dic
                 }
             )  # fmt: skip
     return rows
-
-
-def to_csv(rows: list[dict[str, object]]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
 
 
 def table(rows: list[dict[str, object]], main_score: str) -> str:

@@ -4,13 +4,17 @@ import argparse
 import sys
 import warnings
 from collections.abc import Callable
+from typing import Any, NamedTuple
 
-from configs import ConfigError
+import torch
+
+from configs import BaseConfig, ConfigError
 from dataloader import DATA_ROOT_VARIABLE, DataError
-from engine.device import DeviceError
-from engine.experiment import ExperimentError
+from engine.device import DeviceError, choose_device, keep_memory
+from engine.experiment import Experiment, ExperimentError
 from engine.loop import Interrupted, TrainingError
 from engine.metrics import MetricError
+from methods import METHODS, Method
 
 EXPECTED = (ConfigError, DataError, DeviceError, ExperimentError, TrainingError, MetricError)
 
@@ -18,6 +22,33 @@ EXPECTED = (ConfigError, DataError, DeviceError, ExperimentError, TrainingError,
 def add_common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--exp", required=True, metavar="ID", help="experiment id: its folder is checkpoints/ID")
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda", "mps"), help="default: auto")
+
+
+def add_checkpoint(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--checkpoint", default="best", choices=("best", "last"), help="default: best on validation")
+
+
+class Trained(NamedTuple):
+    """An experiment with its weights loaded."""
+
+    experiment: Experiment
+    config_name: str
+    config: BaseConfig
+    data: str  # the fingerprint of what it was trained on
+    method: Method
+    checkpoint: dict[str, Any]
+    device: torch.device
+
+
+def load_trained(args: argparse.Namespace) -> Trained:
+    """What --exp, --checkpoint and --device name. Raises ExperimentError, DeviceError."""
+    keep_memory()
+    device = choose_device(args.device)
+    experiment = Experiment(args.exp)
+    name, config, data = experiment.load_config()
+    method = METHODS[config.method](config)
+    checkpoint = experiment.load_weights(f"{args.checkpoint}.pt", method)
+    return Trained(experiment, name, config, data, method.to(device), checkpoint, device)
 
 
 def add_data_root(parser: argparse.ArgumentParser) -> None:

@@ -2,6 +2,7 @@
 
 import csv
 import io
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -80,11 +81,16 @@ def score_table(scored: Scored, main_score: str, first: dict[str, list], last: d
     """
     shown = scored.shown.get(main_score, scored.image[main_score])
     columns = {**first, **scored.columns, "score": shown, **scored.image, **(last or {})}
+    rows = zip(*([_cell(value) for value in values] for values in columns.values()), strict=True)
+    return csv_text(list(columns), (dict(zip(columns, row, strict=True)) for row in rows))
+
+
+def csv_text(columns: Sequence[str], rows: Iterable[dict[str, object]]) -> str:
+    """Rows of named values as CSV text with a header."""
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    for row in zip(*columns.values(), strict=True):
-        writer.writerow([_cell(value) for value in row])
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
     return text.getvalue()
 
 

@@ -22,6 +22,7 @@ import configs
 
 CHECKPOINTS = Path("checkpoints")  # below the folder the commands are run in
 FORMAT = 1  # of the checkpoint files
+IMPORTED = "imported weights"  # the data fingerprint of an experiment that was not trained here
 
 
 class ExperimentError(Exception):
@@ -34,7 +35,7 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     Raises:
         ExperimentError: where the disk is full or closed; the file that was there before stays.
     """
-    part = path.with_name(path.name + ".part")
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write(part)
@@ -42,15 +43,21 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
             os.fsync(file.fileno())
         os.replace(part, path)
     except (OSError, RuntimeError) as error:  # torch.save reports a full disk as a RuntimeError
-        part.unlink(missing_ok=True)
         raise ExperimentError(
             f"{path}: could not be written ({error}). The file that was there before is untouched; "
             "make room on the disk and run the same command again."
         ) from error
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
     write_atomically(path, lambda part: part.write_text(text, encoding="utf-8"))
+
+
+def not_finite(state: dict[str, torch.Tensor]) -> str | None:
+    """The first entry of a state dict that holds a NaN or an infinity."""
+    return next((name for name, value in state.items() if not torch.isfinite(value).all()), None)
 
 
 class Experiment:
@@ -78,6 +85,8 @@ class Experiment:
         return self
 
     def __exit__(self, *exc) -> None:
+        if [entry.name for entry in self.folder.iterdir()] == [".lock"]:  # nothing came of it
+            shutil.rmtree(self.folder)
         self._lock.release()
 
     def exists(self) -> bool:
@@ -87,7 +96,7 @@ class Experiment:
         """Delete what a former run left (the lock stays)."""
         for entry in self.folder.iterdir():
             if entry.name != ".lock":
-                shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+                shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
 
     def save_config(self, name: str, config: configs.BaseConfig, data: str) -> None:
         """``name`` is the configuration file's, ``data`` the fingerprint of the training data."""
@@ -111,8 +120,11 @@ class Experiment:
         try:
             saved = json.loads(path.read_text(encoding="utf-8"))
             return saved["config"], configs.from_dict(saved["settings"]), saved["data"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise ExperimentError(f"{path}: not a configuration of this program ({error}).") from error
+        except (ValueError, KeyError, TypeError, AttributeError, configs.ConfigError) as error:
+            raise ExperimentError(
+                f"{path}: not a configuration of this program ({error}). Restore it, or start anew: "
+                f"python main.py --exp {self.name} --config NAME --overwrite"
+            ) from error
 
     def save_checkpoint(self, name: str, content: dict[str, Any]) -> None:
         write_atomically(self.path(name), lambda part: torch.save({"format": FORMAT, **content}, part))
@@ -145,12 +157,11 @@ class Experiment:
             method.load_state_dict(content["method"])
         except (KeyError, RuntimeError) as error:
             raise ExperimentError(f"{self.path(name)}: the weights do not fit the settings ({error}).") from error
-        for entry, value in method.state_dict().items():
-            if not torch.isfinite(value).all():
-                raise ExperimentError(
-                    f"{self.path(name)}: {entry} holds values that are not finite. Take the other checkpoint "
-                    "(--checkpoint best|last) or train anew."
-                )
+        if entry := not_finite(content["method"]):
+            raise ExperimentError(
+                f"{self.path(name)}: {entry} holds values that are not finite. Take the other checkpoint "
+                "(--checkpoint best|last) or train anew."
+            )
         return content
 
     def read_metrics(self) -> list[dict[str, Any]]:

@@ -1,6 +1,7 @@
 """What a run writes for people: log.txt (and the screen) and TensorBoard."""
 
 import sys
+from contextlib import suppress
 from datetime import datetime
 
 import torch
@@ -14,13 +15,17 @@ GRID_ROWS = 4  # validation images of each class shown in TensorBoard
 
 
 class Log:
-    """Lines with their time, appended to log.txt and shown on the screen."""
+    """Lines with their time, appended to log.txt and shown on the screen.
+
+    A full disk silences the file, not the run: what must not be lost is written elsewhere, with its error.
+    """
 
     def __init__(self, experiment: Experiment):
         self.file = open(experiment.path("log.txt"), "a", encoding="utf-8", buffering=1)  # noqa: SIM115
 
     def __call__(self, line: str) -> None:
-        self.file.write(f"{datetime.now():%Y-%m-%d %H:%M:%S}  {line}\n")
+        with suppress(OSError):
+            self.file.write(f"{datetime.now():%Y-%m-%d %H:%M:%S}  {line}\n")
         tqdm.write(line, file=sys.stdout)
         sys.stdout.flush()
 
@@ -28,20 +33,29 @@ class Log:
         return self
 
     def __exit__(self, *exc) -> None:
-        self.file.close()
+        with suppress(OSError):
+            self.file.close()
 
 
 class Board:
-    """TensorBoard: scalars every epoch; image grids and score histograms at every validation."""
+    """TensorBoard: scalars every epoch; image grids and score histograms at every validation.
+
+    As for :class:`Log`, a full disk silences it.
+    """
 
     def __init__(self, experiment: Experiment, global_step: int):
         # steps after the checkpoint that a resumed run goes on from are shown once
         self.writer = SummaryWriter(str(experiment.path("tensorboard")), purge_step=global_step + 1)
 
     def scalar(self, name: str, value: float, step: int) -> None:
-        self.writer.add_scalar(name, value, step)
+        with suppress(OSError):
+            self.writer.add_scalar(name, value, step)
 
     def validation(self, method, split, scored, auc: dict[str, float], step: int, device) -> None:
+        with suppress(OSError):
+            self._validation(method, split, scored, auc, step, device)
+
+    def _validation(self, method, split, scored, auc, step, device) -> None:
         labels = split.labels.bool()
         for name, value in auc.items():
             self.scalar(f"val_auc/{name}", value, step)
@@ -63,4 +77,5 @@ class Board:
         return self
 
     def __exit__(self, *exc) -> None:
-        self.writer.close()
+        with suppress(OSError):
+            self.writer.close()

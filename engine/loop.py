@@ -14,7 +14,7 @@ from configs import BaseConfig, Stage
 from engine import plots
 from engine.device import provenance
 from engine.evaluation import score_images, thresholds, validation_auc
-from engine.experiment import Experiment, ExperimentError
+from engine.experiment import Experiment, ExperimentError, not_finite
 from engine.logging import Board, Log
 from engine.seeding import seed_everything
 from methods import Method, NonFiniteLoss
@@ -41,12 +41,12 @@ class Trainer:
     function of the seed and the position, so last.pt at any position leads to the weights of the run never stopped.
     """
 
-    def __init__(self, experiment: Experiment, config: BaseConfig, method: Method, loader, dataset, device):
+    def __init__(self, experiment: Experiment, config: BaseConfig, method: Method, loader, validation, device):
         self.experiment = experiment
         self.config = config
         self.method = method
         self.loader = loader
-        self.dataset = dataset
+        self.validation = validation  # a dataloader.Split, or None where the dataset has none
         self.device = device
         self.stages = method.stages
         self.epochs = sum(stage.epochs for stage in self.stages)
@@ -115,7 +115,13 @@ class Trainer:
             )
 
     def save_last(self) -> None:
-        self.experiment.save_checkpoint("last.pt", self.state())
+        state = self.state()
+        if entry := not_finite(state["method"]):
+            raise TrainingError(
+                f"Training diverged: {entry} is not finite after epoch {self.epoch + 1}, batch {self.batch}. "
+                "last.pt was left as it was; start anew with a lower learning_rate."
+            )
+        self.experiment.save_checkpoint("last.pt", state)
         self.saved_at = time.monotonic()
 
     def save_best(self, val_auc: dict[str, float], val_thresholds: dict[str, float]) -> None:
@@ -146,13 +152,10 @@ class Trainer:
         """
         with Log(self.experiment) as log, Board(self.experiment, self.global_step) as board, self._signals():
             log(", ".join(f"{key} {value}" for key, value in provenance(self.device).items()))
-            self.validation = self.dataset.split("val") if self.dataset.has_validation else None
-            images = f"{self.dataset.training_count()} images ({self.dataset.fingerprint()})"
+            dataset = self.loader.dataset
+            images = f"{dataset.training_count()} images ({dataset.fingerprint()})"
             validating = f"validating on {self.validation.count()}" if self.validation is not None else NO_VALIDATION
             log(f"epoch {self.epoch + 1}, batch {self.batch + 1}: training on {images}, {validating}")
-            for stage in self.stages:  # a stage too small for a batch is found before the first one is trained
-                if stage.drop_last:
-                    self.loader.epoch(self.epoch, stage)
             self.counted_at = time.monotonic()
             while not self.finished:
                 stage, started = self.stage, time.monotonic()
@@ -179,8 +182,8 @@ class Trainer:
                 except NonFiniteLoss as error:
                     raise TrainingError(
                         f"A loss is not finite: {error}, at epoch {self.epoch + 1}, batch {self.batch + 1} (training "
-                        f"images {index.tolist()}). Nothing was updated with it; last.pt and best.pt are as they were. "
-                        "Look at those images, or start anew with a lower learning_rate."
+                        f"images {index.tolist()}). Its update was not made and nothing was saved: last.pt and best.pt "
+                        "are as they were. Look at those images, or start anew with a lower learning_rate."
                     ) from error
                 for name, loss in losses.items():
                     self.loss_sums[name] = self.loss_sums.get(name, 0) + loss
@@ -293,10 +296,8 @@ def describe(row: dict[str, Any], epochs: int) -> str:
     return "  ".join(parts)
 
 
-def differences(
-    saved: BaseConfig, wanted: BaseConfig, ignore: tuple[str, ...] = ("data_root", "save_seconds")
-) -> list[str]:
-    """The settings in which a resumed experiment would change, as lines ``key: saved → wanted``."""
+def differences(saved: BaseConfig, wanted: BaseConfig, ignore: tuple[str, ...]) -> list[str]:
+    """The settings in which ``wanted`` differs, as lines ``key: saved → wanted``."""
     before, after = saved.as_dict(), wanted.as_dict()
     keys = [key for key in {**before, **after} if key not in ignore and before.get(key) != after.get(key)]
     return [f"{key}: {json.dumps(before.get(key))} → {json.dumps(after.get(key))}" for key in keys]

@@ -80,6 +80,8 @@ class Method(nn.Module):
     @staticmethod
     def require_finite(**losses: torch.Tensor) -> None:
         """Raise NonFiniteLoss that names the losses that are not finite."""
+        if torch.isfinite(sum(losses.values())):  # one look at the device
+            return
         bad = [f"{name} = {float(loss.detach())}" for name, loss in losses.items() if not torch.isfinite(loss)]
         if bad:
             raise NonFiniteLoss(", ".join(bad))

@@ -140,6 +140,8 @@ def check_sizes(image_size, patches_per_side, levels, base_channels, initial_com
     """Raise a ValueError that names the setting where a network of these sizes cannot be built."""
     if not 1 <= levels < len(CHANNEL_FACTORS):
         raise ValueError(f"levels = {levels}: 1 to {len(CHANNEL_FACTORS) - 1} levels can be built.")
+    if patches_per_side < 1 or base_channels < 1:
+        raise ValueError(f"patches_per_side = {patches_per_side}, base_channels = {base_channels}: at least 1 each.")
     step = patches_per_side * 2**levels
     if image_size % step:
         raise ValueError(
@@ -156,11 +158,33 @@ def check_sizes(image_size, patches_per_side, levels, base_channels, initial_com
         raise ValueError(f"base_channels = {base_channels}: the bottleneck's channels must divide by 4.")
 
 
-def check_decoder_memory(decoder_memory, levels, initial_combine, known=tuple(DECODER_MEMORIES)) -> None:
+def check_inpainting(image_size, patches_per_side, levels, base_channels) -> None:
+    """Raise a ValueError where the in-painting block's eight attention heads do not divide its dimension."""
+    side = image_size // patches_per_side // 2**levels
+    dim = base_channels * CHANNEL_FACTORS[levels] // 4 * side**2
+    if dim % 8:
+        raise ValueError(
+            f"base_channels = {base_channels} with {side} × {side} patches at the bottleneck gives features of "
+            f"{dim} dimensions, which eight attention heads do not divide; take more channels."
+        )
+
+
+def check_decoder_memory(
+    decoder_memory, image_size, patches_per_side, levels, initial_combine, known=tuple(DECODER_MEMORIES)
+) -> None:
     """Raise a ValueError for a list of decoder memories (names or ``none``, deepest first) that cannot be built."""
     check_entries("decoder_memory", decoder_memory, (*known, "none"), levels)
     for i, name in enumerate(decoder_memory):
-        if name != "none" and DECODER_MEMORIES[name].needs_patches and levels - i <= initial_combine:
+        if name == "none":
+            continue
+        whole = levels - i <= initial_combine
+        side = (image_size if whole else image_size // patches_per_side) // 2 ** (levels - 1 - i)
+        if not DECODER_MEMORIES[name].needs_patches and side % patches_per_side:
+            raise ValueError(
+                f"decoder_memory[{i}] = {name} cuts {side} × {side} maps into {patches_per_side} × "
+                f"{patches_per_side} windows, which does not come out even; use another memory or image_size."
+            )
+        if DECODER_MEMORIES[name].needs_patches and whole:
             raise ValueError(
                 f"decoder_memory[{i}] = {name} reads patches, but with initial_combine = {initial_combine} "
                 f"this level sees whole maps; use {' or '.join(n for n in ('V1', 'V4') if n in known)} there."

@@ -28,16 +28,12 @@ def gumbel_shrinkage(similarity: torch.Tensor, top_k: int) -> torch.Tensor:
     """
     soft = similarity.softmax(-1)
     threshold = soft.topk(top_k, dim=-1).values[..., -1:]
-    hard = _shrink_and_normalise(soft, threshold)
+    hard = hard_shrinkage(soft, threshold)
     return (hard - soft).detach() + soft
 
 
-def hard_shrinkage(weights: torch.Tensor, threshold: float) -> torch.Tensor:
+def hard_shrinkage(weights: torch.Tensor, threshold: float | torch.Tensor) -> torch.Tensor:
     """ReLU(w − λ)·w / (|w − λ| + 1e-12), L1-normalised (Gong et al. 2019, equation 7). (..., slots) → same."""
-    return _shrink_and_normalise(weights, threshold)
-
-
-def _shrink_and_normalise(weights, threshold):
     above = weights - threshold
     kept = torch.relu(above) * weights / (above.abs() + 1e-12)
     return nn.functional.normalize(kept, p=1, dim=-1, eps=1e-12)

@@ -12,6 +12,8 @@ import torch
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 GOLDEN = ROOT / "tests" / "golden"
+SHARED = ROOT.parent / "shared" / "data"
+needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="needs the real images in ../shared/data")
 
 
 class Golden:
@@ -72,3 +74,23 @@ def workspace(tmp_path, monkeypatch):
     monkeypatch.delenv("ANOMALY_DATA_ROOT", raising=False)
     monkeypatch.setattr("dataloader.digit.COUNTS", {"val": 16, "test": 16})
     return tmp_path
+
+
+def same(a, b):
+    """Equal to the last bit, through dicts and lists."""
+    if isinstance(a, torch.Tensor):
+        return torch.equal(a, b) and a.dtype == b.dtype
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
+    if isinstance(a, (list, tuple)):
+        return len(a) == len(b) and all(map(same, a, b))
+    return a == b
+
+
+def assert_same_run(folder, other):
+    for name in ("last.pt", "best.pt"):
+        a, b = (torch.load(f / name, weights_only=True) for f in (folder, other))
+        assert a.keys() == b.keys()
+        for key in a.keys() - {"seconds"}:  # of the clock
+            assert same(a[key], b[key]), f"{name}: {key} differs"
+    assert (folder / "metrics.jsonl").read_bytes() == (other / "metrics.jsonl").read_bytes()

@@ -81,12 +81,25 @@ def test_overrides_are_typed():
         ("initial_combine=5", "initial_combine = 5"),
         ("mask_ratio=0", "mask_ratio = 0"),
         ("main_score=recon", "main_score"),
+        ("patches_per_side=0", "patches_per_side = 0"),
+        ("base_channels=0", "base_channels = 0"),
+        ("dropout=2", r"dropout = 2.0: must lie in \[0, 1\)"),
+        ("queue_slots=0", "queue_slots = 0: must be at least 1"),
+        ("shrink_threshold=-1", "shrink_threshold = -1.0: must be at least 0"),
+        ("learning_rate=1e400", "learning_rate = inf: must be a finite number"),
         ("learning_rate=nan", "learning_rate"),
     ],
 )
 def test_bad_values_name_the_key(override, message):
     with pytest.raises(ConfigError, match=message):
         configs.build("zhang_best", [override])
+
+
+def test_windows_that_do_not_come_out_even_are_refused():
+    with pytest.raises(ConfigError, match=r"decoder_memory\[0\] = V1 cuts 8 × 8 maps into 3 × 3 windows"):
+        configs.build("digit_best", ["decoder_memory=V1,V3,none"])
+    with pytest.raises(ConfigError, match="eight attention heads"):
+        configs.build("digit_best", ["image_size=24", "base_channels=1"])
 
 
 def test_unknown_configuration_offers_the_nearest():

@@ -8,7 +8,7 @@ import struct
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT
+from conftest import SHARED, needs_shared
 from PIL import Image
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.functional import affine as torchvision_affine
@@ -16,7 +16,7 @@ from torchvision.transforms.functional import affine as torchvision_affine
 import configs
 from dataloader import DataError, build_dataset
 from dataloader.augment import affine, draw_affine
-from dataloader.digit import FLIPPABLE, KINDS, random_crops
+from dataloader.digit import FLIPPABLE, KINDS, SPLIT_SHARES, chosen, random_crops
 from dataloader.images import read_image
 from dataloader.loader import TrainLoader
 from engine.seeding import generator
@@ -96,12 +96,10 @@ def test_digit_splits_are_fixed_and_training_is_made_anew():
 
 
 def test_specimens_of_the_splits_are_disjoint():
-    data = digits(image_size=96)
     for digit in range(10):
-        sets = [{d.numpy().tobytes() for d in data._specimens[name][digit]} for name in ("train", "val", "test")]
-        total = sum(len(data._specimens[name][digit]) for name in ("train", "val", "test"))
-        assert len(set.union(*sets)) >= 0.99 * total  # scikit-learn's set itself repeats a few
-        assert len(sets[0]) == pytest.approx(0.7 * total, abs=2)
+        parts = [chosen(183, digit, shares).tolist() for shares in SPLIT_SHARES.values()]
+        assert sorted(sum(parts, [])) == list(range(183)) and list(map(len, parts)) == [128, 18, 37]
+    assert [len(digits()._specimens[name][0]) for name in SPLIT_SHARES] == [124, 18, 36]  # of 178 zeros
 
 
 def cells(images):  # (N, 3c, 3c) → (N, 9, c·c)
@@ -207,6 +205,16 @@ def test_zhang_validation_list(tmp_path):
         _ = zhang(tmp_path).items
 
 
+def test_the_fingerprint_knows_the_files_and_not_where_they_lie(tmp_path):
+    make_zhang(tmp_path / "a")
+    make_zhang(tmp_path / "b" / "chest_xray")
+    first = zhang(tmp_path / "a").fingerprint()
+    assert zhang(tmp_path / "b").fingerprint() == first
+    image = zhang(tmp_path / "a").items["val"][-1].path
+    Image.effect_noise((200, 200), 50).save(image)
+    assert zhang(tmp_path / "a").fingerprint() != first
+
+
 def test_zhang_squid_layout(tmp_path):
     make_zhang(tmp_path, names=("normal_256", "pneumonia_256"), splits=("train", "val", "test"))
     data = zhang(tmp_path)
@@ -226,6 +234,11 @@ def test_zhang_missing_data_says_how_to_get_it(tmp_path):
         _ = zhang(tmp_path).items
     (tmp_path / "test" / "NORMAL").rmdir()
     with pytest.raises(DataError, match=r"test/NORMAL: no such folder"):
+        _ = zhang(tmp_path).items
+    for file in (tmp_path / "train" / "PNEUMONIA").iterdir():
+        file.unlink()
+    (tmp_path / "test" / "NORMAL").mkdir()
+    with pytest.raises(DataError, match=r"No train PNEUMONIA image"):
         _ = zhang(tmp_path).items
 
 
@@ -274,11 +287,33 @@ def test_chexpert_csv_errors(tmp_path):
     next(tmp_path.rglob("view1_frontal.jpg")).unlink()
     with pytest.raises(DataError, match="Unpack the download again"):
         _ = chexpert(tmp_path).items
+    make_chexpert_csv(tmp_path, 20)
+    lines = (tmp_path / "train.csv").read_text().splitlines()
+    path = lines[1].split(",")[0]
+    for damaged, message in (
+        (f"{path},Male,50,Frontal,PA", "line 2: has too few"),
+        (f"{path},Male,50,Frontal,PA,maybe,,", "line 2: No Finding = 'maybe' is not"),
+        (f"{path},Male,50,Frontal,PA,1.0,,\n{path},Male,50,Frontal,PA,0.0,,", "line 3: .* is listed twice"),
+    ):
+        (tmp_path / "train.csv").write_text("\n".join([lines[0], damaged, *lines[2:]]))
+        with pytest.raises(DataError, match=message):
+            _ = chexpert(tmp_path).items
+    (tmp_path / "train.csv").write_bytes("Path,No Finding\nx,é".encode("latin-1"))
+    with pytest.raises(DataError, match="not a CSV file|no column"):
+        _ = chexpert(tmp_path).items
     (tmp_path / "train.csv").write_text("a,b\n1,2\n")
     with pytest.raises(DataError, match="no column Path"):
         _ = chexpert(tmp_path).items
     with pytest.raises(DataError, match="Register for CheXpert"):
         _ = chexpert(tmp_path / "absent").items
+
+
+def test_chexpert_repeated_rows_count_once_and_a_byte_order_mark_is_read(tmp_path):
+    make_chexpert_csv(tmp_path)
+    before = {s: len(i) for s, i in chexpert(tmp_path).items.items()}
+    lines = (tmp_path / "train.csv").read_text().splitlines()
+    (tmp_path / "train.csv").write_text("\ufeff" + "\n".join(lines + lines[1:]), encoding="utf-8")
+    assert {s: len(i) for s, i in chexpert(tmp_path).items.items()} == before
 
 
 def test_chexpert_folders(tmp_path):
@@ -338,16 +373,14 @@ def test_order_and_augmentation_are_functions_of_seed_and_epoch():
 
 
 def test_max_batches_cuts_the_epoch_and_in_order_the_images():
-    data = digits(batch_size=8, max_batches=2)
+    data = digits(batch_size=4, max_batches=2)
     loader = TrainLoader(data, data.config, CPU)
     assert len(loader.epoch(0)) == 2
-    assert torch.equal(torch.cat(list(loader.in_order(10))), data.training_images(0)[:10].unsqueeze(1).float() / 255)
+    first = data.training_images(0)[:10].unsqueeze(1).float() / 255
+    assert torch.equal(torch.cat(list(loader.in_order(10))), first)  # whatever the epoch's length
 
 
 # -- real data, where it stands beside the checkout -------------------------------------------------------------------
-
-SHARED = ROOT.parent / "shared" / "data"
-needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="needs the real images in ../shared/data")
 
 
 @needs_shared

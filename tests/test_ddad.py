@@ -7,8 +7,9 @@ import signal
 import numpy as np
 import pytest
 import torch
+from conftest import assert_same_run, same
 from PIL import Image
-from test_commands import assert_same_run, kill_in_training, same
+from test_resume import kill_in_training
 from tiny import TINY, command, train
 
 import configs

@@ -64,7 +64,7 @@ def test_published_values(name):
         (["gumbel_top_k=17"], "gumbel_top_k = 17: must lie in 0 … the 16 slots"),
         (["decoder_top_k=9"], "decoder_top_k = 9: must lie in 0 … the 8 slots"),
         (["decoder_threshold=0.1"], "decoder_top_k and decoder_threshold: at most one"),
-        (["shrink_threshold=-1", "gumbel_top_k=0"], "none be negative"),
+        (["shrink_threshold=-1", "gumbel_top_k=0"], "shrink_threshold = -1.0: must be at least 0"),
         (["decoder_memory=V2,none,none"], "unknown entry 'V2'; known are V1, V3, none"),
         (["decoder_memory=V1,V1,V3"], r"decoder_memory\[2\] = V3 reads patches.*use V1 there"),
         (["skip_weights=1"], "skip_weights: needs one entry per level, 3 in all"),

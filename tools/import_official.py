@@ -26,7 +26,7 @@ from dataloader import DataError, build_dataset, find_root
 from dataloader.loader import TrainLoader
 from engine import cli
 from engine.device import keep_memory
-from engine.experiment import Experiment, ExperimentError
+from engine.experiment import IMPORTED, Experiment, ExperimentError, not_finite
 from methods import METHODS, Method
 from tools import official_names
 
@@ -50,6 +50,9 @@ def main() -> None:
     args = arguments()
     keep_memory()
     config = configs.build(args.config, args.set)
+    experiment = Experiment(args.exp)
+    if experiment.exists():
+        raise ExperimentError(f"{experiment.folder} exists already; take another --exp or remove that folder.")
     method = METHODS[config.method](config)
     for path, network, weights in ddad_files(args, method) if config.method == "ddad" else gan_files(args, method):
         try:
@@ -64,12 +67,10 @@ def main() -> None:
         config.data_root = str(find_root(config, args.data_root).resolve())
     else:
         fit_statistics(args, config, method)
-    with Experiment(args.exp) as experiment:
-        if experiment.exists():
-            raise ExperimentError(f"{experiment.folder} exists already; take another --exp or remove that folder.")
-        experiment.save_config(args.config, config, data="imported")
-        source = str(args.folder or args.model)
+    source = str(args.folder or args.model)
+    with experiment:
         experiment.save_checkpoint("best.pt", {"method": method.state_dict(), "epoch": 0, "imported": source})
+        experiment.save_config(configs.canonical(args.config), config, data=IMPORTED)
         print(f"Imported into {experiment.folder}. Next: python eval.py --exp {args.exp}")
 
 
@@ -117,6 +118,8 @@ def fit_statistics(args: argparse.Namespace, config: configs.BaseConfig, method:
         method.fit(TrainLoader(dataset, config, torch.device("cpu")))
         config.data_root = str(dataset.root.resolve())
     except DataError as error:
+        if args.data_root:
+            raise
         print(
             f"note: no training images ({error})\nThe score is 1 − sigmoid(logit), not yet set against the training "
             "logits' mean and deviation. Ranking, AUC and pictures are not affected. Import again with --data-root "
@@ -135,6 +138,8 @@ def read_state(path: Path) -> dict[str, torch.Tensor]:
         raise ExperimentError(f"{path}: no such file.") from None
     except Exception as error:  # torch raises many kinds for a truncated or foreign file
         raise ExperimentError(f"{path}: not a weight file ({str(error).splitlines()[0]}).") from error
+    if entry := not_finite(content):
+        raise ExperimentError(f"{path}: {entry} holds values that are not finite.")
     return content
 
 

@@ -9,7 +9,6 @@ the figures of the papers with their source.
 
 import argparse
 import csv
-import io
 import json
 import statistics
 import sys
@@ -19,14 +18,17 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from engine import cli
+from engine.evaluation import csv_text
 from engine.experiment import Experiment, ExperimentError, write_text
 
 RESULTS = Path("results")
 FIELDS = (
-    "experiment", "config", "method", "dataset", "seed", "epochs", "checkpoint", "epoch", "split", "images", "score",
-    "main", "auc", "auc_low", "auc_high", "average_precision", "val_accuracy", "val_f1", "oracle_accuracy", "oracle_f1",
-    "per_kind_auc", "val_auc_per_epoch", "training_seconds", "commit", "torch", "device",
+    "experiment", "config", "method", "dataset", "data", "seed", "settings", "epochs", "checkpoint", "epoch", "split",
+    "images", "score", "main", "auc", "auc_low", "auc_high", "average_precision", "val_accuracy", "val_f1",
+    "oracle_accuracy", "oracle_f1", "per_kind_auc", "val_auc_per_epoch", "training_seconds", "commit", "torch",
+    "device",
 )  # fmt: skip
+SAME = ("dataset", "data", "config", "settings", "epochs", "checkpoint", "split", "score")  # of runs that are averaged
 
 
 def main() -> None:
@@ -40,7 +42,7 @@ def main() -> None:
             kept = [row for row in csv.DictReader(file) if row["experiment"] not in args.experiments]
         rows = kept + rows
     rows.sort(key=lambda row: (row["dataset"], row["config"], int(row["epochs"]), int(row["seed"]), row["score"]))
-    write_text(path, table_csv(rows))
+    write_text(path, csv_text(FIELDS, rows))
     write_text(RESULTS / "tables.md", tables(rows))
     print(f"{len(rows)} rows: {path}, {RESULTS / 'tables.md'}")
 
@@ -71,6 +73,7 @@ def rows_of(found: dict, part: dict, epochs: list[dict]) -> list[dict[str, objec
         low, high = figures["auc_ci95"]
         kinds = figures["per_kind"].items()
         row = {key: found.get(key, "") for key in FIELDS} | {
+            "settings": "; ".join(found["settings"]),
             "score": score,
             "main": score == found["main_score"],
             "auc": figures["auc"],
@@ -91,7 +94,8 @@ def rows_of(found: dict, part: dict, epochs: list[dict]) -> list[dict[str, objec
 
 def network_rows(found: dict, group: str, spread: dict) -> list[dict[str, object]]:
     """One row per network of an ensemble: ``ndm_0`` … under the score ``ndm (one network)``."""
-    row = {key: found.get(key, "") for key in FIELDS} | {"score": f"{group} (one network)", "main": False}
+    own = {"settings": "; ".join(found["settings"]), "score": f"{group} (one network)", "main": False}
+    row = {key: found.get(key, "") for key in FIELDS} | own
     return [
         row | {"auc": auc, "average_precision": ap}
         for auc, ap in zip(spread["auc"], spread["average_precision"], strict=True)
@@ -100,14 +104,6 @@ def network_rows(found: dict, group: str, spread: dict) -> list[dict[str, object
 
 def percent(value: float | str) -> str:
     return f"{100 * float(value):.1f}"
-
-
-def table_csv(rows: list[dict[str, str]]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, FIELDS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
 
 
 def tables(rows: list[dict[str, str]]) -> str:
@@ -120,7 +116,8 @@ def tables(rows: list[dict[str, str]]) -> str:
     ]
     lines += ["## Measured", ""]
     lines += markdown(
-        ["configuration", "epochs", "score", "split", "seeds", "AUC", "95 % interval", "AP", "acc / F1, val threshold",
+        ["configuration", "changed settings", "epochs", "score", "split", "seeds", "AUC", "95 % interval", "AP",
+         "acc / F1, val threshold",
          "acc / F1, oracle threshold", "AUC per kind", "training, min", "machine", "commit"],
         [summary(group) for group in grouped(rows)],
     )  # fmt: skip
@@ -129,7 +126,7 @@ def tables(rows: list[dict[str, str]]) -> str:
     lines += markdown(
         ["configuration", "seed", "score", "epoch 1, 2, …"],
         [
-            [r["config"], r["seed"], r["score"], ", ".join(r["val_auc_per_epoch"].split())]
+            [named(r), r["seed"], r["score"], ", ".join(r["val_auc_per_epoch"].split())]
             for r in rows
             if r["val_auc_per_epoch"]
         ],
@@ -139,14 +136,20 @@ def tables(rows: list[dict[str, str]]) -> str:
         with open(published, newline="", encoding="utf-8") as file:
             entries = list(csv.reader(file))
         lines += ["", "## Published", ""] + markdown(entries[0], entries[1:])
+        lines += ["", "Source S: quoted by a later paper's repository; P: the paper or its authors' repository."]
     return "\n".join(lines) + "\n"
+
+
+def named(row: dict[str, str]) -> str:
+    """The configuration with the settings that were changed."""
+    return row["config"] + (f" ({row['settings']})" if row["settings"] else "")
 
 
 def grouped(rows: list[dict[str, str]]) -> list[list[dict[str, str]]]:
     """Rows that differ by their seed alone, together."""
     groups = defaultdict(list)
     for row in rows:
-        groups[tuple(row[key] for key in ("dataset", "config", "epochs", "checkpoint", "split", "score"))].append(row)
+        groups[tuple(row[key] for key in SAME)].append(row)
     return list(groups.values())
 
 
@@ -167,6 +170,7 @@ def summary(group: list[dict[str, str]]) -> list[str]:
     intervals = [f"{percent(row['auc_low'])} – {percent(row['auc_high'])}" for row in group if row["auc_low"]]
     return [
         first["config"],
+        first["settings"] or "–",
         first["epochs"],
         first["score"] + (" (main)" if first["main"] == "True" else ""),
         first["split"],

@@ -24,11 +24,10 @@ from dataloader import build_dataset
 from dataloader.images import read_image
 from dataloader.loader import TrainLoader
 from engine import cli
-from engine.device import choose_device, keep_memory, to_float
+from engine.device import to_float
 from engine.evaluation import SCORE_BATCH
-from engine.experiment import Experiment, ExperimentError
+from engine.experiment import ExperimentError
 from engine.plots import save
-from methods import METHODS
 from models.memory import MemoryQueue
 from models.patches import to_patches
 
@@ -47,16 +46,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     cli.add_common(parser)
     parser.add_argument("paths", nargs="*", type=Path, metavar="PATH", help="images to explain")
-    parser.add_argument("--checkpoint", default="best", choices=("best", "last"), help="default: best on validation")
+    cli.add_checkpoint(parser)
     cli.add_data_root(parser)
     args = parser.parse_args()
-    keep_memory()
-    device = choose_device(args.device)
-    experiment = Experiment(args.exp)
-    _, config, _ = experiment.load_config()
-    method = METHODS[config.method](config)
-    checkpoint = experiment.load_weights(f"{args.checkpoint}.pt", method)
-    method.to(device)
+    experiment, _, config, _, method, checkpoint, device = cli.load_trained(args)
     if not hasattr(method, "slot_weights"):
         raise ExperimentError(f"{experiment.folder}: {config.method} has no space-aware memory to show.")
     dataset = build_dataset(config, args.data_root)
@@ -129,6 +122,9 @@ class SourcePatches:
         self.per_side = loader.config.patches_per_side
         self.epochs = {}
 
+    def name(self, source: Source) -> str:
+        return self.loader.dataset.training_name(source.index)
+
     def __call__(self, source: Source, location: int) -> np.ndarray:
         """(h, w) in [0, 1]."""
         if source.epoch not in self.epochs:
@@ -152,7 +148,7 @@ def draw_usage(usage: dict[str, torch.Tensor], path: Path) -> None:
     for axis, (name, weights) in zip(figure.subplots(len(usage), 1, squeeze=False)[:, 0], usage.items(), strict=True):
         ranked = weights.sort(dim=1, descending=True).values
         used = (weights > USED).sum(1).float().median()
-        shown = axis.imshow(ranked, aspect="auto", interpolation="nearest", cmap="viridis")
+        shown = axis.imshow(ranked.numpy(), aspect="auto", interpolation="nearest", cmap="viridis")
         axis.set_title(f"{name}: {used:.0f} of {weights.shape[1]} slots in use at the median location", fontsize=9)
         axis.set(xlabel="slots, most used first", ylabel="location")
         axis.yaxis.set_major_locator(MaxNLocator(4, integer=True))
@@ -173,11 +169,11 @@ def draw_sources(images, captions, read, sources, training_patches, path: Path) 
     for n, caption in enumerate(captions):
         for j in range(locations):
             first = n * (SHOWN + 1)
-            axes[j, first].imshow(patches[n * locations + j, 0], cmap="gray", vmin=0, vmax=1)
-            axes[j, first].set_title(f"{caption}\npatch 1" if j == 0 else f"patch {j + 1}", fontsize=7)
+            axes[j, first].imshow(patches[n * locations + j, 0].numpy(), cmap="gray", vmin=0, vmax=1)
+            axes[j, first].set_title(f"{caption}\n\npatch 1" if j == 0 else f"patch {j + 1}", fontsize=7, loc="left")
             weights, slots = read[j, n].topk(min(SHOWN, read.shape[2]))
             for place, (weight, slot) in enumerate(zip(weights.tolist(), slots.tolist(), strict=True), start=1):
-                if weight <= USED:
+                if weight < 0.005:  # would be shown as 0.00
                     continue
                 axis = axes[j, first + place]
                 if sources is None or sources[slot] is None:
@@ -186,7 +182,7 @@ def draw_sources(images, captions, read, sources, training_patches, path: Path) 
                     axis.set_title(f"{weight:.2f}", fontsize=7)
                     continue
                 axis.imshow(training_patches(sources[slot], j), cmap="gray", vmin=0, vmax=1)
-                axis.set_title(f"{weight:.2f} of image {sources[slot].index}", fontsize=7)
+                axis.set_title(f"{weight:.2f} of\n{training_patches.name(sources[slot])}", fontsize=7)
     save(figure, path)
 
 

@@ -1,0 +1,252 @@
+"""Bad input gets a clear error that names it, and nothing is lost."""
+
+import fcntl
+import json
+import os
+import resource
+
+import pytest
+import torch
+from conftest import assert_same_run
+from PIL import Image
+from tiny import command, train
+
+from dataloader.digit import DigitAnatomy
+from methods.squid import Squid
+
+
+def test_a_second_process_is_refused(workspace, capsys):
+    folder = workspace / "checkpoints" / "a"
+    folder.mkdir(parents=True)
+    with open(folder / ".lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert train("a") == 1
+    assert "another process is training this experiment" in capsys.readouterr().err
+    assert train("a", overrides=["epochs=1"]) == 0
+
+
+def test_a_full_disk_keeps_the_last_good_checkpoint(workspace, capsys):
+    assert train("a", overrides=["epochs=1"]) == 0
+    folder = workspace / "checkpoints" / "a"
+    before = (folder / "last.pt").read_bytes()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, hard))  # writing beyond it fails as on a full disk
+    try:
+        assert command("main", "--exp", "a", "--set", "epochs=2", "--device", "cpu") == 1
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    error = capsys.readouterr().err
+    assert ".pt: could not be written" in error and "make room" in error
+    assert (folder / "last.pt").read_bytes() == before and not list(folder.glob("*.part"))
+    assert train("whole") == 0 and command("main", "--exp", "a", "--device", "cpu") == 0
+    assert_same_run(folder, workspace / "checkpoints" / "whole")
+
+
+def test_experiments_that_cannot_be_read(workspace, capsys):
+    assert command("eval", "--exp", "none") == 1
+    assert "Train it first: python main.py --exp none" in capsys.readouterr().err
+    assert command("main", "--exp", "new") == 1
+    assert "is new: give --config" in capsys.readouterr().err
+    assert command("main", "--exp", "../evil", "--config", "digit_quick") == 1
+    assert train("a", overrides=["epochs=1"]) == 0
+    folder = workspace / "checkpoints" / "a"
+    capsys.readouterr()
+
+    whole = (folder / "best.pt").read_bytes()
+    (folder / "best.pt").write_bytes(whole[: len(whole) // 2])
+    assert command("eval", "--exp", "a") == 1
+    assert "best.pt: truncated, or not a checkpoint of this program" in capsys.readouterr().err
+    for foreign in ({"state_dict": {}}, {"format": 99}, [1, 2]):
+        torch.save(foreign, folder / "best.pt")
+        assert command("eval", "--exp", "a") == 1
+        assert "not a checkpoint of this program" in capsys.readouterr().err
+    torch.save({"format": 1, "method": {"a": torch.ones(1)}, "epoch": 1}, folder / "best.pt")
+    assert command("predict", "--exp", "a", workspace) == 1
+    assert "the weights do not fit the settings" in capsys.readouterr().err
+
+    content = torch.load(folder / "last.pt", weights_only=True)
+    content["method"]["generator.student.output.weight"][0] = torch.nan
+    torch.save(content, folder / "best.pt")
+    assert command("eval", "--exp", "a") == 1
+    assert "generator.student.output.weight holds values that are not finite" in capsys.readouterr().err
+
+    (folder / "best.pt").unlink()
+    assert command("eval", "--exp", "a") == 1
+    assert "there is last.pt" in capsys.readouterr().err
+    (folder / "config.json").write_text("{}")
+    assert command("eval", "--exp", "a") == 1
+    assert "config.json: not a configuration" in capsys.readouterr().err
+
+
+def test_a_checkpoint_runs_no_code(workspace, capsys):
+    assert train("a", overrides=["epochs=1"]) == 0
+
+    class Evil:
+        def __reduce__(self):
+            return os.system, ("touch evil",)
+
+    torch.save({"format": 1, "method": Evil()}, workspace / "checkpoints" / "a" / "best.pt")
+    assert command("eval", "--exp", "a") == 1
+    assert not (workspace / "evil").exists()
+
+
+def test_scores_that_are_not_finite_are_an_error(workspace, monkeypatch, capsys):
+    assert train("a", overrides=["epochs=1"]) == 0
+    original = Squid.score
+
+    def broken(self, images):
+        scores = original(self, images)
+        scores.image["reconstruction"][0] = torch.nan
+        return scores
+
+    monkeypatch.setattr(Squid, "score", broken)
+    assert command("eval", "--exp", "a") == 1
+    assert "scores of the validation images are not finite" in capsys.readouterr().err
+
+
+def test_a_test_set_of_one_class_is_an_error(workspace, monkeypatch, capsys):
+    assert train("a", overrides=["epochs=1"]) == 0
+    original = DigitAnatomy.split
+
+    def normals_only(self, name):
+        split = original(self, name)
+        if name == "test":
+            keep = split.labels == 0
+            split.images, split.labels, split.masks = split.images[keep], split.labels[keep], None
+        return split
+
+    monkeypatch.setattr(DigitAnatomy, "split", normals_only)
+    assert command("eval", "--exp", "a") == 1
+    assert "are normal: AUC and thresholds need normal and anomalous images" in capsys.readouterr().err
+
+
+def test_missing_data_leaves_no_folder(workspace, capsys):
+    assert command("main", "--exp", "z", "--config", "zhang_best", "--data-root", "absent") == 1
+    assert "absent: no such folder. Get 'Chest X-Ray Images" in capsys.readouterr().err
+    assert not (workspace / "checkpoints" / "z").exists()
+
+
+def test_other_training_data_is_refused_on_resume(workspace, capsys):
+    assert train("a", overrides=["epochs=1"]) == 0
+    config = json.loads((workspace / "checkpoints" / "a" / "config.json").read_text())
+    config["data"] = "mnist-0123"
+    (workspace / "checkpoints" / "a" / "config.json").write_text(json.dumps(config))
+    assert train("a") == 1
+    assert "training data: mnist-0123 → sklearn-" in capsys.readouterr().err
+
+
+def test_predict_names_unreadable_files_and_scores_the_rest(workspace, capsys):
+    assert train("a", overrides=["epochs=1"]) == 0
+    good, bad = workspace / "in" / "good.png", workspace / "in" / "bad.png"
+    good.parent.mkdir()
+    Image.new("L", (48, 48), 90).save(good)
+    bad.write_bytes(good.read_bytes()[:60])
+    capsys.readouterr()
+    assert command("predict", "--exp", "a", workspace / "in") == 1
+    out, err = capsys.readouterr()
+    assert str(good) in out and str(bad) not in out and f"{bad}: not a readable image" in err
+    assert "1 of 2 files have no scores" in err
+    assert command("predict", "--exp", "a", workspace / "absent") == 1
+    (workspace / "empty").mkdir()
+    assert command("predict", "--exp", "a", workspace / "empty") == 1
+    assert "holds no PNG" in capsys.readouterr().err
+
+
+def test_a_device_that_is_not_there(workspace, capsys):
+    missing = "mps" if not torch.backends.mps.is_available() else "cuda"
+    assert command("main", "--exp", "a", "--config", "digit_quick", "--device", missing) == 1
+    assert f"--device {missing} is not available here" in capsys.readouterr().err
+
+
+def test_pictures_are_not_written_over_the_images(workspace, capsys):
+    assert train("a", overrides=["epochs=1"]) == 0
+    image = workspace / "in" / "x.png"
+    image.parent.mkdir()
+    Image.new("L", (200, 100), 90).save(image)
+    for inputs, pictures in (("in", "in"), (image, "in"), ("in", "in/out")):
+        assert command("predict", "--exp", "a", inputs, "--images", pictures) == 1
+        assert "would write among the images" in capsys.readouterr().err
+    assert Image.open(image).size == (200, 100) and len(list(image.parent.iterdir())) == 1
+
+
+def test_overwrite_deletes_only_when_the_new_run_can_start(workspace, capsys):
+    assert train("a", overrides=["epochs=1"]) == 0
+    folder = workspace / "checkpoints" / "a"
+    before = {p.name for p in folder.iterdir()}
+    for arguments in (
+        ["--config", "zhang_best", "--data-root", "absent"],
+        ["--config", "digit_quick", "--set", "digit_source=mnist", "--data-root", "in"],
+    ):
+        (workspace / "in").mkdir(exist_ok=True)
+        (workspace / "in" / "t10k-images-idx3-ubyte").write_bytes(b"damaged")
+        assert command("main", "--exp", "a", "--overwrite", *arguments) == 1
+        assert {p.name for p in folder.iterdir()} == before
+    (folder / "config.json").write_text("damaged")
+    assert train("a", overrides=["epochs=1"]) == 1
+    assert "--overwrite" in capsys.readouterr().err
+    assert train("a", "--overwrite", overrides=["epochs=1"]) == 0
+
+
+def test_other_settings_are_told_before_data_is_looked_for(workspace, capsys):
+    assert train("a", overrides=["epochs=1"]) == 0
+    assert command("main", "--exp", "a", "--config", "zhang_best") == 1
+    assert 'dataset: "digit" → "zhang"' in capsys.readouterr().err
+    (workspace / "checkpoints" / "a" / "config.json").unlink()
+    assert train("a") == 1
+    assert "has checkpoints but no config.json" in capsys.readouterr().err
+
+
+def test_weights_that_diverged_do_not_replace_last_pt(workspace, monkeypatch, capsys):
+    original = Squid.training_step
+
+    def diverging(self, images, step):
+        losses = original(self, images, step)
+        if step == 2:
+            self.generator.student.output.weight.data.fill_(torch.inf)
+        return losses
+
+    monkeypatch.setattr(Squid, "training_step", diverging)
+    assert train("a") == 1
+    assert "Training diverged: generator.student.output.weight" in capsys.readouterr().err
+    saved = torch.load(workspace / "checkpoints" / "a" / "last.pt", weights_only=True)
+    assert saved["position"]["batch"] == 2 and all(v.isfinite().all() for v in saved["method"].values())
+
+
+@pytest.mark.parametrize("term", ["adversarial", "distillation"])
+def test_a_generator_loss_that_is_not_finite_stops_before_its_update(workspace, monkeypatch, capsys, term):
+    original, taken = Squid.generator_losses, []
+
+    def broken_at_the_second(self, x, out):
+        taken.append(out)
+        losses = original(self, x, out)
+        return losses | {term: losses[term] * torch.nan} if len(taken) == 2 else losses
+
+    monkeypatch.setattr(Squid, "generator_losses", broken_at_the_second)
+    assert train("a") == 1
+    assert f"{term} = nan, at epoch 1, batch 3" in capsys.readouterr().err
+    saved = torch.load(workspace / "checkpoints" / "a" / "last.pt", weights_only=True)
+    assert saved["position"]["batch"] == 2
+
+
+def test_logs_that_cannot_be_written_do_not_hide_the_error(workspace, monkeypatch, capsys):
+    folder = workspace / "checkpoints" / "a"
+    folder.mkdir(parents=True)
+    (folder / "log.txt").symlink_to("/dev/full")
+
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    for name in ("add_scalar", "add_histogram", "close"):
+        monkeypatch.setattr(f"engine.logging.SummaryWriter.{name}", full)
+    assert train("a", overrides=["epochs=1"]) == 0
+    monkeypatch.setattr("engine.experiment.os.fsync", full)
+    assert command("main", "--exp", "a", "--set", "epochs=2", "--device", "cpu") == 1
+    assert "could not be written" in capsys.readouterr().err
+
+
+def test_evaluating_on_other_data_is_said(workspace, monkeypatch, capsys):
+    assert train("a", overrides=["epochs=1"]) == 0
+    monkeypatch.setattr(DigitAnatomy, "fingerprint", lambda self: "mnist-0123")
+    assert command("eval", "--exp", "a") == 0
+    assert "note: trained on sklearn-" in capsys.readouterr().err
+    assert json.loads((workspace / "checkpoints" / "a" / "results.json").read_text())["data"] == "mnist-0123"

@@ -1,0 +1,28 @@
+"""Tables from evaluated experiments."""
+
+import csv
+
+from tiny import command, train
+
+from tools import make_tables
+
+
+def test_tables_average_seeds_and_nothing_else(workspace):
+    for name, arguments in (
+        ("a", ["--seed", "0"]),
+        ("b", ["--seed", "1"]),
+        ("c", ["--seed", "1", "--set", "dropout=0.1"]),
+    ):
+        assert train(name, *arguments, overrides=["epochs=1"]) == 0
+        assert command("eval", "--exp", name) == 0
+    assert command("make_tables", "a", "b", module=make_tables) == 0
+    assert command("make_tables", "c", module=make_tables) == 0
+    with open(workspace / "results" / "results.csv") as file:
+        rows = [row for row in csv.DictReader(file) if row["score"] == "reconstruction"]
+    assert {row["experiment"] for row in rows} == {"a", "b", "c"}
+    auc = {row["experiment"]: 100 * float(row["auc"]) for row in rows}
+    text = (workspace / "results" / "tables.md").read_text()
+    mean, deviation = (auc["a"] + auc["b"]) / 2, abs(auc["a"] - auc["b"]) / 2**0.5
+    assert f"| 0, 1 | {mean:.1f} ± {deviation:.1f} |" in text
+    assert f"| 1 | {auc['c']:.1f} |" in text and "dropout: 0.0 → 0.1" in text
+    assert command("make_tables", "d", module=make_tables) == 1
