@@ -1,6 +1,6 @@
 """The settings of a single auto-encoder, and what DDAD shares with them (ddad.md)."""
 
-from configs.base import BaseConfig, ConfigError, Stage, check_with
+from configs.base import BaseConfig, Stage, check_with
 from models.autoencoder import check_sizes
 
 
@@ -27,12 +27,9 @@ class AutoEncoderConfig(BaseConfig):
     def check(self) -> None:
         super().check()
         check_with(check_sizes, self.image_size, self.multiplier)
-        for key, least in (("batch_size", 2), ("latent_size", 1), ("num_slots", 1)):
-            if getattr(self, key) < least:
-                raise ConfigError(f"{key} = {getattr(self, key)}: must be at least {least}.")
-        for key in ("latent_threshold", "entropy_weight"):
-            if getattr(self, key) < 0:
-                raise ConfigError(f"{key} = {getattr(self, key)}: must not be negative.")
+        self.check_at_least(2, "batch_size")
+        self.check_at_least(1, "latent_size", "num_slots")
+        self.check_at_least(0, "latent_threshold", "entropy_weight")
 
 
 class AeConfig(AutoEncoderConfig):

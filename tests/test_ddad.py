@@ -63,7 +63,7 @@ def test_every_dataset_has_every_backbone():
     [
         ("members=1", "members = 1: the intra-discrepancy is a deviation among at least 2.*ae, aeu or memae"),
         ("extra_data=0", "extra_data = 0: the unknown distribution module needs unlabeled images"),
-        ("extra_data=-1", "extra_data = -1: must not be negative"),
+        ("extra_data=-1", "extra_data = -1: must be at least 0"),
         ("anomaly_rate=1.5", r"anomaly_rate = 1.5: must lie in \[0, 1\]"),
         ("refine_batch_size=1", "refine_batch_size 2"),
         ("refine_epochs=0", "refine_epochs must be at least 1"),
