@@ -9,7 +9,7 @@ else
         exit 1
     fi
     if ! cmp -s requirements.txt .venv/installed.txt; then # a half-made .venv is made again
-        echo "Installing the packages of requirements.txt into .venv (about 5 GB with torch, a minute or more) ..."
+        echo "Installing the packages of requirements.txt into .venv (about 6 GB with torch, a minute or more) ..."
         python3 -m venv --clear .venv
         .venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
         cp requirements.txt .venv/installed.txt

@@ -3,7 +3,9 @@
     python predict.py --exp ID PATH ... [--csv FILE] [--images DIR]
 
 One line per image: path, the discriminator's logit (where the method has one), score (the main one; higher = more
-anomalous), every image score by name, and whether the main score reaches the threshold chosen on validation.
+anomalous), every image score by name, and whether the main score reaches the threshold chosen on validation. The
+threshold is of the column named after the main score; score is that column as people read it (the paper's
+1 − sigmoid((logit − mu)/sigma) where that is the discriminator's).
 An unreadable file is named and left without scores; the exit code is then 1.
 """
 

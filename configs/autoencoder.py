@@ -1,4 +1,4 @@
-"""The settings of a single auto-encoder, and what DDAD shares with them (ddad.md)."""
+"""The settings of a single auto-encoder, and what DDAD shares with them (docs/methods.md)."""
 
 from configs.base import BaseConfig, Stage, check_with
 from models.autoencoder import check_sizes

@@ -1,4 +1,4 @@
-"""DDAD's settings: what its published rows have in common (ddad.md)."""
+"""DDAD's settings: what its published rows have in common (docs/methods.md)."""
 
 from typing import Literal
 

@@ -1,6 +1,6 @@
 """SQUID on DigitAnatomy in minutes on a laptop's CPU: digit_best at half the width and half the side.
 
-It is judged by the reconstruction error: on digits it separates better than the discriminator (squid.md).
+It is judged by the reconstruction error: on digits it separates better than the discriminator.
 """
 
 from configs.digit_best import Config as DigitBest

@@ -6,28 +6,30 @@ from configs.base import BaseConfig, ConfigError
 
 
 class InpaintingConfig(BaseConfig):
-    """``ops`` and ``decoder_memory`` run deepest level first."""
+    """``ops`` and ``decoder_memory`` run deepest level first; docs/methods.md says what the parts do."""
 
     main_score: Literal["discriminator", "reconstruction"] = "discriminator"
 
-    base_channels: int = 32
-    patches_per_side: int = 2
-    levels: int = 4
+    base_channels: int = 32  # of the first block; the levels have 2, 4, 8, 16, 16 times as many
+    patches_per_side: int = 2  # P: the image is cut into P × P patches
+    levels: int = 4  # times that the encoder halves the patches
     initial_combine: int = 2  # the shallow levels that see whole maps
-    ops: tuple[str, ...] = ("concat", "concat", "none", "none")
+    ops: tuple[str, ...] = ("concat", "concat", "none", "none")  # how each level joins its skip; add is the third way
+    # V1: windows of each map, V2: patches at a quarter of the channels, V3: whole patches, V4: maps, one for all places
     decoder_memory: tuple[str, ...] = ("V1", "V1", "none", "none")
     gumbel_top_k: int = 0  # Gumbel shrinkage: k − 1 slots survive; 0 is off
     shrink_threshold: float = 0.0  # hard shrinkage; 0 is off
     mask_ratio: float = 1.0  # share of positions that take the memory's output in training
-    dropout: float = 0.0
-    teacher: bool = True
+    dropout: float = 0.0  # in the in-painting block's feed-forward layers
+    teacher: bool = True  # train a teacher generator and distil from it
 
     n_critic: int = 1  # the generator steps at every n-th iteration
-    recon_weight: float = 1.0
-    teacher_weight: float = 0.5
-    distill_weight: float = 0.1
-    adversarial_weight: float = 0.0005
-    discriminator_weight: float = 1.0
+    # the losses' weights
+    recon_weight: float = 1.0  # mean squared error of the student's reconstruction
+    teacher_weight: float = 0.5  # the same of the teacher's
+    distill_weight: float = 0.1  # between the student's and the teacher's features
+    adversarial_weight: float = 0.0005  # of the generator's attempt to deceive the discriminator
+    discriminator_weight: float = 1.0  # of the discriminator's own loss
 
     score_statistics: Literal["image", "running"] = "image"  # of batch norm when scoring: the image's own, or running
     statistics_images: int = 201  # training images whose logits give mu and sigma

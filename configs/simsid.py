@@ -1,4 +1,4 @@
-"""SimSID's settings: what its published rows have in common (simsid.md's table)."""
+"""SimSID's settings: what its published rows have in common (docs/methods.md)."""
 
 from typing import Literal
 
@@ -21,9 +21,9 @@ class SimSidConfig(InpaintingConfig):
     tanh: bool = True  # the networks work in [−1, 1] and end in a tanh; otherwise in [0, 1] and a sigmoid
     bottleneck: Literal["queue", "matrix", "none"] = "matrix"  # the in-painting block's memory; none leaves it out
     inpaint_attention: bool = True  # the block attends to the neighbours' memories; otherwise its own goes straight on
-    bottleneck_slots: int = 200
+    bottleneck_slots: int = 200  # of each place
     gumbel_top_k = 5  # this, shrink_threshold and mask_ratio are the bottleneck's
-    decoder_slots: int = 200
+    decoder_slots: int = 200  # of each place
     decoder_top_k: int = 5  # as gumbel_top_k, in the decoder's memories
     decoder_threshold: float = 0.0  # as shrink_threshold, in the decoder's memories
     decoder_mask_ratio: float = 1.0

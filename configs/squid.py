@@ -1,4 +1,4 @@
-"""SQUID's settings: the base of its published rows (squid.md's table, column base)."""
+"""SQUID's settings: the base of its published rows (docs/methods.md)."""
 
 from configs.base import ConfigError, check_with
 from configs.inpainting import InpaintingConfig
@@ -11,8 +11,8 @@ class SquidConfig(InpaintingConfig):
     method = "squid"
     best_rule = "tolerance"
 
-    queue_slots: int = 1000
-    matrix_slots: int = 500
+    queue_slots: int = 1000  # of each place's memory queue at the bottleneck
+    matrix_slots: int = 500  # of each place's memory matrix in the decoder
     shrink_threshold = 0.0005
     mask_ratio = 0.95
 

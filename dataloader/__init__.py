@@ -1,5 +1,7 @@
 """Datasets by name, one file each."""
 
+from pathlib import Path
+
 from configs import BaseConfig, ConfigError
 from dataloader.base import DATA_ROOT_VARIABLE, Dataset, FileDataset, Item, Split, find_root
 from dataloader.chexpert import CheXpert
@@ -24,7 +26,10 @@ def build_dataset(config: BaseConfig, data_root: str | None = None) -> Dataset:
     """
     if config.dataset not in DATASETS:
         raise ConfigError(f"dataset = {config.dataset!r}: unknown; known are {', '.join(DATASETS)}.")
-    return DATASETS[config.dataset](config, find_root(config, data_root))
+    dataset = DATASETS[config.dataset]
+    if data_root and not Path(data_root).expanduser().is_dir():  # even for a dataset that can do without files
+        raise DataError(f"--data-root {data_root}: no such folder. {dataset.how_to_get}")
+    return dataset(config, find_root(config, data_root))
 
 
 __all__ = [

@@ -114,7 +114,7 @@ class Experiment:
             known = sorted(p.parent.name for p in self.folder.parent.glob("*/config.json"))
             there = f"Experiments there: {', '.join(known)}." if known else "There are no experiments yet."
             raise ExperimentError(
-                f"{self.folder} is not an experiment. {there} Train it first: "
+                f"{self.folder.resolve()} is not an experiment. {there} Train it first: "
                 f"python main.py --exp {self.name} --config NAME"
             )
         try:

@@ -265,8 +265,8 @@ class Trainer:
         log(f"stopped by {signal.Signals(self.stop_signal).name} before epoch {self.epoch + 1}, batch {self.batch + 1}")
         raise Interrupted(
             self.stop_signal,
-            f"Stopped and saved at epoch {self.epoch + 1}, batch {self.batch + 1}. The same command goes on from "
-            f"there: python main.py --exp {self.experiment.name}",
+            f"Stopped and saved at epoch {self.epoch + 1}, batch {self.batch + 1}. Go on from there "
+            f"with: python main.py --exp {self.experiment.name}",
         )
 
 

@@ -60,7 +60,7 @@ def auc_interval(labels: np.ndarray, scores: np.ndarray, resamples: int = 2000, 
 def chi2_distance(labels: np.ndarray, scores: np.ndarray, bins: int = 100) -> float:
     """χ² distance of the densities a, b of normal and anomalous scores, both scaled to [0, 1] by their extremes.
 
-    ½ Σ ((a − b)² + 1e-15) / (a + b + 1e-15), as DDAD's program shows it on its histograms (ddad.md).
+    ½ Σ ((a − b)² + 1e-15) / (a + b + 1e-15), as DDAD's program shows it on its histograms.
     """
     span = scores.max() - scores.min()
     scaled = (scores - scores.min()) / span if span else np.zeros_like(scores)

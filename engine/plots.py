@@ -5,10 +5,12 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from sklearn.metrics import precision_recall_curve, roc_curve
 
 from engine.experiment import write_atomically
 
+STRIP_SIDE = 256
 NORMAL, ANOMALOUS = "#1f77b4", "#d62728"
 
 
@@ -28,6 +30,7 @@ def curves(rows: list[dict], path: Path) -> None:
         losses.plot([r["epoch"] for r in rows], [r["losses"].get(name, np.nan) for r in rows], ".-", label=name)
     positive = all(value > 0 for r in rows for value in r["losses"].values())
     losses.set(xlabel="epoch", ylabel="weighted loss", yscale="log" if positive else "linear", title="training")
+    losses.xaxis.set_major_locator(MaxNLocator(integer=True))
     losses.legend(fontsize=8)
     for validation in others:
         validation_curves(validation, validated)
@@ -41,6 +44,7 @@ def validation_curves(validation: Axes, validated: list[dict]) -> None:
         )
     validation.set(xlabel="epoch", ylabel="AUC, %", title="validation", ylim=(0, 100))
     validation.axhline(50, color="grey", linewidth=0.5)
+    validation.xaxis.set_major_locator(MaxNLocator(integer=True))
     validation.legend(fontsize=8)
 
 
@@ -78,14 +82,16 @@ def histograms(labels: np.ndarray, scores: dict[str, np.ndarray], results: dict[
     save(figure, path)
 
 
-def samples(groups: dict[str, list[tuple[str, np.ndarray, np.ndarray]]], path: Path) -> None:
+def samples(groups: dict[str, list[tuple[str, np.ndarray, np.ndarray]]], score: str, path: Path) -> None:
     """Input | reconstruction | difference; ``groups`` maps a title to (caption, input, reconstruction) triples.
 
     Images are (H, W) in [0, 1]; the difference is absolute, on the same scale.
     """
     rows = max(map(len, groups.values()))
     figure = Figure(figsize=(4.6 * len(groups), 1.75 * rows + 0.9))
-    figure.suptitle("input | reconstruction | absolute difference, all on one grey scale", fontsize=10)
+    figure.suptitle(
+        f"input | reconstruction | absolute difference, all on one grey scale; kind and {score} score", fontsize=10
+    )
     axes = figure.subplots(rows, 3 * len(groups), squeeze=False)
     for axis in axes.flat:
         axis.set_axis_off()
@@ -116,6 +122,10 @@ def maps(captions: list[str], images: np.ndarray, named_maps: dict[str, np.ndarr
 
 
 def strip(image: np.ndarray, reconstruction: np.ndarray) -> np.ndarray:
-    """Input | reconstruction | difference side by side: (H, W) in [0, 1] twice → (H, 3W) uint8."""
+    """Input | reconstruction | difference side by side: (H, W) in [0, 1] twice → uint8 of three times the width.
+
+    Small images are enlarged by a whole factor, to be seen: to at least STRIP_SIDE pixels.
+    """
     panels = np.concatenate([image, reconstruction, np.abs(image - reconstruction)], axis=1)
-    return (panels.clip(0, 1) * 255).round().astype(np.uint8)
+    factor = -(-STRIP_SIDE // len(image))
+    return (panels.clip(0, 1) * 255).round().astype(np.uint8).repeat(factor, 0).repeat(factor, 1)

@@ -81,7 +81,7 @@ def write(
         named = {name: pixels[chosen] for name, pixels in reversed(scored.named_maps.items())}
         plots.maps(captions, split.images.numpy()[chosen] / 255, named, figures / "maps.png")
     if all(groups.values()):
-        plots.samples(groups, figures / "samples.png")
+        plots.samples(groups, main, figures / "samples.png")
 
 
 def write_maps(experiment: Experiment, split, scored: Scored) -> None:
@@ -104,7 +104,7 @@ def telling_images(labels: np.ndarray, scores: np.ndarray) -> dict[str, np.ndarr
     return {
         "highest scores": order[:SHOWN],
         "lowest scores": order[::-1][:SHOWN],
-        "worst judged": np.concatenate([missed, alarms]),
+        "worst judged: anomalous low, normal high": np.concatenate([missed, alarms]),
     }
 
 

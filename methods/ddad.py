@@ -160,7 +160,7 @@ def refinement_inputs(found: Discrepancies) -> dict[str, torch.Tensor]:
 
 
 def focal_loss(p: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Mean of −(1 − q)²·log q over the pixels, q the probability of the true class (ddad.md, ASR-Net).
+    """Mean of −(1 − q)²·log q over the pixels, q the probability of the true class (DDAD-ASR, ASR-Net).
 
     Args:
         p: (B, 2, H, W) probabilities.

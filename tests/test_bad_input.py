@@ -124,6 +124,10 @@ def test_missing_data_leaves_no_folder(workspace, capsys):
     assert command("main", "--exp", "z", "--config", "zhang_best", "--data-root", "absent") == 1
     assert "absent: no such folder. Get 'Chest X-Ray Images" in capsys.readouterr().err
     assert not (workspace / "checkpoints" / "z").exists()
+    assert (
+        command("main", "--exp", "z", "--config", "digit_quick", "--data-root", "absent") == 1
+    )  # though it needs none
+    assert "--data-root absent: no such folder" in capsys.readouterr().err
 
 
 def test_other_training_data_is_refused_on_resume(workspace, capsys):

@@ -58,7 +58,7 @@ def test_train_evaluate_and_predict(workspace, capsys):
         table = list(csv.DictReader(file))
     assert list(table[0])[:3] == ["path", "logit", "score"] and "anomalous_at_val_threshold" in table[0]
     assert [row["path"] for row in table] == [str(pictures / f"{i}.png") for i in range(3)]
-    assert Image.open(workspace / "out" / "deep" / "1.png").size == (3 * 48, 48)
+    assert Image.open(workspace / "out" / "deep" / "1.png").size == (3 * 6 * 48, 6 * 48)
 
 
 def test_the_same_command_again_says_it_is_finished_and_more_epochs_go_on(workspace, capsys):

@@ -6,7 +6,7 @@ import configs
 from configs import ConfigError
 from configs.squid import SquidConfig
 
-PUBLISHED = {  # squid.md's table
+PUBLISHED = {
     "zhang_best": {
         "epochs": 200, "batch_size": 16, "learning_rate": 1e-4, "lr_schedule": "cosine", "cosine_epochs": 300,
         "cosine_min": 1e-5, "max_batches": 0, "patches_per_side": 2, "levels": 4, "initial_combine": 2,

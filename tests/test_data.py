@@ -77,7 +77,7 @@ def test_unreadable_files_are_named(tmp_path):
 # -- DigitAnatomy -------------------------------------------------------------------------------------------------
 
 
-def digits(root="absent", **settings):
+def digits(root="", **settings):
     config = configs.build("digit_quick", [f"{k}={v}" for k, v in {"digits_per_epoch": 20, **settings}.items()])
     return build_dataset(config, str(root))
 

@@ -23,7 +23,7 @@ from methods.ddad import Ddad, focal_loss
 from methods.synthetic import Squares, blend, draw_partners, draw_squares, masks
 
 CPU = torch.device("cpu")
-PUBLISHED = {  # ddad.md
+PUBLISHED = {
     "ddad_brain_ae": {
         "dataset": "brain", "method": "ddad", "backbone": "ae", "image_size": 64, "members": 3, "epochs": 250,
         "batch_size": 64, "learning_rate": 5e-4, "refine_epochs": 100, "refine_batch_size": 8, "augment": False,

@@ -89,7 +89,7 @@ def test_a_signal_finishes_the_iteration_saves_and_says_how_to_go_on(
     monkeypatch.setattr(Squid, "training_step", signalled)
     handler = signal.getsignal(number)
     assert train("a", overrides=["save_seconds=1000"]) == 128 + number
-    assert "goes on from there: python main.py --exp a" in capsys.readouterr().err
+    assert "Go on from there with: python main.py --exp a" in capsys.readouterr().err
     assert len(taken) == step and signal.getsignal(number) is handler
     assert command("main", "--exp", "a", "--device", "cpu") == 0
     assert len(taken) == 10

@@ -15,7 +15,7 @@ from models.discriminator import simsid_channels
 from models.memory import MemoryMatrix, MemoryQueue, ReducedMatrix, Shrinkage
 from tools import import_official
 
-PUBLISHED = {  # simsid.md's table
+PUBLISHED = {
     "simsid_zhang": {
         "dataset": "zhang", "epochs": 1000, "learning_rate": 1e-4, "batch_size": 16, "lr_schedule": "cosine",
         "cosine_epochs": 300, "cosine_min": 1e-5, "bottleneck": "queue", "mask_ratio": 1.0, "bottleneck_slots": 200,

@@ -116,9 +116,8 @@ def tables(rows: list[dict[str, str]]) -> str:
     ]
     lines += ["## Measured", ""]
     lines += markdown(
-        ["configuration", "changed settings", "epochs", "score", "split", "seeds", "AUC", "95 % interval", "AP",
-         "acc / F1, val threshold",
-         "acc / F1, oracle threshold", "AUC per kind", "training, min", "machine", "commit"],
+        ["configuration", "data", "changed settings", "epochs", "score", "split", "seeds", "AUC", "95 % interval", "AP",
+         "acc / F1, val threshold", "acc / F1, oracle threshold", "AUC per kind", "training, min", "machine", "commit"],
         [summary(group) for group in grouped(rows)],
     )  # fmt: skip
     lines += ["", "The intervals are of a single run (bootstrap over its images). The oracle threshold maximises the "
@@ -170,6 +169,7 @@ def summary(group: list[dict[str, str]]) -> list[str]:
     intervals = [f"{percent(row['auc_low'])} – {percent(row['auc_high'])}" for row in group if row["auc_low"]]
     return [
         first["config"],
+        f"{first['dataset']} ({first['data']})",
         first["settings"] or "–",
         first["epochs"],
         first["score"] + (" (main)" if first["main"] == "True" else ""),

@@ -35,7 +35,7 @@ from tools.dicom import patient_of, read_dicom
 from tools.originals import READERS, Original, present
 
 PART = tuple[str, int]  # (train, unlabeled or test; label)
-COUNTS: dict[str, dict[PART, int]] = {  # of the benchmark (ddad.md)
+COUNTS: dict[str, dict[PART, int]] = {  # of the benchmark
     "rsna": {("train", 0): 3851, ("unlabeled", 0): 4000, ("unlabeled", 1): 5012, ("test", 0): 1000, ("test", 1): 1000},
     "vindr": {("train", 0): 4000, ("unlabeled", 0): 5606, ("unlabeled", 1): 3394, ("test", 0): 1000, ("test", 1): 1000},
     "brain": {("train", 0): 1000, ("unlabeled", 0): 400, ("unlabeled", 1): 600, ("test", 0): 600, ("test", 1): 600},

@@ -3,8 +3,8 @@
     python tools/show_memory.py --exp ID [PATH ...]
 
 memory_usage.png: how much each slot of each location takes part in rebuilding the validation images.
-memory_sources.png: for a few images (PATH, or the first normal and the first anomalous test image), what each of
-their patches reads from the bottleneck's memory: with a memory queue the training images' patches that its slots
+memory_sources.png: for the first normal and the first anomalous test image (memory_sources_of_files.png: for each
+PATH), what each of their patches reads from the bottleneck's memory: with a memory queue the training images' patches that its slots
 hold, with a learned matrix the slots it uses most.
 """
 
@@ -71,9 +71,9 @@ def main() -> None:
         loader = TrainLoader(dataset, config, device)
         sources = queue_sources(loader, config.n_critic, memory, *position(checkpoint))
         training_patches = SourcePatches(loader)
-    path = experiment.path("figures/memory_sources.png")
+    path = experiment.path(f"figures/memory_sources{'_of_files' if args.paths else ''}.png")
     draw_sources(images, captions, read, sources, training_patches, path)
-    print(f"Written: memory_usage.png and memory_sources.png in {path.parent}")
+    print(f"Written: memory_usage.png and {path.name} in {path.parent}")
 
 
 @torch.no_grad()
@@ -148,9 +148,11 @@ def draw_usage(usage: dict[str, torch.Tensor], path: Path) -> None:
     for axis, (name, weights) in zip(figure.subplots(len(usage), 1, squeeze=False)[:, 0], usage.items(), strict=True):
         ranked = weights.sort(dim=1, descending=True).values
         used = (weights > USED).sum(1).float().median()
-        shown = axis.imshow(ranked.numpy(), aspect="auto", interpolation="nearest", cmap="viridis")
+        shown = axis.imshow(
+            ranked[:, : max(20, int(2 * used))].numpy(), aspect="auto", interpolation="nearest", cmap="viridis"
+        )
         axis.set_title(f"{name}: {used:.0f} of {weights.shape[1]} slots in use at the median location", fontsize=9)
-        axis.set(xlabel="slots, most used first", ylabel="location")
+        axis.set(xlabel="slots, most used first", ylabel="location, row by row")
         axis.yaxis.set_major_locator(MaxNLocator(4, integer=True))
         figure.colorbar(shown, ax=axis, label="mean weight")
     save(figure, path)
@@ -163,6 +165,9 @@ def draw_sources(images, captions, read, sources, training_patches, path: Path) 
     patches = to_patches(images.unsqueeze(1).float() / 255, per_side)  # (N·J, 1, h, w)
     columns = (SHOWN + 1) * len(images)
     figure = Figure(figsize=(1.35 * columns, 1.45 * locations + 0.7))
+    figure.suptitle(
+        "each patch (left of its row), and what it reads from its place's memory, with the weights", fontsize=9
+    )
     axes = figure.subplots(locations, columns, squeeze=False)
     for axis in axes.flat:
         axis.set_axis_off()
