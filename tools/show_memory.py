@@ -4,8 +4,8 @@
 
 memory_usage.png: how much each slot of each location takes part in rebuilding the validation images.
 memory_sources.png: for the first normal and the first anomalous test image (memory_sources_of_files.png: for each
-PATH), what each of their patches reads from the bottleneck's memory: with a memory queue the training images' patches that its slots
-hold, with a learned matrix the slots it uses most.
+PATH), what each of their patches reads from the bottleneck's memory: with a memory queue the training images' patches
+that its slots hold, with a learned matrix the slots it uses most.
 """
 
 import argparse
