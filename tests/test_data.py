@@ -333,6 +333,7 @@ def test_chexpert_folders(tmp_path):
 def test_data_root_comes_from_the_option_the_variable_or_the_configuration(tmp_path, monkeypatch):
     monkeypatch.setenv("ANOMALY_DATA_ROOT", str(tmp_path / "variable"))
     assert zhang("").root == tmp_path / "variable"
+    (tmp_path / "option").mkdir()
     assert zhang(tmp_path / "option").root == tmp_path / "option"
     (tmp_path / "variable" / "zhang").mkdir(parents=True)
     assert zhang("").root == tmp_path / "variable" / "zhang"

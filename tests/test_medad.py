@@ -119,7 +119,9 @@ def test_an_empty_pool_does_not_matter_where_nothing_is_asked_of_it(tmp_path):
 
 def test_a_missing_root_says_how_to_get_the_data(tmp_path):
     with pytest.raises(DataError, match="data.json: no such file. Get the original dataset and make the layout"):
-        dataset(tmp_path / "none").fingerprint()
+        dataset(tmp_path).fingerprint()
+    with pytest.raises(DataError, match="none: no such folder. Get the original dataset and make the layout"):
+        dataset(tmp_path / "none")
 
 
 def test_fewer_images_than_a_batch(workspace, capsys):
