@@ -117,7 +117,8 @@ def tables(rows: list[dict[str, str]]) -> str:
     lines += ["## Measured", ""]
     lines += markdown(
         ["configuration", "data", "changed settings", "epochs", "score", "split", "seeds", "AUC", "95 % interval", "AP",
-         "acc / F1, val threshold", "acc / F1, oracle threshold", "AUC per kind", "training, min", "machine", "commit"],
+         "acc / F1, val threshold", "acc / F1, oracle threshold", "AUC per kind", "training, min",
+         "evaluated on", "at commit"],
         [summary(group) for group in grouped(rows)],
     )  # fmt: skip
     lines += ["", "The intervals are of a single run (bootstrap over its images). The oracle threshold maximises the "

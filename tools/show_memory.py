@@ -153,6 +153,7 @@ def draw_usage(usage: dict[str, torch.Tensor], path: Path) -> None:
         )
         axis.set_title(f"{name}: {used:.0f} of {weights.shape[1]} slots in use at the median location", fontsize=9)
         axis.set(xlabel="slots, most used first", ylabel="location, row by row")
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axis.yaxis.set_major_locator(MaxNLocator(4, integer=True))
         figure.colorbar(shown, ax=axis, label="mean weight")
     save(figure, path)
@@ -165,17 +166,19 @@ def draw_sources(images, captions, read, sources, training_patches, path: Path) 
     patches = to_patches(images.unsqueeze(1).float() / 255, per_side)  # (N·J, 1, h, w)
     columns = (SHOWN + 1) * len(images)
     figure = Figure(figsize=(1.35 * columns, 1.45 * locations + 0.7))
-    figure.suptitle(
-        "each patch (left of its row), and what it reads from its place's memory, with the weights", fontsize=9
-    )
     axes = figure.subplots(locations, columns, squeeze=False)
     for axis in axes.flat:
         axis.set_axis_off()
     for n, caption in enumerate(captions):
+        first = n * (SHOWN + 1)
+        text = f"{caption}: its patches, and what each reads from its place's memory"
+        axes[0, first].annotate(
+            text, (0, 1), xycoords="axes fraction", xytext=(0, 24), textcoords="offset points", fontsize=8
+        ).set_in_layout(False)
         for j in range(locations):
-            first = n * (SHOWN + 1)
             axes[j, first].imshow(patches[n * locations + j, 0].numpy(), cmap="gray", vmin=0, vmax=1)
-            axes[j, first].set_title(f"{caption}\n\npatch 1" if j == 0 else f"patch {j + 1}", fontsize=7, loc="left")
+            lines_above = "\n\n" if j == 0 else ""  # room for the caption
+            axes[j, first].set_title(f"{lines_above}patch {j + 1}", fontsize=7, loc="left")
             weights, slots = read[j, n].topk(min(SHOWN, read.shape[2]))
             for place, (weight, slot) in enumerate(zip(weights.tolist(), slots.tolist(), strict=True), start=1):
                 if weight < 0.005:  # would be shown as 0.00
