@@ -16,7 +16,8 @@ from engine import by_disease, cli, report
 from engine.device import provenance
 from engine.evaluation import csv_text, score_images, thresholds, validation_auc
 from engine.experiment import IMPORTED, write_text
-from engine.loop import differences, stage_epochs
+from engine.loop import stage_epochs
+from engine.resume import differences
 
 
 def arguments() -> argparse.Namespace:

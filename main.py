@@ -15,7 +15,8 @@ from dataloader.loader import TrainLoader
 from engine import cli
 from engine.device import choose_device, keep_memory
 from engine.experiment import Experiment, ExperimentError
-from engine.loop import Trainer, differences
+from engine.loop import Trainer
+from engine.resume import check_same, check_same_data
 from engine.seeding import seed_everything
 from methods import METHODS
 
@@ -90,31 +91,6 @@ def settings(args: argparse.Namespace, experiment: Experiment) -> tuple[str, Bas
     if config.dataset == saved.dataset:
         config.data_root = config.data_root or saved.data_root
     return configs.canonical(args.config), config
-
-
-def check_same(experiment: Experiment, config: BaseConfig) -> None:
-    """Refuse to go on with other settings; more epochs of the last stage alone are allowed."""
-    _, saved, _ = experiment.load_config()
-    before, after = saved.stages()[-1], config.stages()[-1]
-    changes = differences(saved, config, ignore=("data_root", "save_seconds", before.epochs_key))
-    if after.epochs < before.epochs:
-        changes.append(f"{before.epochs_key}: {before.epochs} → {after.epochs}")
-    refuse(experiment, changes)
-
-
-def check_same_data(experiment: Experiment, dataset: Dataset) -> None:
-    """Refuse to go on with other training or validation images."""
-    _, _, saved = experiment.load_config()
-    found = dataset.fingerprint()
-    refuse(experiment, [f"training data: {saved} → {found}"] if found != saved else [])
-
-
-def refuse(experiment: Experiment, changes: list[str]) -> None:
-    if changes:
-        raise ExperimentError(
-            f"{experiment.folder} was trained with other settings:\n  " + "\n  ".join(changes) + "\n"
-            "Give the same settings to go on with it, another --exp to keep both, or --overwrite to start anew."
-        )
 
 
 def build_trainer(experiment: Experiment, config: BaseConfig, dataset: Dataset, device) -> Trainer:

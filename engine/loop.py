@@ -1,6 +1,5 @@
 """The training loop: any method, any dataset; it resumes exactly where it was."""
 
-import json
 import math
 import signal
 import time
@@ -294,10 +293,3 @@ def describe(row: dict[str, Any], epochs: int) -> str:
     parts += [f"{name} {value:.4f}" for name, value in row["losses"].items()]
     parts += [f"val AUC {name} {100 * value:.1f} %" for name, value in row.get("val_auc", {}).items()]
     return "  ".join(parts)
-
-
-def differences(saved: BaseConfig, wanted: BaseConfig, ignore: tuple[str, ...]) -> list[str]:
-    """The settings in which ``wanted`` differs, as lines ``key: saved → wanted``."""
-    before, after = saved.as_dict(), wanted.as_dict()
-    keys = [key for key in {**before, **after} if key not in ignore and before.get(key) != after.get(key)]
-    return [f"{key}: {json.dumps(before.get(key))} → {json.dumps(after.get(key))}" for key in keys]

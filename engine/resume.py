@@ -1,0 +1,39 @@
+"""What may change when an experiment goes on: nothing but the length of its last stage."""
+
+import json
+
+from configs import BaseConfig
+from dataloader import Dataset
+from engine.experiment import Experiment, ExperimentError
+
+
+def check_same(experiment: Experiment, config: BaseConfig) -> None:
+    """Refuse to go on with other settings; more epochs of the last stage alone are allowed."""
+    _, saved, _ = experiment.load_config()
+    before, after = saved.stages()[-1], config.stages()[-1]
+    changes = differences(saved, config, ignore=("data_root", "save_seconds", before.epochs_key))
+    if after.epochs < before.epochs:
+        changes.append(f"{before.epochs_key}: {before.epochs} → {after.epochs}")
+    refuse(experiment, changes)
+
+
+def check_same_data(experiment: Experiment, dataset: Dataset) -> None:
+    """Refuse to go on with other training or validation images."""
+    _, _, saved = experiment.load_config()
+    found = dataset.fingerprint()
+    refuse(experiment, [f"training data: {saved} → {found}"] if found != saved else [])
+
+
+def refuse(experiment: Experiment, changes: list[str]) -> None:
+    if changes:
+        raise ExperimentError(
+            f"{experiment.folder} was trained with other settings:\n  " + "\n  ".join(changes) + "\n"
+            "Give the same settings to go on with it, another --exp to keep both, or --overwrite to start anew."
+        )
+
+
+def differences(saved: BaseConfig, wanted: BaseConfig, ignore: tuple[str, ...]) -> list[str]:
+    """The settings in which ``wanted`` differs, as lines ``key: saved → wanted``."""
+    before, after = saved.as_dict(), wanted.as_dict()
+    keys = [key for key in {**before, **after} if key not in ignore and before.get(key) != after.get(key)]
+    return [f"{key}: {json.dumps(before.get(key))} → {json.dumps(after.get(key))}" for key in keys]
