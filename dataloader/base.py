@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -48,7 +49,7 @@ class Split:
         return count(int(self.labels.sum()), len(self))
 
 
-class Dataset:
+class Dataset(ABC):
     """A dataset gives its normal training images and the labelled validation and test splits."""
 
     how_to_get = ""
@@ -59,12 +60,12 @@ class Dataset:
         self.config = config
         self.root = root
 
+    @abstractmethod
     def training_images(self, epoch: int) -> torch.Tensor:
         """The training images of an epoch: (N, H, W) uint8; the same every epoch unless made anew.
 
         All are normal, unless ``train_normal_fraction`` asks for anomalous ones among them.
         """
-        raise NotImplementedError
 
     def unlabeled_images(self) -> torch.Tensor:
         """The ``extra_data`` images of unknown label that a method may train on too: (N, H, W) uint8.
@@ -77,25 +78,25 @@ class Dataset:
             "Take a dataset that has (the Med-AD benchmarks, digit), or a method that needs none."
         )
 
+    @abstractmethod
     def split(self, name: str) -> Split:
         """``val`` (where ``has_validation``) or ``test``."""
-        raise NotImplementedError
 
     def twins(self) -> dict[str, str] | None:
         """Test images that repeat training images: id → ``identical`` or ``near``; None where nobody has looked."""
         return None
 
+    @abstractmethod
     def fingerprint(self) -> str:
         """A digest of what is trained on, so that a resumed run cannot go on with other data."""
-        raise NotImplementedError
 
     def anomalous_training_ids(self) -> list[str]:
         """The anomalous images among the training images (train_normal_fraction)."""
         return []
 
+    @abstractmethod
     def training_count(self) -> str:
         """How many images of an epoch are normal, and how many are not."""
-        raise NotImplementedError
 
     def training_name(self, index: int) -> str:
         """What to call a training image in a figure."""
@@ -117,9 +118,9 @@ class FileDataset(Dataset):
         super().__init__(config, root)
         self._training: torch.Tensor | None = None
 
+    @abstractmethod
     def list_items(self) -> dict[str, list[Item]]:
         """All items of ``train`` (normal and anomalous), ``val`` and ``test``. Raises DataError."""
-        raise NotImplementedError
 
     @cached_property
     def items(self) -> dict[str, list[Item]]:

@@ -25,7 +25,7 @@ def choose_device(name: str) -> torch.device:
 
 
 def keep_memory() -> None:
-    """On glibc, serve big tensors from the heap: mapping them anew each step costs a third of a CPU epoch."""
+    """On glibc, serve big tensors from the heap: mapping them anew each step costs page faults."""
     if sys.platform != "linux":
         return
     M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4  # from malloc.h
@@ -61,6 +61,6 @@ def provenance(device: torch.device) -> dict[str, str]:
     return {
         "commit": commit or "unknown",
         "python": platform.python_version(),
-        "torch": torch.__version__,
+        "torch": str(torch.__version__),  # a class of torch's own would not load with weights_only
         "device": describe(device),
     }

@@ -130,6 +130,7 @@ class Trainer:
                 "method": self.method.state_dict(),
                 "epoch": self.epoch + 1,
                 "seconds": self._count_seconds(),
+                "trained": provenance(self.device),
                 "val_auc": val_auc,
                 "val_thresholds": val_thresholds,
             },

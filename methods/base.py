@@ -1,5 +1,6 @@
 """The contract between a method and the engine."""
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -28,7 +29,7 @@ class Scores:
     reconstruction: torch.Tensor | None = None  # (B, 1, H, W) in [0, 1]
 
 
-class Method(nn.Module):
+class Method(nn.Module, ABC):
     """A method owns its networks and its optimizers. Images are (B, 1, H, W) in [0, 1] at every boundary."""
 
     score_names: tuple[str, ...] = ()
@@ -49,12 +50,12 @@ class Method(nn.Module):
         """Get ready to train a stage; a method of several makes the stage's optimizers and schedulers anew."""
         self.stage = name
 
+    @abstractmethod
     def training_step(self, images: torch.Tensor, step: int) -> dict[str, torch.Tensor]:
         """One iteration, ``step`` of its epoch from 0, optimizer steps included.
 
         Returns the losses (scalar tensors, detached). Raises NonFiniteLoss before a bad update.
         """
-        raise NotImplementedError
 
     def epoch_end(self) -> None:
         """After every training epoch."""
@@ -64,9 +65,9 @@ class Method(nn.Module):
     def fit(self, loader: "TrainLoader") -> None:
         """What is estimated from training images in closed form, such as score statistics; default: nothing."""
 
+    @abstractmethod
     def score(self, images: torch.Tensor) -> Scores:
         """Score images in evaluation mode, each independently of the others in the batch."""
-        raise NotImplementedError
 
     @property
     def groups(self) -> dict[str, tuple[str, ...]]:

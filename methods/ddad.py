@@ -80,8 +80,8 @@ class Ddad(Method):
         found = self.refinement_losses(x) if self.stage == "refine" else self.ensemble_losses(x)
         self.require_finite(**found)
 
-        # no parameter is in two of the losses, so one step on their sum is a step of every network on its own (all
-        # members in one vectorised forward take half as long again on a CPU, so they follow one another here)
+        # no parameter is in two of the losses, so one step on their sum is a step of every network on its own (the
+        # members follow one another, so that each is the same network, to the bit, beside however many others)
         optimizer = self.optimizers[self.stage]
         optimizer.zero_grad(set_to_none=True)
         sum(found.values()).backward()

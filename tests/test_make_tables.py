@@ -25,4 +25,6 @@ def test_tables_average_seeds_and_nothing_else(workspace):
     mean, deviation = (auc["a"] + auc["b"]) / 2, abs(auc["a"] - auc["b"]) / 2**0.5
     assert f"| 0, 1 | {mean:.1f} ± {deviation:.1f} |" in text
     assert f"| 1 | {auc['c']:.1f} |" in text and "dropout: 0.0 → 0.1" in text
+    for row in rows:
+        assert row["trained_commit"] == row["commit"] and row["trained_device"].startswith("cpu")
     assert command("make_tables", "d", module=make_tables) == 1

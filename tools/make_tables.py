@@ -25,8 +25,8 @@ RESULTS = Path("results")
 FIELDS = (
     "experiment", "config", "method", "dataset", "data", "seed", "settings", "epochs", "checkpoint", "epoch", "split",
     "images", "score", "main", "auc", "auc_low", "auc_high", "average_precision", "val_accuracy", "val_f1",
-    "oracle_accuracy", "oracle_f1", "per_kind_auc", "val_auc_per_epoch", "training_seconds", "commit", "torch",
-    "device",
+    "oracle_accuracy", "oracle_f1", "per_kind_auc", "val_auc_per_epoch", "training_seconds", "trained_commit",
+    "trained_device", "commit", "torch", "device",
 )  # fmt: skip
 SAME = ("dataset", "data", "config", "settings", "epochs", "checkpoint", "split", "score")  # of runs that are averaged
 
@@ -57,6 +57,8 @@ def read_rows(experiment: Experiment) -> list[dict[str, str]]:
     if not path.exists():
         raise ExperimentError(f"{path}: not there. Evaluate it first: python eval.py --exp {experiment.name}")
     found = json.loads(path.read_text(encoding="utf-8"))
+    trained = found.get("trained") or {}
+    found |= {f"trained_{key}": trained.get(key, "not recorded") for key in ("commit", "device")}
     rows = rows_of(found, found, experiment.read_metrics())
     if twins := found.get("twins_removed"):
         split = f"{found['split']}, twins removed"
@@ -118,7 +120,7 @@ def tables(rows: list[dict[str, str]]) -> str:
     lines += markdown(
         ["configuration", "data", "changed settings", "epochs", "score", "split", "seeds", "AUC", "95 % interval", "AP",
          "acc / F1, val threshold", "acc / F1, oracle threshold", "AUC per kind", "training, min",
-         "evaluated on", "at commit"],
+         "trained on", "at commit", "evaluated on", "at commit"],
         [summary(group) for group in grouped(rows)],
     )  # fmt: skip
     lines += ["", "The intervals are of a single run (bootstrap over its images). The oracle threshold maximises the "
@@ -183,8 +185,10 @@ def summary(group: list[dict[str, str]]) -> list[str]:
         f"{spread('oracle_accuracy')} / {spread('oracle_f1')}",
         mean_of_kinds,
         f"{statistics.mean(minutes):.0f}" if minutes else "–",
-        first["device"],
-        ", ".join(sorted({row["commit"] for row in group})),
+        *(
+            ", ".join(sorted({row[key] for row in group}))
+            for key in ("trained_device", "trained_commit", "device", "commit")
+        ),
     ]
 
 
