@@ -57,6 +57,9 @@ class BaseConfig:
     cosine_epochs: int = 300  # half a period of the cosine
     cosine_min: float = 1e-5
 
+    precision: Literal["fp32", "bf16"] = "fp32"  # bf16: convolutions and products in bfloat16, weights in float32
+    sync_batch_norm: bool = False  # several processes: batch norm over all their images, not each process's own
+
     save_seconds: float = 60.0  # between two saves of last.pt; it is also saved at the end and on a signal
     val_every: int = 1  # epochs from one validation to the next; the last epoch always validates
     best_rule: Literal["tolerance", "strict", "last"] = "strict"  # last: the final epoch's weights, whatever its AUC

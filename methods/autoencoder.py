@@ -81,10 +81,7 @@ class SingleAutoEncoder(Method):
         x = to_network(images)
         terms = losses(self.network(x), x, self.config.entropy_weight)
         self.require_finite(**terms)
-        optimizer = self.optimizers["network"]
-        optimizer.zero_grad(set_to_none=True)
-        terms["loss"].backward()
-        optimizer.step()
+        self.update("network", terms["loss"])
         return {name: term.detach() for name, term in terms.items()}
 
     @torch.no_grad()

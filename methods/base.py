@@ -57,6 +57,18 @@ class Method(nn.Module, ABC):
         Returns the losses (scalar tensors, detached). Raises NonFiniteLoss before a bad update.
         """
 
+    def autocast(self) -> torch.autocast:
+        """Within the ``with``, the networks compute in the configured precision."""
+        device = next(self.parameters()).device
+        return torch.autocast(device.type, torch.bfloat16, enabled=self.config.precision == "bf16")
+
+    def update(self, name: str, loss: torch.Tensor) -> None:
+        """One step of an optimizer on a loss (a scalar); only what it steps gets a gradient."""
+        optimizer = self.optimizers[name]
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward(inputs=[parameter for group in optimizer.param_groups for parameter in group["params"]])
+        optimizer.step()
+
     def epoch_end(self) -> None:
         """After every training epoch."""
         for scheduler in self.schedulers.values():

@@ -82,10 +82,7 @@ class Ddad(Method):
 
         # no parameter is in two of the losses, so one step on their sum is a step of every network on its own (the
         # members follow one another, so that each is the same network, to the bit, beside however many others)
-        optimizer = self.optimizers[self.stage]
-        optimizer.zero_grad(set_to_none=True)
-        sum(found.values()).backward()
-        optimizer.step()
+        self.update(self.stage, sum(found.values()))
         return {name: loss.detach() for name, loss in found.items()}
 
     def ensemble_losses(self, x: torch.Tensor) -> dict[str, torch.Tensor]:

@@ -118,10 +118,7 @@ class Squid(Method):
         """One optimizer step on the sum of the losses, which it returns. Raises NonFiniteLoss before the update."""
         self.require_finite(**losses)
         total = sum(losses.values())
-        optimizer = self.optimizers[name]
-        optimizer.zero_grad(set_to_none=True)
-        total.backward()
-        optimizer.step()
+        self.update(name, total)
         return total
 
     @torch.no_grad()
