@@ -151,7 +151,8 @@ class Trainer:
             TrainingError: for a loss that is not finite, before the update.
         """
         with Log(self.experiment) as log, Board(self.experiment, self.global_step) as board, self._signals():
-            log(", ".join(f"{key} {value}" for key, value in provenance(self.device).items()))
+            made = {**provenance(self.device), "precision": self.config.precision}
+            log(", ".join(f"{key} {value}" for key, value in made.items()))
             dataset = self.loader.dataset
             images = f"{dataset.training_count()} images ({dataset.fingerprint()})"
             validating = f"validating on {self.validation.count()}" if self.validation is not None else NO_VALIDATION

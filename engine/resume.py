@@ -1,4 +1,4 @@
-"""What may change when an experiment goes on: nothing but the length of its last stage."""
+"""What may change when an experiment goes on: the length of its last stage, where its data lies, how it computes."""
 
 import json
 
@@ -6,12 +6,14 @@ from configs import BaseConfig
 from dataloader import Dataset
 from engine.experiment import Experiment, ExperimentError
 
+FREE = ("data_root", "save_seconds", "precision")  # log.txt tells from which epoch on a precision was in use
+
 
 def check_same(experiment: Experiment, config: BaseConfig) -> None:
-    """Refuse to go on with other settings; more epochs of the last stage alone are allowed."""
+    """Refuse to go on with other settings that matter; of the epochs, those of the last stage may become more."""
     _, saved, _ = experiment.load_config()
     before, after = saved.stages()[-1], config.stages()[-1]
-    changes = differences(saved, config, ignore=("data_root", "save_seconds", before.epochs_key))
+    changes = differences(saved, config, ignore=(*FREE, before.epochs_key))
     if after.epochs < before.epochs:
         changes.append(f"{before.epochs_key}: {before.epochs} → {after.epochs}")
     refuse(experiment, changes)

@@ -79,7 +79,8 @@ class SingleAutoEncoder(Method):
     def training_step(self, images: torch.Tensor, step: int) -> dict[str, torch.Tensor]:
         self.train()
         x = to_network(images)
-        terms = losses(self.network(x), x, self.config.entropy_weight)
+        with self.autocast():
+            terms = losses(self.network(x), x, self.config.entropy_weight)
         self.require_finite(**terms)
         self.update("network", terms["loss"])
         return {name: term.detach() for name, term in terms.items()}

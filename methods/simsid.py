@@ -85,7 +85,7 @@ class SimSid(Squid):
 
         # 1. one forward, which both players learn from
         with torch.set_grad_enabled(generators_turn):
-            out = self.generator(x, with_teacher=generators_turn)
+            out = self.generate(x, with_teacher=generators_turn)
 
         # 2. the discriminator learns to tell images from reconstructions
         losses = {"discriminator": self.discriminator_loss(x, out.x_hat.detach())}

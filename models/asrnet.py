@@ -14,10 +14,10 @@ class AsrNet(nn.Module):
         self.layers = nn.Sequential(
             nn.Conv2d(maps, CHANNELS, 3, padding=1),
             nn.BatchNorm2d(CHANNELS),
-            nn.ReLU(),
+            nn.ReLU(inplace=True),
             nn.Conv2d(CHANNELS, CHANNELS, 3, padding=1),
             nn.BatchNorm2d(CHANNELS),
-            nn.ReLU(),
+            nn.ReLU(inplace=True),
             nn.Conv2d(CHANNELS, 2, 3, padding=1),
         )
 

@@ -4,25 +4,32 @@ import torch
 from torch import nn
 
 
+def full_precision(x: torch.Tensor) -> torch.autocast:
+    """Within the ``with``, nothing on x's device is cast to a lower precision."""
+    return torch.autocast(x.device.type, enabled=False)
+
+
 class ResidualBlock(nn.Module):
     """(B, in, h, w) → (B, out, h/stride, w/stride): ReLU(f(r) + r) with r = ReLU(BN(conv(x)))."""
 
     def __init__(self, in_channels: int, out_channels: int, stride: int = 1):
         super().__init__()
         self.project = nn.Sequential(
-            nn.Conv2d(in_channels, out_channels, 3, stride, padding=1), nn.BatchNorm2d(out_channels), nn.ReLU()
+            nn.Conv2d(in_channels, out_channels, 3, stride, padding=1),
+            nn.BatchNorm2d(out_channels),
+            nn.ReLU(inplace=True),
         )
         self.refine = nn.Sequential(
             nn.Conv2d(out_channels, out_channels, 3, padding=1),
             nn.BatchNorm2d(out_channels),
-            nn.ReLU(),
+            nn.ReLU(inplace=True),
             nn.Conv2d(out_channels, out_channels, 3, padding=1),
             nn.BatchNorm2d(out_channels),
         )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         r = self.project(x)
-        return torch.relu(self.refine(r) + r)
+        return (self.refine(r) + r).relu_()
 
 
 class MaskedShortcut(nn.Module):

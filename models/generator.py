@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from models.blocks import ResidualBlock
+from models.blocks import ResidualBlock, full_precision
 from models.memory import DECODER_MEMORIES
 from models.patches import to_maps, to_patches
 
@@ -84,7 +84,8 @@ class Decoder(nn.Module):
                 x = skip + x
             x = memory(up(x))  # (B·P² or B, C_{L−1−i}, …)
             features.append(x)
-        return self.activation(self.output(x)), features
+        with full_precision(x):  # bfloat16 has too few grey levels
+            return self.activation(self.output(x.to(self.output.weight))), features
 
 
 class Generator(nn.Module):

@@ -37,7 +37,9 @@ class NeighbourAttention(nn.Module):
         padded = nn.functional.pad(memory, (0, 0, 0, 1))  # (B, P² + 1, d), the last one the zero neighbour
         kv = nn.functional.linear(padded, w_kv, b_kv)[:, self.neighbours]  # (B, P², 8, 2d)
         k, v = kv.reshape(b, n, 8, 2, self.heads, -1).permute(3, 0, 1, 4, 2, 5)  # (B, P², heads, 8, d/heads) each
-        weights = (q @ k.transpose(-1, -2) / math.sqrt(d // self.heads)).softmax(-1)  # (B, P², heads, 1, 8)
+        weights = (q @ k.transpose(-1, -2) / math.sqrt(d // self.heads)).softmax(
+            -1, dtype=w_q.dtype
+        )  # (B, P², heads, 1, 8)
         return self.out_proj((weights @ v).reshape(b, n, d))
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from models.blocks import MaskedShortcut
+from models.blocks import MaskedShortcut, full_precision
 from models.patches import to_maps, to_patches
 
 
@@ -72,7 +72,8 @@ class Memory(nn.Module):
 
     def weights(self, query: torch.Tensor) -> torch.Tensor:
         """How much each slot has in what the queries read: (B, J, d) → (J, B, S)."""
-        return self.shrinkage(query.transpose(0, 1) @ self.slots.transpose(1, 2))
+        with full_precision(query):  # close similarities decide which slots are read
+            return self.shrinkage(query.to(self.slots).transpose(0, 1) @ self.slots.transpose(1, 2))
 
     def forward(self, query: torch.Tensor) -> torch.Tensor:  # (B, J, d) → (B, J, d)
         return (self.weights(query) @ self.slots).transpose(0, 1)
@@ -94,7 +95,7 @@ class MemoryQueue(Memory):
 
     def forward(self, query: torch.Tensor) -> torch.Tensor:
         if self.training:
-            self.pending = query.detach()
+            self.pending = query.detach().to(self.slots)
         return super().forward(query)
 
     @torch.no_grad()
