@@ -13,7 +13,7 @@ from configs import BaseConfig
 from dataloader import Dataset, build_dataset
 from dataloader.loader import TrainLoader
 from engine import cli
-from engine.device import choose_device, keep_memory
+from engine.device import choose_device, tune
 from engine.experiment import Experiment, ExperimentError
 from engine.loop import Trainer
 from engine.resume import check_same, check_same_data
@@ -44,10 +44,10 @@ def arguments() -> argparse.Namespace:
 
 def main() -> None:
     args = arguments()
-    keep_memory()
     device = choose_device(args.device)
     experiment = Experiment(args.exp)
     name, config = settings(args, experiment)
+    tune(config.precision)
     going_on = experiment.exists() and not args.overwrite
     if going_on:
         check_same(experiment, config)

@@ -10,7 +10,7 @@ import torch
 
 from configs import BaseConfig, ConfigError
 from dataloader import DATA_ROOT_VARIABLE, DataError
-from engine.device import DeviceError, choose_device, keep_memory
+from engine.device import DeviceError, choose_device, tune
 from engine.experiment import Experiment, ExperimentError
 from engine.loop import Interrupted, TrainingError
 from engine.metrics import MetricError
@@ -42,10 +42,10 @@ class Trained(NamedTuple):
 
 def load_trained(args: argparse.Namespace) -> Trained:
     """What --exp, --checkpoint and --device name. Raises ExperimentError, DeviceError."""
-    keep_memory()
     device = choose_device(args.device)
     experiment = Experiment(args.exp)
     name, config, data = experiment.load_config()
+    tune(config.precision)
     method = METHODS[config.method](config)
     checkpoint = experiment.load_weights(f"{args.checkpoint}.pt", method)
     return Trained(experiment, name, config, data, method.to(device), checkpoint, device)

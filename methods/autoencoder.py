@@ -79,16 +79,21 @@ class SingleAutoEncoder(Method):
     def training_step(self, images: torch.Tensor, step: int) -> dict[str, torch.Tensor]:
         self.train()
         x = to_network(images)
-        with self.autocast():
-            terms = losses(self.network(x), x, self.config.entropy_weight)
+        terms = losses(self.decoded(x), x, self.config.entropy_weight)
         self.require_finite(**terms)
         self.update("network", terms["loss"])
         return {name: term.detach() for name, term in terms.items()}
+
+    def decoded(self, x: torch.Tensor) -> Decoded:
+        """What the network makes of x (B, 1, S, S), computed in the configured precision, in x's."""
+        with self.autocast():
+            out = self.network(x)
+        return Decoded(*(None if part is None else part.to(x) for part in out))
 
     @torch.no_grad()
     def score(self, images: torch.Tensor) -> Scores:
         self.eval()
         x = to_network(images)
-        out = self.network(x)
+        out = self.decoded(x)
         error = pixel_errors(out, x)
         return Scores(image={"reconstruction": mean_of(error)}, map=error, reconstruction=to_images(out.x_hat))

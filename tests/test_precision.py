@@ -1,0 +1,99 @@
+"""bf16 changes how networks compute, not what is kept, nor what decides which slots are read."""
+
+import pytest
+import torch
+from test_methods import build, images_of
+from tiny import train
+
+import configs
+from engine.device import cpu_quota
+from methods import METHODS
+from models.memory import gumbel_shrinkage
+
+
+def in_bf16(method):
+    method.config.precision = "bf16"
+    return method
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_bf16_step_is_finite_and_leaves_weights_and_losses_in_float32(name):
+    method, loader = build(name)
+    in_bf16(method)
+    for stage in method.stages:
+        method.start_stage(stage.name)
+        losses = method.training_step(images_of(loader, stage), 0)
+        assert all(loss.isfinite() and loss.dtype == torch.float32 for loss in losses.values())
+    for entry, value in method.state_dict().items():
+        assert value.dtype in (torch.float32, torch.long) and value.isfinite().all(), entry
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_bf16_scores_are_near_those_of_float32(name):
+    method, loader = build(name)
+    method.fit(loader)
+    images = images_of(loader)
+    exact, rounded = method.score(images), in_bf16(method).score(images)
+    assert rounded.reconstruction.dtype == rounded.map.dtype == torch.float32
+    assert (exact.reconstruction - rounded.reconstruction).abs().max() < 0.03
+    for score, values in exact.image.items():
+        assert rounded.image[score].dtype == torch.float64
+        assert torch.corrcoef(torch.stack([values, rounded.image[score]]))[0, 1] > 0.95, score
+
+
+def test_bf16_is_in_use_where_it_is_asked_for():
+    method, loader = build("squid")
+    images = images_of(loader)
+    seen = []
+    method.generator.encoder.input_block.refine[0].register_forward_hook(lambda *args: seen.append(args[2].dtype))
+    method.generate(images)
+    in_bf16(method).generate(images)
+    assert seen == [torch.float32, torch.bfloat16]
+
+
+def test_similarities_and_the_choice_of_slots_stay_in_float32():
+    method, loader = build("squid")
+    seen = []
+
+    class Recorded:
+        off = False
+
+        def __call__(self, similarity):
+            seen.append(similarity.dtype)
+            return gumbel_shrinkage(similarity, 5)
+
+    memories = [m for m in method.generator.modules() if hasattr(m, "shrinkage")]
+    for memory in memories:
+        memory.shrinkage = Recorded()
+    in_bf16(method).generate(images_of(loader))
+    assert len(seen) == len(memories) and set(seen) == {torch.float32}
+
+
+def test_a_run_may_go_on_in_another_precision_and_the_log_tells(workspace):
+    assert train("exp") == 0
+    assert train("exp", overrides=["epochs=3", "precision=bf16"]) == 0
+    log = (workspace / "checkpoints/exp/log.txt").read_text()
+    first, second = (line for line in log.splitlines() if "precision" in line)
+    assert "precision fp32" in first and "precision bf16" in second
+
+
+def test_an_unknown_precision_is_an_error():
+    with pytest.raises(configs.ConfigError, match="precision = 'fp16'.*bf16"):
+        configs.build("zhang_best", ["precision=fp16"])
+
+
+@pytest.mark.parametrize(
+    ("files", "cores"),
+    [
+        ({"cpu.max": "max 100000"}, None),
+        ({"cpu.max": "150000 100000"}, 1.5),
+        ({"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, None),
+        ({"cpu/cpu.cfs_quota_us": "400000", "cpu/cpu.cfs_period_us": "100000"}, 4.0),
+        ({}, None),
+    ],
+)
+def test_a_containers_cpu_quota_is_read(tmp_path, files, cores):
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text + "\n")
+    assert cpu_quota(tmp_path) == cores
