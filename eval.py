@@ -1,6 +1,6 @@
 """Evaluate an experiment: results.json, scores.csv and figures in its folder, a summary on the screen.
 
-    python eval.py --exp ID [--checkpoint best|last] [--split test|val] [--by disease[=NAME]]
+    python eval.py --exp ID [--checkpoint best|last] [--precision fp32|tf32|bf16] [--split test|val] [--by disease[=NAME]]
 
 Where the dataset has a validation set, the threshold is chosen on it; figures at the oracle threshold (chosen on the
 evaluated labels, as the papers do) stand beside it under that name. Test images that repeat training images are looked
@@ -23,7 +23,7 @@ from engine.resume import differences
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     cli.add_common(parser)
-    cli.add_checkpoint(parser)
+    cli.add_trained(parser)
     parser.add_argument("--split", default="test", choices=("test", "val"), help="default: test")
     parser.add_argument(
         "--by", metavar="disease[=NAME]",

@@ -31,7 +31,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "paths", nargs="+", type=Path, metavar="PATH", help="image files, or folders of them (nested too)"
     )
-    cli.add_checkpoint(parser)
+    cli.add_trained(parser)
     parser.add_argument("--csv", type=Path, metavar="FILE", help="write the table there (default: to the screen)")
     parser.add_argument("--images", type=Path, metavar="DIR", help="write input | reconstruction | difference pictures")
     return parser.parse_args()

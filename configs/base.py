@@ -57,7 +57,7 @@ class BaseConfig:
     cosine_epochs: int = 300  # half a period of the cosine
     cosine_min: float = 1e-5
 
-    # bf16: convolutions and products of the networks in bfloat16, their weights in float32; tf32: CUDA's shorter float32
+    # bf16: the networks' convolutions and products in bfloat16, their weights in float32; tf32: CUDA's shorter float32
     precision: Literal["fp32", "tf32", "bf16"] = "fp32"
     sync_batch_norm: bool = False  # several processes: batch norm over all their images, not each process's own
 

@@ -4,7 +4,7 @@ import argparse
 import sys
 import warnings
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import torch
 
@@ -24,8 +24,11 @@ def add_common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda", "mps"), help="default: auto")
 
 
-def add_checkpoint(parser: argparse.ArgumentParser) -> None:
+def add_trained(parser: argparse.ArgumentParser) -> None:
+    """Which weights of the experiment are taken, and how they compute."""
     parser.add_argument("--checkpoint", default="best", choices=("best", "last"), help="default: best on validation")
+    precisions = get_args(BaseConfig.keys()["precision"])
+    parser.add_argument("--precision", choices=precisions, help="default: what it was trained in")
 
 
 class Trained(NamedTuple):
@@ -41,10 +44,11 @@ class Trained(NamedTuple):
 
 
 def load_trained(args: argparse.Namespace) -> Trained:
-    """What --exp, --checkpoint and --device name. Raises ExperimentError, DeviceError."""
+    """What --exp, --checkpoint, --precision and --device name. Raises ExperimentError, DeviceError."""
     device = choose_device(args.device)
     experiment = Experiment(args.exp)
     name, config, data = experiment.load_config()
+    config.precision = args.precision or config.precision
     tune(config.precision)
     method = METHODS[config.method](config)
     checkpoint = experiment.load_weights(f"{args.checkpoint}.pt", method)

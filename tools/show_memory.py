@@ -46,7 +46,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     cli.add_common(parser)
     parser.add_argument("paths", nargs="*", type=Path, metavar="PATH", help="images to explain")
-    cli.add_checkpoint(parser)
+    cli.add_trained(parser)
     cli.add_data_root(parser)
     args = parser.parse_args()
     experiment, _, config, _, method, checkpoint, device = cli.load_trained(args)
