@@ -1,6 +1,6 @@
 """Evaluate an experiment: results.json, scores.csv and figures in its folder, a summary on the screen.
 
-    python eval.py --exp ID [--checkpoint best|last] [--precision fp32|tf32|bf16] [--split test|val] [--by disease[=NAME]]
+    python eval.py --exp ID [--checkpoint best|last] [--precision fp32|bf16] [--split test|val] [--by disease[=NAME]]
 
 Where the dataset has a validation set, the threshold is chosen on it; figures at the oracle threshold (chosen on the
 evaluated labels, as the papers do) stand beside it under that name. Test images that repeat training images are looked
