@@ -119,4 +119,6 @@ def metrics_apart(plain: PlainSquid) -> float:
 
 
 def relative(actual: np.ndarray, expected: np.ndarray) -> float:
-    return float(np.abs(actual - expected).max() / max(np.abs(expected).max(), 1e-300))
+    """Of the largest expected value; where all of them are 0, as it is."""
+    actual, expected = actual.astype(np.float64), expected.astype(np.float64)
+    return float(np.abs(actual - expected).max() / (np.abs(expected).max() or 1.0))
