@@ -37,8 +37,9 @@ def differences(settings: tuple[str, list[str]], device: torch.device) -> list[D
     """
     settings = (settings[0], [*settings[1], "mask_ratio=1.0", "dropout=0.0"])
     found = []
-    for dtype in (torch.float64, torch.float32) if device.type != "mps" else (torch.float32,):
-        found += compared(settings, device, dtype)
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):  # TF32 has the mantissa of a half
+        for dtype in (torch.float64, torch.float32):
+            found += compared(settings, device, dtype)
     plain, bf16 = (arrange(name, settings, device) for name in (ARRANGEMENTS[0], ARRANGEMENTS[2]))
     images = check_images(bf16.method.config, device, torch.float32, "scored")
     apart = relative(logits(bf16, images), logits(plain, images))

@@ -182,24 +182,24 @@ def data_set(folder: str):
 
 
 def fingerprinting(folder: str, device: torch.device) -> Work:
-    return Work(lambda: data_set(folder).fingerprint(), count_flops=False)
+    return Work(lambda: data_set(folder).fingerprint())
 
 
 def reading(folder: str, device: torch.device) -> Work:
-    return Work(lambda: data_set(folder).training_images(0), count_flops=False)
+    return Work(lambda: data_set(folder).training_images(0))
 
 
 def loading(folder: str, device: torch.device) -> Work:
     """An epoch's batches in their order, augmented."""
     loader = TrainLoader(data_set(folder), configs.build("zhang_best", TINY), device)
-    return Work(lambda: [len(images) for _, images in loader.epoch(0).batches()], count_flops=False)
+    return Work(lambda: [len(images) for _, images in loader.epoch(0).batches()])
 
 
 def training_epoch(folder: str, device: torch.device) -> Work:
     """With score statistics, validation and metrics."""
     arrangement, dataset = arrange("ours", ("zhang_best", TINY), device), data_set(folder)
     loader, validation = TrainLoader(dataset, dataset.config, device), dataset.split("val")
-    return Work(lambda: epoch(arrangement, loader, validation), count_flops=False)
+    return Work(lambda: epoch(arrangement, loader, validation))
 
 
 PER_IMAGE = {"fingerprint": fingerprinting, "reading files": reading, "loading": loading, "whole epoch": training_epoch}
@@ -216,10 +216,10 @@ def ddad_training(settings: tuple[str, list[str]], device: torch.device, stage: 
     arrangement, images = ddad_method(settings, device)
     arrangement.method.start_stage(stage)
     batch = to_float(images, device)
-    return Work(lambda: ddad_epoch(arrangement.method, batch), count_flops=False)
+    return Work(lambda: ddad_epoch(arrangement.method, batch))
 
 
 def ddad_scoring(settings: tuple[str, list[str]], device: torch.device) -> Work:
     arrangement: Ours
     arrangement, images = ddad_method(settings, device)
-    return Work(lambda: arrangement.score(images), count_flops=False)
+    return Work(lambda: arrangement.score(images))

@@ -19,7 +19,6 @@ class Work(NamedTuple):
 
     run: Callable[[], object]
     warm_up: Callable[[], object] | None = None
-    count_flops: bool = True
 
 
 class Measured(NamedTuple):
@@ -48,8 +47,9 @@ class Worker:
         self._connection.send("run")
         return self._answer()
 
-    def finish(self) -> Measured:
-        self._connection.send("finish")
+    def finish(self, flops: bool = False) -> Measured:
+        """Ends the process; with ``flops`` the work is done once more to count them."""
+        self._connection.send("count" if flops else "finish")
         measured = self._answer()
         self._process.join()
         return measured
@@ -68,10 +68,10 @@ def _serve(connection, threads: int, device: torch.device, build: Callable[..., 
     forget_peak(device)
     (work.warm_up or work.run)()
     connection.send(None)
-    while connection.recv() == "run":
+    while (wanted := connection.recv()) == "run":
         connection.send(timed(work.run, device))
     peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else peak_resident() - before
-    connection.send(Measured(peak, count_flops(work) if work.count_flops else 0))
+    connection.send(Measured(peak, count_flops(work) if wanted == "count" else 0))
 
 
 def count_flops(work: Work) -> int:

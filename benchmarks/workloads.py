@@ -128,7 +128,6 @@ def whole_epoch(name: str, settings: tuple[str, list[str]], device: torch.device
     return Work(
         lambda: epoch(arrangement, loader, validation),
         warm_up=lambda: epoch(arrangement, first, validation),
-        count_flops=False,
     )
 
 
