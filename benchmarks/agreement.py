@@ -66,8 +66,8 @@ def compared(settings: tuple[str, list[str]], device: torch.device, dtype: torch
         "weights and queues after them": weights_apart(ours, plain),
         "logits after them": relative(logits(ours, images), logits(plain, images)),
     }
-    # a bias before a batch norm has no gradient but rounding, which Adam turns into steps, and a slot may just fall out
-    # of the largest k: in float32 what comes after an update says little
+    # a bias before a batch norm has no gradient but rounding, which Adam turns into steps: in float32 what comes after
+    # an update says little, least of all the discriminator's losses
     limits = dict.fromkeys(found, TOLERANCE[dtype]) | dict.fromkeys(later, 1e-6 if dtype == torch.float64 else None)
     name = str(dtype).removeprefix("torch.")
     return [Difference(name, what, largest, limits[what]) for what, largest in (found | later).items()]

@@ -113,8 +113,8 @@ def differences_table(found: list[agreement.Difference]) -> list[str]:
     ]
     header = ["precision", "ours and plain, from the same seed", "largest relative difference", "tolerance", "agrees"]
     note = (
-        "After an update float32 says little: a bias before a batch norm has no gradient but rounding, which Adam turns "
-        "into steps, and a slot may just fall out of the largest k. So float64 decides there, and float32 is reported."
+        "After an update float32 says little: a bias before a batch norm has no gradient but rounding, which Adam "
+        "turns into steps. float64 decides there, and float32 is reported."
     )
     return ["## Same numbers", "", *markdown(header, rows), "", note, ""]
 
