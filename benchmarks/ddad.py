@@ -6,7 +6,6 @@ beside one image at a time. Random images; all is measured in this one run, so t
 
 import argparse
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import configs
+from benchmarks.measure import timed
 from engine import cli
 from engine.device import choose_device, describe, keep_memory
 from engine.evaluation import score_images
@@ -65,14 +65,6 @@ def side_by_side(what: str, device: torch.device, ours: Callable, plain: Callabl
     print(
         f"{what:>20}: {times[0]:8.2f}   one after another {times[1]:8.2f}   ratio {times[1] / times[0]:.2f}", flush=True
     )
-
-
-def timed(run: Callable, device: torch.device) -> float:
-    started = time.perf_counter()
-    run()
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - started
 
 
 def epoch(method: Ddad, images: torch.Tensor) -> None:

@@ -1,0 +1,125 @@
+"""Whether our arrangement and the plain one of the same weights give the same numbers."""
+
+from types import SimpleNamespace
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from benchmarks.plain_networks import plain_state
+from benchmarks.plain_squid import PlainSquid
+from benchmarks.workloads import ARRANGEMENTS, Ours, arrange, random_images
+from engine import metrics
+from engine.device import to_float
+
+ITERATIONS = 4
+IMAGES = 4
+TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-4}
+
+
+class Difference(NamedTuple):
+    """The largest difference between two arrangements, relative to the largest value."""
+
+    precision: str
+    what: str
+    largest: float
+    tolerance: float | None  # None: only reported
+
+    @property
+    def too_large(self) -> bool:
+        return self.tolerance is not None and not self.largest <= self.tolerance
+
+
+def differences(settings: tuple[str, list[str]], device: torch.device) -> list[Difference]:
+    """Losses of some iterations from one seed, weights after them, logits, metrics; of bfloat16 the logits.
+
+    All shortcut masks are 1: both draw them alike, but a difference in the order of draws is none of the numbers.
+    """
+    settings = (settings[0], [*settings[1], "mask_ratio=1.0", "dropout=0.0"])
+    found = []
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):  # TF32 has the mantissa of a half
+        for dtype in (torch.float64, torch.float32):
+            found += compared(settings, device, dtype)
+    plain, bf16 = (arrange(name, settings, device) for name in (ARRANGEMENTS[0], ARRANGEMENTS[2]))
+    images = check_images(bf16.method.config, device, torch.float32, "scored")
+    apart = relative(logits(bf16, images), logits(plain, images))
+    return [*found, Difference("bf16", "logits before training", apart, None)]
+
+
+def compared(settings: tuple[str, list[str]], device: torch.device, dtype: torch.dtype) -> list[Difference]:
+    ours = arrange("ours", settings, device)
+    ours.method.to(dtype)
+    plain = PlainSquid(ours.method)
+    config = ours.method.config
+    images = check_images(config, device, dtype, "scored")
+    found = {"logits before training": relative(logits(ours, images), logits(plain, images))}
+    found["mu and sigma"] = statistics_apart(ours, plain, images)
+    found["metrics of the same scores"] = metrics_apart(plain)
+    losses = []
+    for step in range(ITERATIONS):
+        batch = check_images(config, device, dtype, f"step {step}")
+        mine, theirs = ours.training_step(batch, step), plain.training_step(batch, step)
+        losses.append(max(relative(np.array(float(mine[name])), np.array(theirs[name])) for name in theirs))
+    found["losses of the first iteration"] = losses[0]
+    later = {
+        f"losses of the next {ITERATIONS - 1}": max(losses[1:]),
+        "weights and queues after them": weights_apart(ours, plain),
+        "logits after them": relative(logits(ours, images), logits(plain, images)),
+    }
+    # a bias before a batch norm has no gradient but rounding, which Adam turns into steps: in float32 what comes after
+    # an update says little, least of all the discriminator's losses
+    limits = dict.fromkeys(found, TOLERANCE[dtype]) | dict.fromkeys(later, 1e-6 if dtype == torch.float64 else None)
+    name = str(dtype).removeprefix("torch.")
+    return [Difference(name, what, largest, limits[what]) for what, largest in (found | later).items()]
+
+
+def check_images(config, device: torch.device, dtype: torch.dtype, purpose: str) -> torch.Tensor:
+    return to_float(random_images(IMAGES, config.image_size, purpose), device).to(dtype)
+
+
+def logits(arrangement: Ours | PlainSquid, images: torch.Tensor) -> np.ndarray:
+    if isinstance(arrangement, Ours):
+        return arrangement.method.score(images).columns["logit"].numpy()
+    return np.array([arrangement.logit(image) for image in images.split(1)])
+
+
+def weights_apart(ours: Ours, plain: PlainSquid) -> float:
+    """Of the student's side with its running statistics, the teacher and the discriminator.
+
+    Of the latter two the running statistics are not compared, and no score uses them: ours runs the teacher in the
+    generator's turn only, and the plain one's discriminator stays in training mode when it scores.
+    """
+    method = ours.method
+    own = plain_state(method.generator.state_dict()) | method.discriminator.state_dict()
+    theirs = plain.generator.state_dict() | plain.discriminator.state_dict()
+    return max(
+        relative(own[name].cpu().numpy(), value.cpu().numpy())
+        for name, value in theirs.items()
+        if name.startswith(("encoder", "inpaint", "student")) or not ("running" in name or "num_batches" in name)
+    )
+
+
+def statistics_apart(ours: Ours, plain: PlainSquid, images: torch.Tensor) -> float:
+    """Of mu and sigma."""
+    loader = SimpleNamespace(in_order=lambda count: images.split(3))
+    ours.fit(loader)
+    plain.fit(loader)
+    found = np.array([float(ours.method.mu), float(ours.method.sigma)])
+    return relative(found, np.array([plain.mu, plain.sigma]))
+
+
+def metrics_apart(plain: PlainSquid) -> float:
+    """Between the metrics that both make of the same 200 scores, some of them equal."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(200) % 2
+    scores = (rng.normal(size=200) + labels).round(1)
+    theirs = plain.metrics(labels, scores)
+    mine = metrics.at_threshold(labels, scores, metrics.oracle_threshold(labels, scores))
+    mine["auc"] = metrics.auc(labels, scores)
+    return max(abs(mine[name] - theirs[name]) for name in theirs)
+
+
+def relative(actual: np.ndarray, expected: np.ndarray) -> float:
+    """Of the largest expected value; where all of them are 0, as it is."""
+    actual, expected = actual.astype(np.float64), expected.astype(np.float64)
+    return float(np.abs(actual - expected).max() / (np.abs(expected).max() or 1.0))
