@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from configs import BaseConfig
-from models.patches import position_bits, to_maps, to_patches
+from models.patches import position_bits
 
 FACTORS = (1, 2, 4, 8, 16, 16)
 
@@ -140,6 +140,19 @@ class Inpaint(nn.Module):
     def enqueue(self) -> None:
         for j, place in enumerate(self.places):
             place.enqueue(self.pending[:, j])
+
+
+def to_patches(x: torch.Tensor, p: int) -> torch.Tensor:
+    """(B, C, H, W) → (B·P², C, H/P, W/P), the patch index fastest in the batch."""
+    b, c, h, w = x.shape
+    cut = x.reshape(b, c, p, h // p, p, w // p).permute(0, 2, 4, 1, 3, 5)  # (B, P, P, C, h, w)
+    return cut.reshape(-1, c, h // p, w // p)
+
+
+def to_maps(x: torch.Tensor, p: int) -> torch.Tensor:
+    """The inverse of :func:`to_patches`."""
+    _, c, h, w = x.shape
+    return x.reshape(-1, p, p, c, h, w).permute(0, 3, 1, 4, 2, 5).reshape(-1, c, p * h, p * w)
 
 
 class Encoder(nn.Module):

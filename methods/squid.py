@@ -116,9 +116,7 @@ class Squid(Method):
         }
         if config.teacher:
             losses["teacher"] = config.teacher_weight * mse_loss(out.teacher_x_hat, x)
-            with self.autocast():  # whose squared errors are float32, whatever the features are
-                distillation = distillation_loss(out.features, out.teacher_features)
-            losses["distillation"] = config.distill_weight * distillation
+            losses["distillation"] = config.distill_weight * distillation_loss(out.features, out.teacher_features)
         return losses
 
     def _step(self, name: str, losses: dict[str, torch.Tensor]) -> torch.Tensor:
