@@ -111,7 +111,7 @@ def _others_alive() -> Iterator[None]:
         yield
     except RuntimeError as error:  # torch has no narrower class for a closed connection
         raise LostProcess(
-            "A process of this run is gone, or does not answer. Run the same command, or the one without torchrun, to go "
+            "A process of this run is gone, or does not answer. Run the same command, with or without torchrun, to go "
             f"on from the last checkpoint. What torch says: {' '.join(str(error).split())[:150]}"
         ) from error
 
