@@ -53,7 +53,7 @@ def launch(folder, phases):
         for k in range(2)
     ]
     try:
-        assert [process.wait(timeout=200) for process in started] == [0, 0]
+        assert [process.wait(timeout=400) for process in started] == [0, 0]
     finally:
         for process in started:
             process.kill()
@@ -76,7 +76,7 @@ def serve(programs):
 def run(program):
     """Run a phase's program and end: with the code that it leaves as ``code``, or 99 after a traceback."""
     code = 99
-    faulthandler.dump_traceback_later(60, exit=True)  # a process that waits for ever says where
+    faulthandler.dump_traceback_later(150, exit=True)  # a process that waits for ever says where
     try:
         names = {"rank": int(os.environ["RANK"])}
         exec(program, names)
@@ -106,10 +106,11 @@ def freeze_batch_norm(method):
 
 
 def steps(method, stage):
-    """A step on this process's share of each of the BATCHES; the gradients of the first."""
+    """A step on this process's share of the first of the BATCHES, of all where a queue fills; the first's gradients."""
     drawn = torch.Generator().manual_seed(1)
     images = torch.randint(0, 256, (40, 48, 48), generator=drawn, dtype=torch.uint8)
-    batches = [torch.randperm(40, generator=drawn)[: count * stage.orders] for count in BATCHES]
+    counts = BATCHES if hasattr(method, "fill_queue") else BATCHES[:1]
+    batches = [torch.randperm(40, generator=drawn)[: count * stage.orders] for count in counts]
     found = {}
     for whole, own in Epoch(images, batches, None, CPU, stage.orders).batches():
         method.share = len(own) / len(whole)
