@@ -14,11 +14,11 @@ from tiny import TINY, command
 from engine.seeds import Job, places_for
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
-OVERRIDES = [*TINY["squid"][1], "epochs=1"]
+OVERRIDES = [*TINY["ae"][1], "epochs=1"]
 
 
 def test_every_seed_is_trained_and_one_that_fails_is_named(workspace, capfd):
-    seeds = ["--exp=a", "--config", "digit_quick", "--device", "cpu", "--seeds=0,1", "--set", *OVERRIDES]
+    seeds = ["--exp=a", "--config", TINY["ae"][0], "--device", "cpu", "--seeds=0,1", "--set", *OVERRIDES]
     lost = workspace / "checkpoints" / "a_s1" / "last.pt"  # of an experiment whose config.json is gone
     lost.parent.mkdir(parents=True)
     lost.touch()
