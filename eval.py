@@ -12,7 +12,7 @@ import sys
 
 import configs
 from dataloader import build_dataset
-from engine import by_disease, cli, report
+from engine import by_disease, cli, distributed, report
 from engine.device import provenance
 from engine.evaluation import csv_text, score_images, thresholds, validation_auc
 from engine.experiment import IMPORTED, write_text
@@ -55,6 +55,8 @@ def main() -> None:
         split = dataset.split("test")
         scored = score_images(method, split.images, device, "scoring test", keep_maps=True)
         twins = dataset.twins()
+    if not distributed.is_first():
+        return  # its scores are with the first process, which writes
     epoch = checkpoint["epoch"] if args.checkpoint == "best" else checkpoint["position"]["epoch"]
 
     results = {

@@ -12,12 +12,14 @@ import configs
 from configs import BaseConfig
 from dataloader import Dataset, build_dataset
 from dataloader.loader import TrainLoader
-from engine import cli
+from engine import cli, distributed
 from engine.device import choose_device, tune
 from engine.experiment import Experiment, ExperimentError
 from engine.loop import Trainer
 from engine.resume import check_same, check_same_data
 from engine.seeding import seed_everything
+from engine.seeds import train_seeds
+from engine.sync_batch_norm import synchronise_batch_norm
 from methods import METHODS
 
 
@@ -35,6 +37,7 @@ def arguments() -> argparse.Namespace:
         help="override settings, typed and checked",
     )
     parser.add_argument("--seed", type=int, metavar="N", help="the same as --set seed=N")
+    parser.add_argument("--seeds", metavar="N,N,…", help="train ID_sN for each of these seeds, over all devices")
     cli.add_data_root(parser)
     parser.add_argument(
         "--overwrite", action="store_true", help="delete what the experiment's folder holds, start anew"
@@ -42,10 +45,12 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def main() -> None:
+def main() -> int | None:
     args = arguments()
     device = choose_device(args.device)
     experiment = Experiment(args.exp)
+    if args.seeds is not None:
+        return train_seeds(args, device)
     name, config = settings(args, experiment)
     tune(config.precision)
     going_on = experiment.exists() and not args.overwrite
@@ -68,11 +73,12 @@ def main() -> None:
                 longer = f"--set {trainer.stage.epochs_key}=N"
                 print(f"{experiment.folder} is finished: {trainer.epoch} epochs. To evaluate it: python eval.py --exp "
                       f"{args.exp}. To train on: {longer}. To start anew: --overwrite.")  # fmt: skip
-                return
+                return None
         else:
             trainer.check_nothing_is_lost()
         print(f"{experiment.folder}: {name}, {config.method} on {config.dataset}, seed {config.seed}")
         trainer.train()
+    return None
 
 
 def settings(args: argparse.Namespace, experiment: Experiment) -> tuple[str, BaseConfig]:
@@ -100,6 +106,8 @@ def build_trainer(experiment: Experiment, config: BaseConfig, dataset: Dataset, 
         loader.epoch(0, stage)  # every file is read, and a stage with too few found, before anything is written
     seed_everything(config.seed, "weights")
     method = METHODS[config.method](config).to(device)
+    if config.sync_batch_norm and distributed.world_size() > 1:
+        synchronise_batch_norm(method)
     return Trainer(experiment, config, method, loader, validation, device)
 
 

@@ -3,6 +3,8 @@
 from configs.base import BaseConfig, Stage, check_with
 from models.autoencoder import check_sizes
 
+LEAST = 2  # images: batch norm has a variance of them at the latent
+
 
 class AutoEncoderConfig(BaseConfig):
     """Images are in [0, 1] wherever they are seen; the networks work in [−1, 1]."""
@@ -22,7 +24,7 @@ class AutoEncoderConfig(BaseConfig):
     entropy_weight: float = 0.0002
 
     def stages(self) -> tuple[Stage, ...]:
-        return (Stage("train", self.epochs, self.batch_size, drop_last=True),)
+        return (Stage("train", self.epochs, self.batch_size, drop_last=True, least=LEAST),)
 
     def check(self) -> None:
         super().check()

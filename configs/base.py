@@ -27,6 +27,7 @@ class Stage:
     unlabeled: bool = False  # trains on the unlabeled images too
     drop_last: bool = False  # leaves out a last batch that is not full
     orders: int = 1  # a batch is so many of batch_size, each drawn in an order of its own
+    least: int = 1  # images of a batch that it can do with, in each of several processes
     epochs_key: str = "epochs"  # the setting that says how long it lasts
 
 

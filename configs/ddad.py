@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from configs.autoencoder import AutoEncoderConfig
+from configs.autoencoder import LEAST, AutoEncoderConfig
 from configs.base import ConfigError, Stage
 
 
@@ -21,11 +21,19 @@ class DdadConfig(AutoEncoderConfig):
 
     def stages(self) -> tuple[Stage, ...]:
         """The unknown and the normative distribution module, each member in an order of its own; the refinement."""
-        ensemble = {"epochs": self.epochs, "batch_size": self.batch_size, "drop_last": True, "orders": self.members}
+        ensemble = {"epochs": self.epochs, "batch_size": self.batch_size, "orders": self.members}
+        ensemble |= {"drop_last": True, "least": LEAST}
         return (
             Stage("udm", **ensemble, unlabeled=True),
             Stage("ndm", **ensemble),
-            Stage("refine", self.refine_epochs, self.refine_batch_size, drop_last=True, epochs_key="refine_epochs"),
+            Stage(
+                "refine",
+                self.refine_epochs,
+                self.refine_batch_size,
+                drop_last=True,
+                epochs_key="refine_epochs",
+                least=2,  # one image is put in another
+            ),
         )
 
     def check(self) -> None:

@@ -8,7 +8,8 @@ from configs import BaseConfig, Stage
 from dataloader.augment import affine, draw_affine
 from dataloader.base import Dataset
 from dataloader.images import DataError
-from engine.device import to_float
+from engine import distributed
+from engine.device import resident, to_float
 from engine.seeding import generator
 
 
@@ -25,7 +26,8 @@ class TrainLoader:
         """The epoch's images in memory, its order and its augmentation; ``stage`` is the first unless given.
 
         Raises:
-            DataError: where the stage has no whole batch of images and trains on no other.
+            DataError: where the stage has no whole batch of images and trains on no other, or a batch has too few
+                images for the processes that share it.
         """
         stage = stage or self.config.stages()[0]
         images = self.dataset.training_images(epoch)
@@ -41,7 +43,18 @@ class TrainLoader:
             for k in range(stage.orders)
         ]
         batches = batches_of(orders, stage)[: self.config.max_batches or None]
-        return Epoch(images, batches, self._augmentation(len(images), epoch), self.device)
+        self._check_shares(batches, stage)
+        return Epoch(images, batches, self._augmentation(len(images), epoch), self.device, stage.orders)
+
+    def _check_shares(self, batches: tuple[torch.Tensor, ...], stage: Stage) -> None:
+        processes = distributed.world_size()
+        images = min(map(len, batches), default=0) // stage.orders
+        if processes > 1 and images < stage.least * processes:
+            raise DataError(
+                f"A batch of the stage {stage.name} has {images} images, and each of the {processes} processes needs "
+                f"at least {stage.least} of it. Start fewer processes, or choose a batch size that leaves more in "
+                f"every batch, the last one too."
+            )
 
     def in_order(self, count: int) -> Iterator[torch.Tensor]:
         """The first ``count`` training images in the dataset's order, augmented, in batches: score statistics."""
@@ -50,7 +63,7 @@ class TrainLoader:
         order = torch.arange(len(self._first))
         batches = order.split(self.config.batch_size)
         epoch = Epoch(self._first, batches, self._augmentation(len(order), 0), self.device)
-        return (batch for _, batch in epoch.batches())
+        return (epoch.augmented(index) for index in batches)
 
     def _augmentation(self, count: int, epoch: int) -> torch.Tensor | None:
         return draw_affine(count, generator(self.config.seed, "augment", epoch)) if self.config.augment else None
@@ -68,23 +81,27 @@ def batches_of(orders: list[torch.Tensor], stage: Stage) -> tuple[torch.Tensor, 
 class Epoch:
     """One pass over the images. ``len`` is its number of batches."""
 
-    def __init__(self, images, indices, augmentation, device: torch.device):
-        self.images = images  # (N, H, W) uint8
+    def __init__(self, images, indices, augmentation, device: torch.device, orders: int = 1):
+        self.images = resident(images, device)  # (N, H, W) uint8
         self.indices = indices  # one tensor of image indices per batch
         self.augmentation = augmentation  # (N, 3) of augment.affine, or None
         self.device = device
+        self.orders = orders  # as many parts that each batch has, one after another
 
     def __len__(self) -> int:
         return len(self.indices)
 
     def batches(self, start: int = 0) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """(indices (B,), images (B, 1, H, W) float in [0, 1]) from batch ``start`` on."""
+        """(indices (B,), images (B, 1, H, W) float in [0, 1]) from batch ``start`` on.
+
+        Of several processes each gets all indices, and the images of its own share of every part of the batch.
+        """
         for index in self.indices[start:]:
-            yield index, self.augmented(index)
+            yield index, self.augmented(torch.cat([distributed.own(part) for part in index.chunk(self.orders)]))
 
     def augmented(self, index: torch.Tensor) -> torch.Tensor:
         """The images of these indices (B,) as this epoch shows them: (B, 1, H, W) float in [0, 1]."""
-        batch = to_float(self.images[index], self.device)
+        batch = to_float(self.images[index.to(self.images.device)], self.device)
         if self.augmentation is None:
             return batch
         return affine(batch, self.augmentation[index].to(self.device))

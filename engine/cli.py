@@ -10,13 +10,14 @@ import torch
 
 from configs import BaseConfig, ConfigError
 from dataloader import DATA_ROOT_VARIABLE, DataError
+from engine import distributed
 from engine.device import DeviceError, choose_device, tune
 from engine.experiment import Experiment, ExperimentError
 from engine.loop import Interrupted, TrainingError
 from engine.metrics import MetricError
 from methods import METHODS, Method
 
-EXPECTED = (ConfigError, DataError, DeviceError, ExperimentError, TrainingError, MetricError)
+EXPECTED = (ConfigError, DataError, DeviceError, ExperimentError, TrainingError, MetricError, distributed.LostProcess)
 
 
 def add_common(parser: argparse.ArgumentParser) -> None:
@@ -67,12 +68,26 @@ def run(main: Callable[[], int | None]) -> None:
     # cosine schedules warn when a checkpoint is taken up, although the order of calls is right
     warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step")
     try:
-        sys.exit(main() or 0)
+        with distributed.joined():
+            code = outcome(main)
+            if code:
+                distributed.leave_failed(code)
+    except distributed.LostProcess as error:  # before any work
+        distributed.say_once(f"error: {error}")
+        code = 1
+    sys.exit(code)
+
+
+def outcome(main: Callable[[], int | None]) -> int:
+    """The exit code of ``main``; of several processes the first to fail says why."""
+    try:
+        return main() or 0
     except EXPECTED as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
+        distributed.say_once(f"error: {error}")
+        return 1
     except Interrupted as stop:
-        print(stop, file=sys.stderr)
-        sys.exit(128 + stop.signal)
+        distributed.say_once(str(stop))
+        return 128 + stop.signal
     except KeyboardInterrupt:
-        sys.exit(130)
+        distributed.first_to_fail()
+        return 130

@@ -10,19 +10,35 @@ from pathlib import Path
 
 import torch
 
+from engine import distributed
+
 
 class DeviceError(Exception):
     """A device that this machine does not have."""
 
 
 def choose_device(name: str) -> torch.device:
-    """``auto`` takes cuda, then mps, then cpu. Raises DeviceError where a named one is not available."""
+    """``auto`` takes cuda, then mps, then cpu; of several processes each takes a GPU of its own, or the CPU.
+
+    Raises:
+        DeviceError: where a named one is not available, or GPUs are fewer than processes.
+    """
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if distributed.world_size() > 1:
+        available["mps"] = False  # torch.distributed does not know it
     if name == "auto":
         name = next(device for device, there in available.items() if there)
     if not available[name]:
         there = ", ".join(device for device, yes in available.items() if yes)
         raise DeviceError(f"--device {name} is not available here; this machine has: {there}.")
+    if name == "cuda" and distributed.world_size() > 1:
+        if distributed.local_rank() >= torch.cuda.device_count():
+            raise DeviceError(
+                f"There are more processes than GPUs ({torch.cuda.device_count()}) on this machine. Give torchrun "
+                f"--nproc_per_node={torch.cuda.device_count()}, or --device cpu."
+            )
+        torch.cuda.set_device(distributed.local_rank())
+        return torch.device(name, distributed.local_rank())
     return torch.device(name)
 
 
@@ -48,10 +64,15 @@ def keep_memory() -> None:
 
 
 def fit_threads() -> None:
-    """No more threads than the container's CPU quota, of which torch knows nothing; OMP_NUM_THREADS is obeyed."""
-    quota = cpu_quota()
-    if quota is not None and "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(min(torch.get_num_threads(), max(1, math.floor(quota))))
+    """No more threads than cores that may be used: torch knows nothing of quotas. OMP_NUM_THREADS is obeyed."""
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(min(torch.get_num_threads(), cores()))
+
+
+def cores() -> int:
+    """How many cores this process may use, in its container too; at least 1."""
+    there = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(there, max(1, math.floor(cpu_quota() or there)))
 
 
 def cpu_quota(cgroup: Path = Path("/sys/fs/cgroup")) -> float | None:
@@ -71,11 +92,19 @@ def to_float(images: torch.Tensor, device: torch.device) -> torch.Tensor:
     return images.to(device).unsqueeze(1).float() / 255
 
 
+def resident(images: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Images on the GPU, where they take no more than a quarter of what is free there; else where they are."""
+    if device.type != "cuda" or images.nbytes > torch.cuda.mem_get_info(device)[0] / 4:
+        return images
+    return images.to(device)
+
+
 def describe(device: torch.device) -> str:
     """The device in words, for logs and results."""
+    several = f"{distributed.world_size()} × " if distributed.world_size() > 1 else ""
     if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"{device.type} ({platform.machine()}, {torch.get_num_threads()} threads)"
+        return several + torch.cuda.get_device_name(device)
+    return f"{several}{device.type} ({platform.machine()}, {torch.get_num_threads()} threads)"
 
 
 def provenance(device: torch.device) -> dict[str, str]:

@@ -10,7 +10,7 @@ import torch
 from tqdm import tqdm
 
 from dataloader import Split
-from engine import metrics
+from engine import distributed, metrics
 from engine.device import to_float
 from methods import Method
 
@@ -29,14 +29,17 @@ class Scored:
 
 
 def score_images(method: Method, images: torch.Tensor, device, what: str, keep_maps: bool = False) -> Scored:
-    """Score (N, H, W) uint8 images in batches, with a progress bar on a terminal."""
-    batches = images.split(SCORE_BATCH)
+    """Score (N, H, W) uint8 images in batches, with a progress bar on a terminal.
+
+    Several processes score whole batches each, so that every score is computed as a single process would; all get all.
+    """
     found = []
-    for batch in tqdm(batches, what, disable=None, leave=False):
+    for batch in tqdm(distributed.own(images.split(SCORE_BATCH)), what, disable=None, leave=False):
         scores = method.score(to_float(batch, device))
         kept = scores.map.squeeze(1).cpu() if keep_maps and scores.map is not None else None
         named = {name: pixels.squeeze(1).cpu() for name, pixels in scores.maps.items()} if keep_maps else {}
         found.append((scores.image, scores.columns, scores.shown, kept, named))
+    found = distributed.gather_list(found)
 
     def gathered(part: int) -> dict[str, np.ndarray]:
         return {name: torch.cat([f[part][name] for f in found]).cpu().numpy() for name in found[0][part]}

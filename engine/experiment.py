@@ -19,6 +19,7 @@ import torch
 from filelock import FileLock, Timeout
 
 import configs
+from engine import distributed
 
 CHECKPOINTS = Path("checkpoints")  # below the folder the commands are run in
 FORMAT = 1  # of the checkpoint files
@@ -32,9 +33,13 @@ class ExperimentError(Exception):
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """``write`` a temporary file beside ``path``, flush it to the disk and put it in place.
 
+    Of several processes the first alone writes.
+
     Raises:
         ExperimentError: where the disk is full or closed; the file that was there before stays.
     """
+    if not distributed.is_first():
+        return
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -61,7 +66,7 @@ def not_finite(state: dict[str, torch.Tensor]) -> str | None:
 
 
 class Experiment:
-    """One experiment id. Open it with ``with`` to train: a second process is refused meanwhile."""
+    """One experiment id. Open it with ``with`` to train: a second run is refused meanwhile."""
 
     def __init__(self, name: str):
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
@@ -74,17 +79,21 @@ class Experiment:
         return self.folder / name
 
     def __enter__(self) -> "Experiment":
-        self.folder.mkdir(parents=True, exist_ok=True)
         try:
-            self._lock.acquire(timeout=0)
+            if distributed.is_first():
+                self.folder.mkdir(parents=True, exist_ok=True)
+                self._lock.acquire(timeout=0)
         except Timeout:
             raise ExperimentError(
                 f"{self.folder}: another process is training this experiment. Wait for it, stop it, "
                 "or give this run another --exp."
             ) from None
+        distributed.barrier()  # all have seen the folder as it was before this run
         return self
 
     def __exit__(self, *exc) -> None:
+        if not distributed.is_first():
+            return
         if [entry.name for entry in self.folder.iterdir()] == [".lock"]:  # nothing came of it
             shutil.rmtree(self.folder)
         self._lock.release()
@@ -94,9 +103,11 @@ class Experiment:
 
     def clear(self) -> None:
         """Delete what a former run left (the lock stays)."""
-        for entry in self.folder.iterdir():
-            if entry.name != ".lock":
-                shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
+        if distributed.is_first():
+            for entry in self.folder.iterdir():
+                if entry.name != ".lock":
+                    shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
+        distributed.barrier()
 
     def save_config(self, name: str, config: configs.BaseConfig, data: str) -> None:
         """``name`` is the configuration file's, ``data`` the fingerprint of the training data."""

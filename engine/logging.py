@@ -1,5 +1,6 @@
 """What a run writes for people: log.txt (and the screen) and TensorBoard."""
 
+import os
 import sys
 from contextlib import suppress
 from datetime import datetime
@@ -9,6 +10,7 @@ from torch.utils.tensorboard import SummaryWriter
 from torchvision.utils import make_grid
 from tqdm import tqdm
 
+from engine import distributed
 from engine.experiment import Experiment
 
 GRID_ROWS = 4  # validation images of each class shown in TensorBoard
@@ -17,11 +19,13 @@ GRID_ROWS = 4  # validation images of each class shown in TensorBoard
 class Log:
     """Lines with their time, appended to log.txt and shown on the screen.
 
-    A full disk silences the file, not the run: what must not be lost is written elsewhere, with its error.
+    A full disk silences the file, not the run: what must not be lost is written elsewhere, with its error. Of several
+    processes the first alone writes.
     """
 
     def __init__(self, experiment: Experiment):
-        self.file = open(experiment.path("log.txt"), "a", encoding="utf-8", buffering=1)  # noqa: SIM115
+        path = experiment.path("log.txt") if distributed.is_first() else os.devnull
+        self.file = open(path, "a", encoding="utf-8", buffering=1)  # noqa: SIM115
 
     def __call__(self, line: str) -> None:
         with suppress(OSError):
@@ -40,20 +44,22 @@ class Log:
 class Board:
     """TensorBoard: scalars every epoch; image grids and score histograms at every validation.
 
-    As for :class:`Log`, a full disk silences it.
+    As for :class:`Log`, a full disk silences it, and of several processes the first alone writes.
     """
 
     def __init__(self, experiment: Experiment, global_step: int):
         # steps after the checkpoint that a resumed run goes on from are shown once
-        self.writer = SummaryWriter(str(experiment.path("tensorboard")), purge_step=global_step + 1)
+        self.writer = None
+        if distributed.is_first():
+            self.writer = SummaryWriter(str(experiment.path("tensorboard")), purge_step=global_step + 1)
 
     def scalar(self, name: str, value: float, step: int) -> None:
         with suppress(OSError):
-            self.writer.add_scalar(name, value, step)
+            self.writer and self.writer.add_scalar(name, value, step)
 
     def validation(self, method, split, scored, auc: dict[str, float], step: int, device) -> None:
         with suppress(OSError):
-            self._validation(method, split, scored, auc, step, device)
+            self.writer and self._validation(method, split, scored, auc, step, device)
 
     def _validation(self, method, split, scored, auc, step, device) -> None:
         labels = split.labels.bool()
@@ -78,4 +84,4 @@ class Board:
 
     def __exit__(self, *exc) -> None:
         with suppress(OSError):
-            self.writer.close()
+            self.writer and self.writer.close()

@@ -10,7 +10,7 @@ import torch
 from tqdm import tqdm
 
 from configs import BaseConfig, Stage
-from engine import plots
+from engine import distributed, plots
 from engine.device import provenance
 from engine.evaluation import score_images, thresholds, validation_auc
 from engine.experiment import Experiment, ExperimentError, not_finite
@@ -51,12 +51,13 @@ class Trainer:
         self.epochs = sum(stage.epochs for stage in self.stages)
         self.epoch, self.batch, self.global_step = 0, 0, 0
         self.method.start_stage(self.stage.name)
-        self.loss_sums: dict[str, torch.Tensor] = {}  # of the epoch in progress
+        self.loss_sums: dict[str, torch.Tensor] = {}  # of the epoch in progress; of several processes this one's share
         self.best_auc = -math.inf  # of the main score on validation
         self.rows: list[dict[str, Any]] = []  # of metrics.jsonl
         self.seconds, self.counted_at = 0.0, time.monotonic()  # of training, all sittings together
         self.saved_at = time.monotonic()
-        self.stop_signal = 0
+        self.stop_signal = 0  # that this process got
+        self.stopping = 0  # that one of the processes got, as all of them know
 
     @property
     def stage(self) -> Stage:
@@ -76,7 +77,7 @@ class Trainer:
             "optimizers": {name: o.state_dict() for name, o in method.optimizers.items()},
             "schedulers": {name: s.state_dict() for name, s in method.schedulers.items()},
             "position": {"epoch": self.epoch, "batch": self.batch, "global_step": self.global_step},
-            "loss_sums": self.loss_sums,
+            "loss_sums": {name: distributed.stack(total).squeeze(0) for name, total in self.loss_sums.items()},
             "best_auc": self.best_auc,
             "seconds": self._count_seconds(),
         }
@@ -92,7 +93,7 @@ class Trainer:
                 optimizer.load_state_dict(saved["optimizers"][name])
             for name, scheduler in self.method.schedulers.items():
                 scheduler.load_state_dict(saved["schedulers"][name])
-            self.loss_sums = {name: value.to(self.device) for name, value in saved["loss_sums"].items()}
+            self.loss_sums = {name: own_sum(totals).to(self.device) for name, totals in saved["loss_sums"].items()}
             self.best_auc = saved["best_auc"]
             self.seconds = saved["seconds"]
         except (KeyError, ValueError) as error:
@@ -113,7 +114,18 @@ class Trainer:
                 f"{rows[-1]['stage']}). Restore the file, or train all stages anew with --overwrite."
             )
 
+    def check_sums(self) -> None:
+        """Raise TrainingError where a loss of this epoch was not finite, which a GPU's are not looked at for before."""
+        bad = [name for name, total in self.loss_sums.items() if not torch.isfinite(total)]
+        if any(distributed.largest(bool(bad))):
+            raise TrainingError(
+                f"A loss is not finite: {', '.join(distributed.gather_list(bad))}, at epoch {self.epoch + 1}, in or "
+                f"before batch {self.batch}. Nothing was saved since: last.pt and best.pt are as they were. Run with "
+                "--device cpu to see which images, or start anew with a lower learning_rate."
+            )
+
     def save_last(self) -> None:
+        self.check_sums()
         state = self.state()
         if entry := not_finite(state["method"]):
             raise TrainingError(
@@ -158,6 +170,7 @@ class Trainer:
             validating = f"validating on {self.validation.count()}" if self.validation is not None else NO_VALIDATION
             log(f"epoch {self.epoch + 1}, batch {self.batch + 1}: training on {images}, {validating}")
             self.counted_at = time.monotonic()
+            distributed.take_from_first([*self.method.parameters(), *self.method.buffers()])
             while not self.finished:
                 stage, started = self.stage, time.monotonic()
                 self._train_epoch(log)
@@ -165,19 +178,20 @@ class Trainer:
                 seconds = time.monotonic() - started
                 board.scalar("time/epoch_seconds", seconds, self.global_step)
                 log(f"{describe(row, self.epochs)}  {seconds:.1f} s")
-                due = time.monotonic() - self.saved_at >= self.config.save_seconds
-                if due or self.stop_signal or self.finished or self.stage != stage:
+                if self._save_due() or self.stopping or self.finished or self.stage != stage:
                     self.save_last()
-                if self.stop_signal and not self.finished:
+                if self.stopping and not self.finished:
                     self._stop(log)
             plots.curves(self.rows, self.experiment.path("figures/curves.png"))
 
     def _train_epoch(self, log: Log) -> None:
         epoch = self.loader.epoch(self.epoch, self.stage)
+        others = [distributed.rank()] if distributed.rank() else []  # so that shares draw differently
         label = f"epoch {self.epoch + 1}/{self.epochs}"
         with tqdm(total=len(epoch), initial=self.batch, desc=label, disable=None, leave=False) as bar:
             for index, images in epoch.batches(self.batch):
-                seed_everything(self.config.seed, "step", self.global_step)
+                seed_everything(self.config.seed, "step", self.global_step, *others)
+                self.method.share = len(images) / len(index)
                 try:
                     losses = self.method.training_step(images, self.batch)
                 except NonFiniteLoss as error:
@@ -187,7 +201,7 @@ class Trainer:
                         "are as they were. Look at those images, or start anew with a lower learning_rate."
                     ) from error
                 for name, loss in losses.items():
-                    self.loss_sums[name] = self.loss_sums.get(name, 0) + loss
+                    self.loss_sums[name] = self.loss_sums.get(name, 0) + self.method.share * loss
                 self.batch += 1
                 self.global_step += 1
                 bar.update()
@@ -195,23 +209,24 @@ class Trainer:
                     shown = {name: f"{float(loss):.4f}" for name, loss in losses.items()}
                     bar.set_postfix(**shown, lr=f"{self._learning_rate():.1e}")
                 if self.batch < len(epoch):  # the end of an epoch saves for itself
-                    if self.stop_signal:
+                    if self._save_due() or self.stopping:
                         self.save_last()
+                    if self.stopping:
                         self._stop(log)
-                    elif time.monotonic() - self.saved_at >= self.config.save_seconds:
-                        self.save_last()
 
     def _finish_epoch(self, board: Board) -> dict[str, Any]:
         """Schedulers, score statistics, validation, best.pt and the epoch's row of metrics.jsonl."""
+        self.check_sums()
         stage, final = self.stage, self.epoch + 1 == self.epochs
         row: dict[str, Any] = {"epoch": self.epoch + 1, "step": self.global_step, "lr": self._learning_rate()}
         if len(self.stages) > 1:
             row["stage"] = stage.name
         # as the released programs report it: sums over the steps taken, divided by all batches
-        row["losses"] = {name: float(total) / self.batch for name, total in self.loss_sums.items()}
+        row["losses"] = {name: float(distributed.stack(s).sum()) / self.batch for name, s in self.loss_sums.items()}
         self.method.epoch_end()
+        distributed.take_from_first(self.method.buffers())  # batch norm's running statistics differ
         if final and self.validation is None:
-            self.method.fit(self.loader)
+            self._fit()
             self.save_best({}, {})
         due = (self.epoch + 1) % self.config.val_every == 0 or final
         if self.validation is not None and due and stage == self.stages[-1]:
@@ -226,8 +241,12 @@ class Trainer:
             self.method.start_stage(self.stage.name)
         return row
 
-    def _validate(self, board: Board, final: bool) -> dict[str, float]:
+    def _fit(self) -> None:
         self.method.fit(self.loader)
+        distributed.take_from_first(self.method.buffers())  # GPUs may round differently
+
+    def _validate(self, board: Board, final: bool) -> dict[str, float]:
+        self._fit()
         scored = score_images(self.method, self.validation.images, self.device, "validating")
         auc = validation_auc(self.validation.labels.numpy(), scored)
         main = auc[self.method.main_score]
@@ -243,6 +262,12 @@ class Trainer:
 
     def _learning_rate(self) -> float:
         return next(iter(self.method.optimizers.values())).param_groups[0]["lr"] if self.method.optimizers else 0.0
+
+    def _save_due(self) -> bool:
+        """Whether to save, by the first process's clock; all also learn here of a signal that one of them got."""
+        due = distributed.is_first() and time.monotonic() - self.saved_at >= self.config.save_seconds
+        self.stopping, due = distributed.largest(self.stop_signal, due)
+        return bool(due)
 
     # -- signals ----------------------------------------------------------------------------------------------------
 
@@ -263,9 +288,9 @@ class Trainer:
                 signal.signal(number, handler)
 
     def _stop(self, log: Log) -> None:
-        log(f"stopped by {signal.Signals(self.stop_signal).name} before epoch {self.epoch + 1}, batch {self.batch + 1}")
+        log(f"stopped by {signal.Signals(self.stopping).name} before epoch {self.epoch + 1}, batch {self.batch + 1}")
         raise Interrupted(
-            self.stop_signal,
+            self.stopping,
             f"Stopped and saved at epoch {self.epoch + 1}, batch {self.batch + 1}. Go on from there "
             f"with: python main.py --exp {self.experiment.name}",
         )
@@ -278,6 +303,14 @@ def stage_of(stages: tuple[Stage, ...], epoch: int) -> Stage:
             return stage
         epoch -= stage.epochs
     return stages[-1]
+
+
+def own_sum(totals: torch.Tensor) -> torch.Tensor:
+    """This process's part of a sum as it was saved: () of one process, or (processes,); their number may differ."""
+    totals = totals.reshape(-1)
+    if len(totals) == distributed.world_size():
+        return totals[distributed.rank()]
+    return totals.sum() if distributed.is_first() else torch.zeros_like(totals[0])
 
 
 def stage_epochs(stages: tuple[Stage, ...], epochs: int) -> dict[str, int]:

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from configs import BaseConfig, Stage
+from engine import distributed
 
 if TYPE_CHECKING:
     from dataloader.loader import TrainLoader
@@ -38,6 +39,7 @@ class Method(nn.Module, ABC):
         super().__init__()
         self.config = config
         self.stage = ""  # the name of the one in training
+        self.share = 1.0  # of the batch's images that this process has; the loop sets it
         self.optimizers: dict[str, torch.optim.Optimizer] = {}
         self.schedulers: dict[str, torch.optim.lr_scheduler.LRScheduler] = {}
 
@@ -63,10 +65,15 @@ class Method(nn.Module, ABC):
         return torch.autocast(device.type, torch.bfloat16, enabled=self.config.precision == "bf16")
 
     def update(self, name: str, loss: torch.Tensor) -> None:
-        """One step of an optimizer on a loss (a scalar); only what it steps gets a gradient."""
+        """One step of an optimizer on a loss (a scalar); only what it steps gets a gradient.
+
+        The loss is a mean over this process's images, so the means weighted by the shares add up to that of the batch.
+        """
         optimizer = self.optimizers[name]
         optimizer.zero_grad(set_to_none=True)
-        loss.backward(inputs=[parameter for group in optimizer.param_groups for parameter in group["params"]])
+        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        (loss if self.share == 1 else self.share * loss).backward(inputs=parameters)
+        distributed.add_up(p.grad for p in parameters if p.grad is not None)
         optimizer.step()
 
     def epoch_end(self) -> None:
@@ -92,12 +99,18 @@ class Method(nn.Module, ABC):
 
     @staticmethod
     def require_finite(**losses: torch.Tensor) -> None:
-        """Raise NonFiniteLoss that names the losses that are not finite."""
-        if torch.isfinite(sum(losses.values())):  # one look at the device
+        """Raise NonFiniteLoss that names the losses that are not finite, in all processes where one has some.
+
+        On a GPU nothing is raised, since to look at a loss is to wait for it: there the loop looks at their sums.
+        """
+        total = sum(losses.values())
+        if total.is_cuda:
             return
-        bad = [f"{name} = {float(loss.detach())}" for name, loss in losses.items() if not torch.isfinite(loss)]
-        if bad:
-            raise NonFiniteLoss(", ".join(bad))
+        bad = []
+        if not torch.isfinite(total):
+            bad = [f"{name} = {float(loss.detach())}" for name, loss in losses.items() if not torch.isfinite(loss)]
+        if any(distributed.largest(bool(bad))):
+            raise NonFiniteLoss(", ".join(distributed.gather_list(bad)))
 
 
 def lr_scheduler(optimizer: torch.optim.Optimizer, config: BaseConfig) -> torch.optim.lr_scheduler.LRScheduler:

@@ -98,7 +98,7 @@ class SimSid(Squid):
 
             # 4. the memory queue takes this forward's features
             if self.uses_queue:
-                self.generator.inpaint.memory.enqueue()
+                self.fill_queue()
         return {name: loss.detach() for name, loss in losses.items()}
 
     @property

@@ -15,6 +15,7 @@ import torch
 from torch.nn.functional import mse_loss
 
 from configs.squid import SquidConfig
+from engine import distributed
 from methods.base import Method, Scores, lr_scheduler
 from methods.losses import adversarial_loss, distillation_loss
 from models.discriminator import Discriminator
@@ -93,13 +94,19 @@ class Squid(Method):
             losses |= terms | {"generator": self._step("generator", terms)}
 
             # 3. the memory queue takes this forward's features
-            self.generator.inpaint.memory.enqueue()
+            self.fill_queue()
         return {name: loss.detach() for name, loss in losses.items()}
 
     def generate(self, x: torch.Tensor, with_teacher: bool = True) -> Generated:
         """The generator in the configured precision; the discriminator, a hundredth of the work, stays in float32."""
         with self.autocast():
             return self.generator(x, with_teacher)
+
+    def fill_queue(self) -> None:
+        """The queue takes the latest features of all processes, so that it is the same in each."""
+        queue = self.generator.inpaint.memory
+        queue.pending = distributed.gather_rows(queue.pending)  # (N, J, d)
+        queue.enqueue()
 
     def discriminator_loss(self, x: torch.Tensor, x_hat: torch.Tensor) -> torch.Tensor:
         """Images and detached reconstructions, each its own batch to batch norm → the weighted loss."""

@@ -232,6 +232,22 @@ def test_a_generator_loss_that_is_not_finite_stops_before_its_update(workspace, 
     assert saved["position"]["batch"] == 2
 
 
+def test_where_losses_are_not_looked_at_one_by_one_their_sum_stops_the_run(workspace, monkeypatch, capsys):
+    original, taken = Squid.discriminator_loss, []
+
+    def broken_at_the_third(self, x, x_hat):
+        taken.append(x)
+        return original(self, x, x_hat) * (torch.nan if len(taken) == 3 else 1)
+
+    monkeypatch.setattr(Squid, "discriminator_loss", broken_at_the_third)
+    monkeypatch.setattr(Squid, "require_finite", lambda self, **losses: None)  # as on a GPU
+    assert train("a") == 1
+    error = capsys.readouterr().err
+    assert "A loss is not finite: discriminator, " in error and "at epoch 1, in or before batch 3" in error
+    saved = torch.load(workspace / "checkpoints" / "a" / "last.pt", weights_only=True)
+    assert saved["position"]["batch"] == 2
+
+
 def test_logs_that_cannot_be_written_do_not_hide_the_error(workspace, monkeypatch, capsys):
     folder = workspace / "checkpoints" / "a"
     folder.mkdir(parents=True)

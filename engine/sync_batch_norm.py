@@ -1,0 +1,64 @@
+"""Batch norm over all processes' images (the setting ``sync_batch_norm``).
+
+torch.nn.SyncBatchNorm computes the same, on GPUs alone; this one runs, and is tested, on CPUs too.
+"""
+
+import torch
+from torch import nn
+
+from engine import distributed
+
+
+class _Stacked(torch.autograd.Function):
+    """Every process's values (n,) as rows (processes, n); the gradient of the processes' summed losses comes back."""
+
+    @staticmethod
+    def forward(ctx, values: torch.Tensor) -> torch.Tensor:
+        return distributed.stack(values)
+
+    @staticmethod
+    def backward(ctx, gradient: torch.Tensor) -> torch.Tensor:
+        gradient = gradient.contiguous()
+        distributed.add_up([gradient])
+        return gradient[distributed.rank()]
+
+
+class SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
+    """In training, mean and variance are of all processes' images, as many as each has; in evaluation nn.BatchNorm."""
+
+    def _check_input_dim(self, x: torch.Tensor) -> None:
+        pass  # of any number of dimensions
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:  # (B, C, …) → same
+        if not self.training:
+            return super().forward(x)
+        channels = x.shape[1]
+        shape = (1, channels, *[1] * (x.dim() - 2))  # of one value per channel
+        axes = [0, *range(2, x.dim())]
+        full = x.to(torch.promote_types(x.dtype, torch.float32))
+
+        # 1. each process's count, mean and sum of squares about it: two of these are put together without cancellation
+        mean = full.mean(axes)  # (C,)
+        squares = (full - mean.view(shape)).square().sum(axes)  # (C,)
+        count = mean.new_full((1,), x.numel() // channels)
+        counts, means, squares = _Stacked.apply(torch.cat([count, mean, squares])).split([1, channels, channels], dim=1)
+
+        # 2. those of all images
+        total = counts.sum()
+        mean = (counts * means).sum(0) / total
+        variance = (squares + counts * (means - mean).square()).sum(0) / total
+
+        # 3. the running ones, and the images normalised
+        with torch.no_grad():
+            self.num_batches_tracked += 1
+            self.running_mean.lerp_(mean.to(self.running_mean), self.momentum)
+            self.running_var.lerp_((variance * total / (total - 1)).to(self.running_var), self.momentum)
+        scale = self.weight * (variance + self.eps).rsqrt()
+        return ((full - mean.view(shape)) * scale.view(shape) + self.bias.view(shape)).to(x.dtype)
+
+
+def synchronise_batch_norm(network: nn.Module) -> None:
+    """Make every batch norm in ``network`` a synchronised one; parameters, buffers and their names stay."""
+    for module in network.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.__class__ = SyncBatchNorm  # the same module, so that optimizers and references to it hold

@@ -1,0 +1,187 @@
+"""Runs of two processes, and what both must compute as one process does: test_distributed.py compares them."""
+
+import faulthandler
+import json
+import os
+import subprocess
+import sys
+import traceback
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from conftest import ROOT
+from tiny import TINY
+
+import configs
+import methods.ddad
+from dataloader import DataError, build_dataset
+from dataloader.loader import Epoch, TrainLoader
+from engine import distributed
+from engine.evaluation import score_images
+from engine.sync_batch_norm import synchronise_batch_norm
+from methods import METHODS, NonFiniteLoss
+
+CPU = torch.device("cpu")
+BATCHES = (5, 8, 6)  # images; 5 is not even for two processes
+SERVER = """
+import os, signal, sys
+sys.path[:0] = [{root!r}, {tests!r}]
+import dataloader.digit, processes
+dataloader.digit.COUNTS = {{"val": 16, "test": 16}}
+processes.serve({programs!r})
+"""
+
+
+def launch(folder, phases):
+    """Run each of ``phases`` (name → program) in two processes as torchrun would, one phase after another.
+
+    The imports, which take longer than a phase, are done once.
+
+    Returns:
+        The name → of each process (exit code, stdout, stderr).
+    """
+    stores = [dist.TCPStore("127.0.0.1", 0, is_master=True) for _ in phases]  # torchrun keeps the store too
+    place = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "TORCHELASTIC_USE_AGENT_STORE": "True"}
+    place |= {"TORCHELASTIC_RESTART_COUNT": "0", "OMP_NUM_THREADS": "1"}
+    programs = [(name, program, store.port) for (name, program), store in zip(phases.items(), stores, strict=True)]
+    server = SERVER.format(root=str(ROOT), tests=str(ROOT / "tests"), programs=programs)
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", server], cwd=folder, env=os.environ | place | {"RANK": str(k), "LOCAL_RANK": str(k)}
+        )
+        for k in range(2)
+    ]
+    try:
+        assert [process.wait(timeout=400) for process in started] == [0, 0]
+    finally:
+        for process in started:
+            process.kill()
+    return {name: [json.loads((folder / f"{name}_{k}.json").read_text()) for k in range(2)] for name in phases}
+
+
+def serve(programs):
+    for name, program, port in programs:
+        os.environ["MASTER_PORT"] = str(port)
+        files = [f"{name}_{os.environ['RANK']}.{end}" for end in ("json", "out", "err")]
+        child = os.fork()
+        if child == 0:
+            for number, file in ((1, files[1]), (2, files[2])):
+                os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT), number)
+            run(program)
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        Path(files[0]).write_text(json.dumps([code, *(Path(file).read_text() for file in files[1:])]))
+
+
+def run(program):
+    """Run a phase's program and end: with the code that it leaves as ``code``, or 99 after a traceback."""
+    code = 99
+    faulthandler.dump_traceback_later(150, exit=True)  # a process that waits for ever says where
+    try:
+        names = {"rank": int(os.environ["RANK"])}
+        exec(program, names)
+        code = names["code"]
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def build(name, *overrides):
+    """A tiny method in float64 that draws nothing at random, and does not move."""
+    still = ["learning_rate=0"] + (["mask_ratio=1"] if name in ("squid", "simsid") else [])
+    still += ["refine_learning_rate=0"] if name == "ddad" else ["batch_size=8"]
+    config = configs.build(TINY[name][0], [*TINY[name][1], *still, *overrides])
+    torch.manual_seed(0)
+    return METHODS[name](config).double()
+
+
+def freeze_batch_norm(method):
+    for module in method.modules():
+        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
+            module.eval()
+            module.train = lambda mode=True, module=module: module
+
+
+def steps(method, stage):
+    """A step on this process's share of the first of the BATCHES, of all where a queue fills; the first's gradients."""
+    drawn = torch.Generator().manual_seed(1)
+    images = torch.randint(0, 256, (40, 48, 48), generator=drawn, dtype=torch.uint8)
+    counts = BATCHES if hasattr(method, "fill_queue") else BATCHES[:1]
+    batches = [torch.randperm(40, generator=drawn)[: count * stage.orders] for count in counts]
+    found = {}
+    for whole, own in Epoch(images, batches, None, CPU, stage.orders).batches():
+        method.share = len(own) / len(whole)
+        method.training_step(own.double(), 0)
+        found = found or {name: p.grad.clone() for name, p in method.named_parameters() if p.grad is not None}
+    return found
+
+
+def fixed_squares(x):
+    return x, (x[:, 0] > 0).long()
+
+
+def gradients(names, frozen):
+    """Gradients of every stage of methods; the state after them, with queues and running statistics."""
+    methods.ddad.with_squares = fixed_squares
+    found = {}
+    for name in names:
+        method = build(name)
+        if frozen:
+            freeze_batch_norm(method)
+        elif distributed.world_size() > 1:
+            synchronise_batch_norm(method)
+        for stage in method.stages:
+            method.start_stage(stage.name)
+            found[f"{name} {stage.name}"] = steps(method, stage)
+        found[f"{name} state"] = {name: buffer.double() for name, buffer in method.named_buffers()}
+    return found
+
+
+def scores():
+    drawn = torch.Generator().manual_seed(2)
+    method = build("squid").float()
+    found = {}
+    for count in (70, 5):  # three batches, and fewer than there are processes
+        images = torch.randint(0, 256, (count, 48, 48), generator=drawn, dtype=torch.uint8)
+        scored = score_images(method, images, CPU, "scoring", keep_maps=True)
+        found[count] = {**scored.image, **scored.columns, "map": scored.maps}
+        found[count] = {name: torch.from_numpy(values) for name, values in found[count].items()}
+    return found
+
+
+def not_finite():
+    """What a process says of a batch whose last image, which only the last process has, is not finite."""
+    method = build("squid")
+    images = torch.rand(4, 1, 48, 48, dtype=torch.float64)
+    images[-1] = torch.nan
+    before = {name: p.clone() for name, p in method.named_parameters()}
+    try:
+        method.training_step(distributed.own(images), 0)
+    except NonFiniteLoss as error:
+        assert all(torch.equal(p, before[name]) for name, p in method.named_parameters())
+        return str(error)
+
+
+def too_small(name, stage, *overrides):
+    config = configs.build(TINY[name][0], [*TINY[name][1], *overrides])
+    try:
+        TrainLoader(build_dataset(config), config, CPU).epoch(0, config.stages()[stage])
+    except DataError as error:
+        return str(error)
+
+
+def results():
+    """All of it, from one of several processes or from the only one."""
+    return {
+        "frozen": gradients(METHODS, frozen=True),
+        "synchronised": gradients(("squid", "aeu"), frozen=False),
+        "scores": scores(),
+        "not finite": not_finite(),
+        "too small": [
+            too_small("squid", 0, "batch_size=1"), too_small("squid", 0, "batch_size=3"), too_small("ae", 0),
+            too_small("ae", 0, "batch_size=3"), too_small("ddad", 2, "refine_batch_size=2"),
+        ],
+    }  # fmt: skip
