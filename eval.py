@@ -72,7 +72,7 @@ def main() -> None:
         "epoch": epoch,
         "stages": stage_epochs(method.stages, epoch),
         "training_seconds": checkpoint.get("seconds"),
-        "trained": checkpoint.get("trained"),  # last.pt and imports do not say
+        "trained": checkpoint.get("trained"),  # imports do not say
         "split": args.split,
         "images": split.count(),
         "main_score": method.main_score,

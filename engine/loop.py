@@ -47,6 +47,7 @@ class Trainer:
         self.loader = loader
         self.validation = validation  # a dataloader.Split, or None where the dataset has none
         self.device = device
+        self.trained = provenance(device)
         self.stages = method.stages
         self.epochs = sum(stage.epochs for stage in self.stages)
         self.epoch, self.batch, self.global_step = 0, 0, 0
@@ -80,6 +81,7 @@ class Trainer:
             "loss_sums": {name: distributed.stack(total).squeeze(0) for name, total in self.loss_sums.items()},
             "best_auc": self.best_auc,
             "seconds": self._count_seconds(),
+            "trained": self.trained,
         }
 
     def resume(self) -> None:
@@ -142,7 +144,7 @@ class Trainer:
                 "method": self.method.state_dict(),
                 "epoch": self.epoch + 1,
                 "seconds": self._count_seconds(),
-                "trained": provenance(self.device),
+                "trained": self.trained,
                 "val_auc": val_auc,
                 "val_thresholds": val_thresholds,
             },
@@ -163,7 +165,7 @@ class Trainer:
             TrainingError: for a loss that is not finite, before the update.
         """
         with Log(self.experiment) as log, Board(self.experiment, self.global_step) as board, self._signals():
-            made = {**provenance(self.device), "precision": self.config.precision}
+            made = {**self.trained, "precision": self.config.precision}
             log(", ".join(f"{key} {value}" for key, value in made.items()))
             dataset = self.loader.dataset
             images = f"{dataset.training_count()} images ({dataset.fingerprint()})"

@@ -1,6 +1,7 @@
 """Tables from evaluated experiments."""
 
 import csv
+import json
 
 from tiny import command, train
 
@@ -27,4 +28,10 @@ def test_tables_average_seeds_and_nothing_else(workspace):
     assert f"| 1 | {auc['c']:.1f} |" in text and "dropout: 0.0 → 0.1" in text
     for row in rows:
         assert row["trained_commit"] == row["commit"] and row["trained_device"].startswith("cpu")
+    assert command("eval", "--exp", "c", "--checkpoint", "last") == 0
+    content = json.loads((workspace / "checkpoints/c/results.json").read_text())
+    unfinished = content | {"epochs": 9, "epoch": 5, "stages": {"udm": 3, "ndm": 2, "refine": 0}}
+    (workspace / "checkpoints/c/results.json").write_text(json.dumps(unfinished))
+    assert command("make_tables", "c", module=make_tables) == 0
+    assert "| 3 + 2 + 0, of 9 in all |" in (workspace / "results" / "tables.md").read_text()
     assert command("make_tables", "d", module=make_tables) == 1

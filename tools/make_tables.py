@@ -23,8 +23,8 @@ from engine.experiment import Experiment, ExperimentError, write_text
 
 RESULTS = Path("results")
 FIELDS = (
-    "experiment", "config", "method", "dataset", "data", "seed", "settings", "epochs", "checkpoint", "epoch", "split",
-    "images", "score", "main", "auc", "auc_low", "auc_high", "average_precision", "val_accuracy", "val_f1",
+    "experiment", "config", "method", "dataset", "data", "seed", "settings", "epochs", "checkpoint", "epoch", "stages",
+    "split", "images", "score", "main", "auc", "auc_low", "auc_high", "average_precision", "val_accuracy", "val_f1",
     "oracle_accuracy", "oracle_f1", "per_kind_auc", "val_auc_per_epoch", "training_seconds", "trained_commit",
     "trained_device", "commit", "torch", "device",
 )  # fmt: skip
@@ -39,8 +39,8 @@ def main() -> None:
     path = RESULTS / "results.csv"
     if path.exists():
         with open(path, newline="", encoding="utf-8") as file:
-            kept = [row for row in csv.DictReader(file) if row["experiment"] not in args.experiments]
-        rows = kept + rows
+            former = [dict.fromkeys(FIELDS, "") | row for row in csv.DictReader(file)]
+        rows = [row for row in former if row["experiment"] not in args.experiments] + rows
     rows.sort(key=lambda row: (row["dataset"], row["config"], int(row["epochs"]), int(row["seed"]), row["score"]))
     write_text(path, csv_text(FIELDS, rows))
     write_text(RESULTS / "tables.md", tables(rows))
@@ -58,6 +58,8 @@ def read_rows(experiment: Experiment) -> list[dict[str, str]]:
         raise ExperimentError(f"{path}: not there. Evaluate it first: python eval.py --exp {experiment.name}")
     found = json.loads(path.read_text(encoding="utf-8"))
     trained = found.get("trained") or {}
+    found["settings"] = "; ".join(found["settings"])
+    found["stages"] = " ".join(f"{stage}={epochs}" for stage, epochs in found["stages"].items())
     found |= {f"trained_{key}": trained.get(key, "not recorded") for key in ("commit", "device")}
     rows = rows_of(found, found, experiment.read_metrics())
     if twins := found.get("twins_removed"):
@@ -75,7 +77,6 @@ def rows_of(found: dict, part: dict, epochs: list[dict]) -> list[dict[str, objec
         low, high = figures["auc_ci95"]
         kinds = figures["per_kind"].items()
         row = {key: found.get(key, "") for key in FIELDS} | {
-            "settings": "; ".join(found["settings"]),
             "score": score,
             "main": score == found["main_score"],
             "auc": figures["auc"],
@@ -96,7 +97,7 @@ def rows_of(found: dict, part: dict, epochs: list[dict]) -> list[dict[str, objec
 
 def network_rows(found: dict, group: str, spread: dict) -> list[dict[str, object]]:
     """One row per network of an ensemble: ``ndm_0`` … under the score ``ndm (one network)``."""
-    own = {"settings": "; ".join(found["settings"]), "score": f"{group} (one network)", "main": False}
+    own = {"score": f"{group} (one network)", "main": False}
     row = {key: found.get(key, "") for key in FIELDS} | own
     return [
         row | {"auc": auc, "average_precision": ap}
@@ -155,6 +156,15 @@ def grouped(rows: list[dict[str, str]]) -> list[list[dict[str, str]]]:
     return list(groups.values())
 
 
+def epochs_of(row: dict[str, str]) -> str:
+    """How long it was trained, each stage; with what was planned, for a run that is not finished."""
+    stages = [pair.split("=") for pair in row["stages"].split()]
+    if row["checkpoint"] == "best" and len(stages) < 2:
+        return row["epochs"]
+    reached = " + ".join(epochs for _, epochs in stages) or row["epoch"]
+    return reached if int(row["epoch"]) >= int(row["epochs"]) else f"{reached}, of {row['epochs']} in all"
+
+
 def summary(group: list[dict[str, str]]) -> list[str]:
     first = group[0]
 
@@ -174,7 +184,7 @@ def summary(group: list[dict[str, str]]) -> list[str]:
         first["config"],
         f"{first['dataset']} ({first['data']})",
         first["settings"] or "–",
-        first["epochs"],
+        epochs_of(first),
         first["score"] + (" (main)" if first["main"] == "True" else ""),
         first["split"],
         ", ".join(dict.fromkeys(row["seed"] for row in group)),
