@@ -10,7 +10,8 @@ that no patient is in the test set and outside it; where the files do not name a
 RSNA and VinDr-CXR are DICOM and become 512×512 PNG (pip install -r requirements-dicom.txt); others are copied as they
 are. Files that are there already are kept, so an interrupted run goes on.
 
---check counts the test images that repeat training or unlabeled images, as eval.py leaves them out.
+--check counts the test images that repeat training or unlabeled images, as eval.py leaves them out, and says what tells
+the test classes apart without any look at the anatomy: the files' colour modes, and the mean grey level.
 """
 
 import argparse
@@ -18,18 +19,23 @@ import json
 import shutil
 import sys
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import torch
+from PIL import Image
 from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from dataloader import DataError
+from dataloader.base import read_images
 from dataloader.medad import parse_lists, read_lists
-from dataloader.twins import RULE, twin_of
+from dataloader.twins import RULE, SIDE, twin_of
 from engine import cli
 from engine.experiment import write_atomically, write_text
+from engine.metrics import auc
 from engine.seeding import generator
 from tools.dicom import patient_of, read_dicom
 from tools.originals import READERS, Original, present
@@ -149,7 +155,7 @@ def write_image(original: Original, target: Path) -> None:
 
 
 def check(root: Path) -> str:
-    """A table of the test images that repeat others. Raises DataError."""
+    """Of the test images, which repeat others and what tells the classes apart at no cost. Raises DataError."""
     lists = read_lists(root, "Make it with tools/prepare_data.py.")
     paths = {part: [root / "images" / name for name in names] for part, names in lists.items()}
     references = [path for (split, _), of in paths.items() if split != "test" for path in of]
@@ -160,7 +166,30 @@ def check(root: Path) -> str:
             f"{what:>10}: {found.count('identical')} byte-identical and {found.count('near')} more nearly identical, "
             f"of {len(found)}"
         )
-    return "\n".join(lines)
+    return "\n".join(lines + differences(paths["test", 0], paths["test", 1]))
+
+
+def differences(normal: list[Path], anomalous: list[Path]) -> list[str]:
+    """Two traits of the test files that are no anatomy, and the AUC that each has alone, in its better direction."""
+    files = normal + anomalous
+    labels = np.arange(len(files)) >= len(normal)
+    modes = np.array([Image.open(path).mode for path in files])
+    grey = read_images(files, SIDE, "grey levels").float().mean((1, 2)).numpy()
+
+    def line(what: str, values: np.ndarray, of_class: Callable[[np.ndarray], str]) -> str:
+        found = auc(labels, values)
+        classes = "; ".join(
+            f"{name} {of_class(chosen)}" for name, chosen in (("normal", ~labels), ("anomalous", labels))
+        )
+        return f"{what:>16}: AUC {100 * max(found, 1 - found):.1f} % ({classes})"
+
+    return [
+        "What tells the test classes apart without a look at the anatomy:",
+        line(
+            "colour mode", modes == "L", lambda of: ", ".join(f"{m} {n}" for m, n in Counter(modes[of]).most_common())
+        ),
+        line("mean grey level", grey, lambda of: f"{grey[of].mean():.0f} ± {grey[of].std():.0f} of 255"),
+    ]
 
 
 if __name__ == "__main__":
