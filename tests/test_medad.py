@@ -172,7 +172,7 @@ def test_trains_without_validation_and_evaluates_with_and_without_twins(workspac
     assert command("prepare_data", "--check", "d", module=prepare_data) == 0
     said = capsys.readouterr().out
     assert "1 byte-identical and 0 more nearly identical, of 6" in said
-    assert "colour mode: AUC 50.0 % (normal L 6; anomalous L 6)" in said and "mean grey level: AUC" in said
+    assert "colour mode: AUC 50.0 % (normal L 6; anomalous L 6)" in said and "mean gray level: AUC" in said
 
 
 def test_a_class_of_twins_alone_leaves_no_figures(workspace):

@@ -11,7 +11,7 @@ RSNA and VinDr-CXR are DICOM and become 512×512 PNG (pip install -r requirement
 are. Files that are there already are kept, so an interrupted run goes on.
 
 --check counts the test images that repeat training or unlabeled images, as eval.py leaves them out, and says what tells
-the test classes apart without any look at the anatomy: the files' colour modes, and the mean grey level.
+the test classes apart without any look at the anatomy: the files' colour modes, and the mean gray level.
 """
 
 import argparse
@@ -174,7 +174,7 @@ def differences(normal: list[Path], anomalous: list[Path]) -> list[str]:
     files = normal + anomalous
     labels = np.arange(len(files)) >= len(normal)
     modes = np.array([Image.open(path).mode for path in files])
-    grey = read_images(files, SIDE, "grey levels").float().mean((1, 2)).numpy()
+    gray = read_images(files, SIDE, "gray levels").float().mean((1, 2)).numpy()
 
     def line(what: str, values: np.ndarray, of_class: Callable[[np.ndarray], str]) -> str:
         found = auc(labels, values)
@@ -188,7 +188,7 @@ def differences(normal: list[Path], anomalous: list[Path]) -> list[str]:
         line(
             "colour mode", modes == "L", lambda of: ", ".join(f"{m} {n}" for m, n in Counter(modes[of]).most_common())
         ),
-        line("mean grey level", grey, lambda of: f"{grey[of].mean():.0f} ± {grey[of].std():.0f} of 255"),
+        line("mean gray level", gray, lambda of: f"{gray[of].mean():.0f} ± {gray[of].std():.0f} of 255"),
     ]
 
 
