@@ -3,7 +3,6 @@
 import math
 import signal
 import time
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -16,6 +15,7 @@ from engine.evaluation import score_images, thresholds, validation_auc
 from engine.experiment import Experiment, ExperimentError, not_finite
 from engine.logging import Board, Log
 from engine.seeding import seed_everything
+from engine.signals import handled_by
 from methods import Method, NonFiniteLoss
 
 NO_VALIDATION = "no validation set: best.pt will be the final epoch's"
@@ -164,7 +164,8 @@ class Trainer:
             Interrupted: after a signal, with the state saved.
             TrainingError: for a loss that is not finite, before the update.
         """
-        with Log(self.experiment) as log, Board(self.experiment, self.global_step) as board, self._signals():
+        log, board = Log(self.experiment), Board(self.experiment, self.global_step)
+        with log, board, handled_by(self._note_signal):
             made = {**self.trained, "precision": self.config.precision}
             log(", ".join(f"{key} {value}" for key, value in made.items()))
             dataset = self.loader.dataset
@@ -273,21 +274,11 @@ class Trainer:
 
     # -- signals ----------------------------------------------------------------------------------------------------
 
-    @contextmanager
-    def _signals(self):
+    def _note_signal(self, number: int, frame) -> None:
         """The first SIGINT or SIGTERM lets the iteration finish; a second one ends at once."""
-
-        def note(number, frame):
-            if self.stop_signal:
-                raise KeyboardInterrupt
-            self.stop_signal = number
-
-        former = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in former.items():
-                signal.signal(number, handler)
+        if self.stop_signal:
+            raise KeyboardInterrupt
+        self.stop_signal = number
 
     def _stop(self, log: Log) -> None:
         log(f"stopped by {signal.Signals(self.stopping).name} before epoch {self.epoch + 1}, batch {self.batch + 1}")

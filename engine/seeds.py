@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import torch
@@ -20,6 +20,7 @@ import torch
 from configs import ConfigError
 from engine import distributed
 from engine.device import cores
+from engine.signals import handled_by
 
 MAIN = Path(__file__).resolve().parent.parent / "main.py"
 
@@ -122,8 +123,7 @@ class Job:
                 self.running -= {p for p in self.running if p.poll() is not None}
             self.free.put(place)
 
-    @contextmanager
-    def signals_passed_on(self):
+    def signals_passed_on(self) -> AbstractContextManager:
         """Within the ``with``, SIGINT and SIGTERM go to the commands that run, and no other starts."""
 
         def pass_on(number, frame):
@@ -132,9 +132,4 @@ class Job:
                 for process in self.running:
                     process.send_signal(number)
 
-        former = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in former.items():
-                signal.signal(number, handler)
+        return handled_by(pass_on)
