@@ -2,13 +2,15 @@
 
 Deviations from the released program; none changes a reconstruction, a score or a weight that scoring uses:
 - The discriminator's turn runs the generator without gradients and without the teacher, so the batch-norm
-  running statistics of the teacher see the generator's turns only.
+  running statistics of the teacher see the generator's turns only. Where the generator's turn follows, both decode
+  what the encoder gave once; the encoder's running statistics are those of two forwards.
 - Scoring is batched, with per-image statistics, where the released program takes one image at a time.
 - The queue's pointer is saved with the model; the released program loses it on reload.
 - Ranking uses the discriminator's logit; the shown score 1 − sigmoid((logit − mu)/sigma) saturates in float32.
 Deviations of the released program from the paper, kept: see README, "How faithful it is".
 """
 
+from contextlib import nullcontext
 from functools import partial
 
 import torch
@@ -18,6 +20,7 @@ from configs.squid import SquidConfig
 from engine import distributed
 from methods.base import Method, Scores, lr_scheduler
 from methods.losses import adversarial_loss, distillation_loss
+from models.blocks import counting_twice
 from models.discriminator import Discriminator
 from models.generator import Generated, Generator
 from models.inpaint import InpaintBlock
@@ -81,16 +84,25 @@ class Squid(Method):
 
     def training_step(self, images: torch.Tensor, step: int) -> dict[str, torch.Tensor]:
         self.train()
+        generators_turn = step % self.config.n_critic == 0
+        encoder = self.generator.encoder
+
+        # both turns see the same images with the same encoder, so one forward of it does for both
+        twice = counting_twice(encoder) if generators_turn else nullcontext()
+        with twice, torch.set_grad_enabled(generators_turn), self.autocast():
+            encoded = encoder(images)
 
         # 1. the discriminator learns to tell images from reconstructions
-        with torch.no_grad():
-            x_hat = self.generate(images, with_teacher=False).x_hat
+        with torch.no_grad(), self.autocast():
+            x_hat = self.generator.decode(*encoded, with_teacher=False).x_hat
         losses = {"discriminator": self.discriminator_loss(images, x_hat)}
         self._step("discriminator", losses)
 
-        # 2. every n_critic-th iteration, the generators learn from a new forward
-        if step % self.config.n_critic == 0:
-            terms = self.generator_losses(images, self.generate(images))
+        # 2. every n_critic-th iteration, the generators learn from a new draw of the shortcuts
+        if generators_turn:
+            with self.autocast():
+                out = self.generator.decode(*encoded)
+            terms = self.generator_losses(images, out)
             losses |= terms | {"generator": self._step("generator", terms)}
 
             # 3. the memory queue takes this forward's features

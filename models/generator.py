@@ -128,7 +128,10 @@ class Generator(nn.Module):
         self.teacher_gradient = teacher_gradient
 
     def forward(self, x: torch.Tensor, with_teacher: bool = True) -> Generated:
-        f, skips = self.encoder(x)
+        return self.decode(*self.encoder(x), with_teacher)
+
+    def decode(self, f: torch.Tensor, skips: list[torch.Tensor], with_teacher: bool = True) -> Generated:
+        """What :meth:`forward` makes of the encoder's output."""
         student = self.student(self.inpaint(f), skips)
         if self.teacher is None or not with_teacher:
             return Generated(*student)

@@ -1,5 +1,7 @@
 """What every registered method and configuration must do."""
 
+import copy
+
 import pytest
 import torch
 from tiny import TINY
@@ -144,3 +146,21 @@ def test_squid_teacher_sends_nothing_to_the_encoder():
     assert all(p.grad is None for p in method.generator.encoder.parameters())
     assert all(p.grad is None for p in method.generator.inpaint.parameters())
     assert all(p.grad is not None for p in method.generator.teacher.parameters())
+
+
+@pytest.mark.parametrize("step, forwards", [(0, 2), (1, 1)])
+def test_squid_encodes_once_but_counts_each_turn(step, forwards):
+    """The encoder's running statistics are those of a forward per turn, though both turns share one."""
+    method, loader = build("squid")
+    images = images_of(loader)
+    encoder = copy.deepcopy(method.generator.encoder).train()
+    for _ in range(forwards):
+        encoder(images)
+    calls = []
+    method.generator.encoder.register_forward_hook(lambda *_: calls.append(1))
+    method.training_step(images, step)
+    assert len(calls) == 1
+    for name, buffer in encoder.named_buffers():
+        torch.testing.assert_close(method.generator.encoder.get_buffer(name), buffer, rtol=1e-5, atol=1e-7, msg=name)
+    norms = [m for m in method.generator.encoder.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    assert norms and all(norm.momentum == 0.1 and norm.num_batches_tracked == forwards for norm in norms)
