@@ -16,6 +16,7 @@ from engine import by_disease, cli, distributed, report
 from engine.device import provenance
 from engine.evaluation import csv_text, score_images, thresholds, validation_auc
 from engine.experiment import IMPORTED, write_text
+from engine.logging import sittings
 from engine.loop import stage_epochs
 from engine.resume import differences
 
@@ -37,6 +38,7 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     args = arguments()
     experiment, name, config, trained_on, method, checkpoint, device = cli.load_trained(args)
+    _, as_trained, _ = experiment.load_config()  # config has the precision to evaluate in
     dataset = build_dataset(config, args.data_root)
     found = dataset.fingerprint()
     if trained_on not in (found, IMPORTED):
@@ -66,13 +68,14 @@ def main() -> None:
         "dataset": config.dataset,
         "data": found,
         "seed": config.seed,
-        "settings": changed_settings(name, config),
+        "settings": changed_settings(name, as_trained),
         "epochs": sum(stage.epochs for stage in method.stages),
         "checkpoint": args.checkpoint,
         "epoch": epoch,
         "stages": stage_epochs(method.stages, epoch),
         "training_seconds": checkpoint.get("seconds"),
-        "trained": checkpoint.get("trained"),  # imports do not say
+        "trained": sittings(experiment),
+        "precision": config.precision,
         "split": args.split,
         "images": split.count(),
         "main_score": method.main_score,

@@ -59,10 +59,11 @@ def compared(settings: tuple[str, list[str]], device: torch.device, dtype: torch
     for step in range(ITERATIONS):
         batch = check_images(config, device, dtype, f"step {step}")
         mine, theirs = ours.training_step(batch, step), plain.training_step(batch, step)
-        losses.append(max(relative(np.array(float(mine[name])), np.array(theirs[name])) for name in theirs))
-    found["losses of the first iteration"] = losses[0]
+        losses.append({name: relative(np.array(float(mine[name])), np.array(theirs[name])) for name in theirs})
+    updated = {"adversarial", "generator"}  # what the discriminator says after its own update
+    found["losses before the first update"] = max(v for name, v in losses[0].items() if name not in updated)
     later = {
-        f"losses of the next {ITERATIONS - 1}": max(losses[1:]),
+        f"losses of {ITERATIONS} iterations": max(max(of.values()) for of in losses),
         "weights and queues after them": weights_apart(ours, plain),
         "logits after them": relative(logits(ours, images), logits(plain, images)),
     }

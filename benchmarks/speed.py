@@ -9,8 +9,6 @@ computing at a time, so that a ratio is of neighbouring repetitions. Medians wit
 """
 
 import argparse
-import platform
-import shlex
 import sys
 from pathlib import Path
 from statistics import median
@@ -20,12 +18,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import torch
 
 import configs
-from benchmarks import agreement, growth
+from benchmarks import agreement, growth, report
 from benchmarks.measure import Measured, Worker, count_flops, timed
 from benchmarks.workloads import ARRANGEMENTS, Counts, machine_limit, scoring, training, whole_epoch
 from engine import cli
-from engine.device import choose_device, provenance
-from engine.experiment import write_text
+from engine.device import choose_device, fit_threads
 from tools.make_tables import markdown
 
 LIMITS = ("product fp32", "product bf16", "convolution fp32", "convolution bf16")
@@ -59,50 +56,24 @@ def arguments() -> argparse.Namespace:
 def main() -> int:
     args = arguments()
     device = choose_device(args.device)
+    fit_threads()
     settings = (args.config, args.set)
     if configs.build(*settings).method != "squid":
         raise configs.ConfigError(f"--config {args.config}: the plain arrangement is of method squid.")
-    report = Report(args.out)
-    report.add(
-        "# Speed", "", f"Written by `{shlex.join(['python', *sys.argv])}`.", "",
-        ", ".join(f"{key} {value}" for key, value in provenance(device).items()) + f"; {processor()}.", "",
-    )  # fmt: skip
+    out = report.Report("Speed", args.out, device)
     agrees = True
     if args.only != "growth":
         found = agreement.differences(settings, device)
-        report.add(*differences_table(found))
+        out.add(*differences_table(found))
         agrees = not any(difference.too_large for difference in found)
     if agrees and args.only in (None, "ratios"):
-        report.add(*ratios(args, settings, device))
+        out.add(*ratios(args, settings, device))
     if agrees and args.only in (None, "growth"):
         for lines in growth.tables(args.growth_cases or growth.NAMES, device, args.growth_repeats):
-            report.add(*lines)
+            out.add(*lines)
     if not agrees:
         print("error: the arrangements do not give the same numbers; nothing was measured", file=sys.stderr)
     return 0 if agrees else 1
-
-
-class Report:
-    """Lines on the terminal as they come, and in the file so far."""
-
-    def __init__(self, path: Path | None):
-        self.path = path
-        self.lines: list[str] = []
-
-    def add(self, *lines: str) -> None:
-        print(*lines, sep="\n", flush=True)
-        self.lines += lines
-        if self.path:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            write_text(self.path, "\n".join(self.lines).rstrip() + "\n")
-
-
-def processor() -> str:
-    path = Path("/proc/cpuinfo")
-    names = (
-        [line.split(": ")[1] for line in path.read_text().splitlines() if "model name" in line] if path.exists() else []
-    )
-    return f"{names[0] if names else platform.processor()}, {torch.get_num_threads()} threads"
 
 
 def differences_table(found: list[agreement.Difference]) -> list[str]:
@@ -175,13 +146,10 @@ def ratio_rows(
 ) -> list[list[str]]:
     rows = []
     for name, times in seconds.items():
-        ratios = [plain / own for plain, own in zip(seconds["plain"], times, strict=True)]
-        ratio = "1" if name == "plain" else f"{median(ratios):.2f} ({min(ratios):.2f} – {max(ratios):.2f})"
-        spread = f"{median(times):.3g} ({min(times):.3g} – {max(times):.3g})"
+        ratio = "1" if name == "plain" else report.ratios(seconds["plain"], times)
         peak, of_plain = measured[name].peak, measured[name].peak / max(measured["plain"].peak, 1)
-        rows.append(
-            [what, name, spread, f"{images / median(times):.1f}", ratio, f"{peak / MIB:.0f}", f"{100 * of_plain:.0f} %"]
-        )
+        per_second, memory = f"{images / median(times):.1f}", [f"{peak / MIB:.0f}", f"{100 * of_plain:.0f} %"]
+        rows.append([what, name, report.spread(times), per_second, ratio, *memory])
     return rows
 
 

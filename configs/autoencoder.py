@@ -1,5 +1,7 @@
 """The settings of a single auto-encoder, and what DDAD shares with them (docs/methods.md)."""
 
+from typing import Literal
+
 from configs.base import BaseConfig, Stage, check_with
 from models.autoencoder import check_sizes
 
@@ -16,6 +18,8 @@ class AutoEncoderConfig(BaseConfig):
     learning_rate = 5e-4
     lr_steps = ()  # a constant rate
     best_rule = "last"
+
+    main_score: Literal["", "reconstruction"] = ""
 
     multiplier: float = 1.0  # of the convolutions' channels
     latent_size: int = 16

@@ -11,6 +11,8 @@ class DdadConfig(AutoEncoderConfig):
 
     method = "ddad"
 
+    main_score: Literal["", "r_dual", "r_intra", "inter", "intra", "rec"] = ""
+
     backbone: Literal["ae", "aeu", "memae"] = "ae"
     members: int = 3  # networks of each ensemble, K in the paper
     extra_data = 1000

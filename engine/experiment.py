@@ -144,11 +144,9 @@ class Experiment:
         """A checkpoint file as plain data and tensors on the CPU. No code in it runs. Raises ExperimentError."""
         path = self.path(name)
         if not path.exists():
-            there = sorted(p.name for p in self.folder.glob("*.pt"))
-            raise ExperimentError(
-                f"{path}: no such checkpoint; there {'is ' + ', '.join(there) if there else 'are none yet'}. "
-                f"Train first: python main.py --exp {self.name}"
-            )
+            there = sorted(p.stem for p in self.folder.glob("*.pt"))
+            other = f"take the other one with --checkpoint {there[0]}, or train on" if there else "train first"
+            raise ExperimentError(f"{path}: no such checkpoint; {other}: python main.py --exp {self.name}")
         try:
             content = torch.load(path, map_location="cpu", weights_only=True)
             if content["format"] != FORMAT:

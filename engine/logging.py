@@ -1,6 +1,7 @@
 """What a run writes for people: log.txt (and the screen) and TensorBoard."""
 
 import os
+import re
 import sys
 from contextlib import suppress
 from datetime import datetime
@@ -39,6 +40,25 @@ class Log:
     def __exit__(self, *exc) -> None:
         with suppress(OSError):
             self.file.close()
+
+
+def opening(made: dict[str, str]) -> str:
+    """The line that every sitting of a run starts with: ``commit …, python …, torch …, device …, precision …``."""
+    return ", ".join(f"{key} {value}" for key, value in made.items())
+
+
+def sittings(experiment: Experiment) -> list[dict[str, str]]:
+    """What log.txt says of the sittings that a run was trained in, as :func:`opening` wrote it; each kind once."""
+    path = experiment.path("log.txt")
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else ()
+    pattern = r"commit (?P<commit>\S+), python (?P<python>\S+), torch (?P<torch>\S+), device (?P<device>.+?)"
+    pattern += r"(, precision (?P<precision>\S+))?"
+    found = []
+    for line in lines:
+        made = re.fullmatch(rf"[-\d]+ [:\d]+  {pattern}", line)
+        if made and made.groupdict() not in found:
+            found.append(made.groupdict())
+    return found
 
 
 class Board:

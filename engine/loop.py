@@ -13,7 +13,7 @@ from engine import distributed, plots
 from engine.device import provenance
 from engine.evaluation import score_images, thresholds, validation_auc
 from engine.experiment import Experiment, ExperimentError, not_finite
-from engine.logging import Board, Log
+from engine.logging import Board, Log, opening
 from engine.seeding import seed_everything
 from engine.signals import handled_by
 from methods import Method, NonFiniteLoss
@@ -47,7 +47,6 @@ class Trainer:
         self.loader = loader
         self.validation = validation  # a dataloader.Split, or None where the dataset has none
         self.device = device
-        self.trained = provenance(device)
         self.stages = method.stages
         self.epochs = sum(stage.epochs for stage in self.stages)
         self.epoch, self.batch, self.global_step = 0, 0, 0
@@ -81,7 +80,6 @@ class Trainer:
             "loss_sums": {name: distributed.stack(total).squeeze(0) for name, total in self.loss_sums.items()},
             "best_auc": self.best_auc,
             "seconds": self._count_seconds(),
-            "trained": self.trained,
         }
 
     def resume(self) -> None:
@@ -108,12 +106,11 @@ class Trainer:
         self.experiment.write_metrics(self.rows)
 
     def check_nothing_is_lost(self) -> None:
-        """Raise ExperimentError where last.pt is not there although a stage has ended, which saves it."""
-        rows = self.experiment.read_metrics()
-        if rows and rows[-1]["epoch"] > self.stages[0].epochs:
+        """Raise ExperimentError where epochs were trained but last.pt, which is saved before them, is not there."""
+        if rows := self.experiment.read_metrics():
             raise ExperimentError(
-                f"{self.experiment.path('last.pt')} is gone, although {rows[-1]['epoch']} epochs were trained (stage "
-                f"{rows[-1]['stage']}). Restore the file, or train all stages anew with --overwrite."
+                f"{self.experiment.path('last.pt')} is gone, although {rows[-1]['epoch']} of {self.epochs} epochs were "
+                "trained. Restore the file, or train anew with --overwrite."
             )
 
     def check_sums(self) -> None:
@@ -144,7 +141,6 @@ class Trainer:
                 "method": self.method.state_dict(),
                 "epoch": self.epoch + 1,
                 "seconds": self._count_seconds(),
-                "trained": self.trained,
                 "val_auc": val_auc,
                 "val_thresholds": val_thresholds,
             },
@@ -166,14 +162,15 @@ class Trainer:
         """
         log, board = Log(self.experiment), Board(self.experiment, self.global_step)
         with log, board, handled_by(self._note_signal):
-            made = {**self.trained, "precision": self.config.precision}
-            log(", ".join(f"{key} {value}" for key, value in made.items()))
+            log(opening({**provenance(self.device), "precision": self.config.precision}))
             dataset = self.loader.dataset
             images = f"{dataset.training_count()} images ({dataset.fingerprint()})"
             validating = f"validating on {self.validation.count()}" if self.validation is not None else NO_VALIDATION
             log(f"epoch {self.epoch + 1}, batch {self.batch + 1}: training on {images}, {validating}")
             self.counted_at = time.monotonic()
             distributed.take_from_first([*self.method.parameters(), *self.method.buffers()])
+            if not self.global_step:
+                self.save_last()  # from now on, a run without it has lost it
             while not self.finished:
                 stage, started = self.stage, time.monotonic()
                 self._train_epoch(log)
@@ -209,7 +206,8 @@ class Trainer:
                 self.global_step += 1
                 bar.update()
                 if not bar.disable and self.batch % 10 == 0:
-                    shown = {name: f"{float(loss):.4f}" for name, loss in losses.items()}
+                    # to look at a GPU's losses is to wait for them
+                    shown = {} if images.is_cuda else {name: f"{float(loss):.4f}" for name, loss in losses.items()}
                     bar.set_postfix(**shown, lr=f"{self._learning_rate():.1e}")
                 if self.batch < len(epoch):  # the end of an epoch saves for itself
                     if self._save_due() or self.stopping:

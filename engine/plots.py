@@ -67,17 +67,17 @@ def roc_pr(labels: np.ndarray, scores: dict[str, np.ndarray], results: dict[str,
 
 
 def histograms(labels: np.ndarray, scores: dict[str, np.ndarray], results: dict[str, dict], path: Path) -> None:
-    """Scores of normal and anomalous images, their χ² distance and the threshold chosen on validation."""
+    """Densities of normal and anomalous images' scores, their χ² distance, the threshold chosen on validation."""
     figure = Figure(figsize=(5 * len(scores), 4))
     for axis, (name, values) in zip(figure.subplots(1, len(scores), squeeze=False)[0], scores.items(), strict=True):
-        bins = np.histogram_bin_edges(values, 40)
-        axis.hist(values[labels == 0], bins, alpha=0.6, color=NORMAL, label="normal")
-        axis.hist(values[labels == 1], bins, alpha=0.6, color=ANOMALOUS, label="anomalous")
+        bins = np.histogram_bin_edges(values, 100)  # as many as the distance is of
+        axis.hist(values[labels == 0], bins, density=True, alpha=0.6, color=NORMAL, label="normal")
+        axis.hist(values[labels == 1], bins, density=True, alpha=0.6, color=ANOMALOUS, label="anomalous")
         threshold = results[name].get("at_val_threshold", {}).get("threshold", "inf")
         if threshold != "inf":
             axis.axvline(threshold, color="black", linewidth=1, linestyle="--", label="threshold from validation")
         distance = f"χ² distance {results[name]['chi2_distance']:.2f}"
-        axis.set(xlabel=f"{name} score (higher = more anomalous)", ylabel="images", title=distance)
+        axis.set(xlabel=f"{name} score (higher = more anomalous)", ylabel="density", title=distance)
         axis.legend(fontsize=8)
     save(figure, path)
 

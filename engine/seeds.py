@@ -82,6 +82,8 @@ def places_for(jobs: int, device: torch.device) -> list[dict[str, str]]:
     if device.type != "cpu":
         return [{}]
     count = min(jobs, cores())
+    if "OMP_NUM_THREADS" in os.environ:  # is obeyed
+        return [{}] * count
     return [{"OMP_NUM_THREADS": str(cores() // count)}] * count
 
 

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
+from models.blocks import full_precision
 from models.memory import Memory, hard_shrinkage, initial_slots
 
 CHANNELS = (16, 32, 64, 64)  # of the four levels, times the multiplier
@@ -81,8 +82,9 @@ class LatentMemory(Memory):
         self.slots = nn.Parameter(initial_slots(1, num_slots, dim))
 
     def weights(self, query: torch.Tensor) -> torch.Tensor:  # (B, 1, d) → (1, B, S)
-        soft = (query.transpose(0, 1) @ self.slots.transpose(1, 2)).softmax(-1)
-        return hard_shrinkage(soft, self.threshold) if self.threshold else soft
+        with full_precision(query):
+            soft = (query.to(self.slots).transpose(0, 1) @ self.slots.transpose(1, 2)).softmax(-1)
+            return hard_shrinkage(soft, self.threshold) if self.threshold else soft
 
     def forward(self, query: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """(B, 1, d) → what was read, (B, 1, d), and the weights it was read with, (1, B, S)."""

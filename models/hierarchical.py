@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
+from models.blocks import full_precision
 from models.generator import CHANNEL_FACTORS, Decoder, Encoder, Generated, check_sizes
 from models.memory import Memory, initial_slots
 from models.patches import to_maps, to_patches
@@ -26,7 +27,8 @@ class KeyedMemory(Memory):
     def weights(self, query: torch.Tensor) -> torch.Tensor:  # (B, J, d) → (J, B, S)
         q = self.to_query(query).transpose(0, 1)  # (J, B, 256)
         k = self.to_key(self.slots).transpose(1, 2)  # (J, 256, S)
-        return (q @ k / math.sqrt(KEY_DIM)).softmax(-1)
+        with full_precision(query):
+            return (q.to(self.slots) @ k.to(self.slots) / math.sqrt(KEY_DIM)).softmax(-1)
 
 
 class LevelMemory(nn.Module):

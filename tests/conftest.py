@@ -1,6 +1,7 @@
 """Paths and the recorded numbers that several test files use."""
 
 import json
+import os
 import sys
 import zlib
 from pathlib import Path
@@ -12,19 +13,20 @@ import torch
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 GOLDEN = ROOT / "tests" / "golden"
+DEVICE = torch.device(os.environ.get("GOLDEN_DEVICE", "cpu"))  # where the golden tests compute
 SHARED = ROOT.parent / "shared" / "data"
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="needs the real images in ../shared/data")
 
 
 class Golden:
-    """One recorded case: ``info`` is its json, ``case["name"]`` an array as a float64 (or integer) tensor."""
+    """One recorded case: ``info`` is its json, ``case["name"]`` an array as a float64 (or integer) tensor on DEVICE."""
 
     def __init__(self, name: str):
         self.info = json.loads((GOLDEN / f"{name}.json").read_text())
         self.arrays = np.load(GOLDEN / f"{name}.npz")
 
     def __getitem__(self, key: str) -> torch.Tensor:
-        value = torch.from_numpy(self.arrays[key])
+        value = torch.from_numpy(self.arrays[key]).to(DEVICE)
         return value.double() if value.is_floating_point() else value
 
     def group(self, prefix: str) -> dict[str, torch.Tensor]:
@@ -37,7 +39,7 @@ class Golden:
     def batches(self, seed: int = 100) -> list[torch.Tensor]:
         size = self.info["config"]["img_size"]
         drawn = [np.random.RandomState(seed + b).random_sample((4, 1, size, size)) for b in range(6)]
-        return [torch.from_numpy(images.astype(np.float32)).double() for images in drawn]
+        return [torch.from_numpy(images.astype(np.float32)).double().to(DEVICE) for images in drawn]
 
 
 def fill(name: str, shape: list[int]) -> torch.Tensor:
@@ -58,13 +60,21 @@ def fill(name: str, shape: list[int]) -> torch.Tensor:
 def assert_close(actual: torch.Tensor, expected: torch.Tensor, tolerance: float = 1e-6) -> None:
     """Agreement relative to the array's largest value, as golden/README.md says."""
     assert actual.shape == expected.shape, f"{tuple(actual.shape)} is not {tuple(expected.shape)}"
-    worst = (actual.double() - expected.double()).abs().max() / expected.double().abs().max().clamp_min(1e-300)
+    actual, expected = (each.detach().cpu().double() for each in (actual, expected))
+    worst = (actual - expected).abs().max() / expected.abs().max().clamp_min(1e-300)
     assert worst <= tolerance, f"off by {worst:.2e} relative to the largest value"
 
 
 @pytest.fixture
 def golden():
     return Golden
+
+
+@pytest.fixture
+def golden_device():
+    """New tensors and modules are made on DEVICE, and nothing is computed in TF32."""
+    with DEVICE, torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        yield
 
 
 @pytest.fixture
@@ -91,6 +101,6 @@ def assert_same_run(folder, other):
     for name in ("last.pt", "best.pt"):
         a, b = (torch.load(f / name, weights_only=True) for f in (folder, other))
         assert a.keys() == b.keys()
-        for key in a.keys() - {"seconds", "trained"}:  # of the clock and the machine
+        for key in a.keys() - {"seconds"}:  # of the clock
             assert same(a[key], b[key]), f"{name}: {key} differs"
     assert (folder / "metrics.jsonl").read_bytes() == (other / "metrics.jsonl").read_bytes()

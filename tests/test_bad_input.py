@@ -72,7 +72,7 @@ def test_experiments_that_cannot_be_read(workspace, capsys):
 
     (folder / "best.pt").unlink()
     assert command("eval", "--exp", "a") == 1
-    assert "there is last.pt" in capsys.readouterr().err
+    assert "take the other one with --checkpoint last" in capsys.readouterr().err
     (folder / "config.json").write_text("{}")
     assert command("eval", "--exp", "a") == 1
     assert "config.json: not a configuration" in capsys.readouterr().err

@@ -6,7 +6,7 @@ import pytest
 import torch
 from tiny import command
 
-from benchmarks import agreement, growth, speed
+from benchmarks import agreement, ddad, growth, speed
 from benchmarks.measure import Measured, Worker, count_flops, timed
 from benchmarks.workloads import Counts, Ours, RandomImages, arrange, epoch, training
 from dataloader.loader import TrainLoader
@@ -14,6 +14,7 @@ from dataloader.loader import TrainLoader
 CPU = torch.device("cpu")
 TINY = ["image_size=64", "base_channels=4", "queue_slots=16", "matrix_slots=8", "batch_size=4"]
 SETTINGS = ("zhang_best", TINY)
+SMALL_DDAD = ["multiplier=0.25", "image_size=32", "batch_size=8", "refine_batch_size=8"]
 
 
 class InProcess:
@@ -34,7 +35,7 @@ def test_both_arrangements_give_the_same_numbers(overrides):
     found = agreement.differences(("zhang_best", [*TINY, *overrides]), CPU)
     assert {(d.precision, d.what) for d in found} >= {
         ("float64", "weights and queues after them"), ("float64", "logits after them"),
-        ("float64", "metrics of the same scores"), ("float32", "losses of the first iteration"),
+        ("float64", "metrics of the same scores"), ("float32", "losses before the first update"),
     }  # fmt: skip
     for difference in found:
         assert not difference.too_large, difference
@@ -86,6 +87,14 @@ def test_the_command_writes_its_tables(workspace, monkeypatch, capsys):
     assert command("speed", "--config", "ddad_brain_ae", "--device", "cpu", module=speed) == 1
 
 
+def test_ddads_command_writes_its_table(workspace):
+    arguments = ["--device", "cpu", "--repeats", 2, "--images", 9, "--out", "ddad.md", "--set", *SMALL_DDAD]
+    assert command("ddad", *arguments, module=ddad) == 0
+    text = (workspace / "ddad.md").read_text()
+    assert [text.count(f"| {what} |") for what in ("an epoch of udm", "an epoch of refine", "scoring")] == [1] * 3
+    assert command("ddad", "--config", "zhang_best", module=ddad) == 1
+
+
 def test_a_disagreement_ends_the_command(workspace, monkeypatch, capsys):
     wrong = agreement.Difference("float64", "anything", 1.0, 1e-6)
     monkeypatch.setattr(agreement, "differences", lambda settings, device: [wrong])
@@ -100,8 +109,7 @@ def test_growth_tables(workspace, monkeypatch):
     assert "**exponent**" in "\n".join(growth.squid_table(case, CPU, 1))
     assert "fingerprint" in "\n".join(growth.data_set_table(CPU, 1, (16, 32)))
     monkeypatch.setattr(growth, "DDAD_IMAGES", 8)
-    small = ["multiplier=0.25", "image_size=32", "batch_size=8", "refine_batch_size=8"]
-    assert "members" in "\n".join(growth.members_table(CPU, 1, (2,), small))
+    assert "members" in "\n".join(growth.members_table(CPU, 1, (2,), SMALL_DDAD))
 
 
 def test_exponents_and_their_sentence():

@@ -95,6 +95,12 @@ def test_bad_values_name_the_key(override, message):
         configs.build("zhang_best", [override])
 
 
+@pytest.mark.parametrize("name", ["ddad_brain_ae", "ae_brain"])
+def test_main_score_is_one_that_the_method_has(name):
+    with pytest.raises(ConfigError, match="main_score = 'dual'"):
+        configs.build(name, ["main_score=dual"])
+
+
 def test_windows_that_do_not_come_out_even_are_refused():
     with pytest.raises(ConfigError, match=r"decoder_memory\[0\] = V1 cuts 8 × 8 maps into 3 × 3 windows"):
         configs.build("digit_best", ["decoder_memory=V1,V3,none"])

@@ -246,10 +246,10 @@ def test_a_deleted_checkpoint_is_an_error_not_a_new_start(workspace, uninterrupt
     (folder / "last.pt").unlink()
     assert train("a", method="ddad") == 1
     error = capsys.readouterr().err
-    assert "last.pt is gone, although 4 epochs were trained (stage refine)" in error and "--overwrite" in error
+    assert "last.pt is gone, although 4 of 4 epochs were trained" in error and "--overwrite" in error
     (folder / "best.pt").unlink()
     assert command("eval", "--exp", "a") == 1
-    assert "best.pt: no such checkpoint" in capsys.readouterr().err
+    assert "best.pt: no such checkpoint; train first" in capsys.readouterr().err
 
 
 def test_an_unfinished_experiment_is_evaluated_at_its_epoch(workspace, monkeypatch):

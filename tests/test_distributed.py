@@ -13,6 +13,9 @@ from conftest import ROOT, assert_same_run
 from processes import launch
 from tiny import command, train
 
+from engine.experiment import Experiment
+from engine.logging import sittings
+
 TRAIN = "from tiny import command, train\n"
 # a signal to the second process, before its n-th step
 SIGNALLED = """
@@ -140,14 +143,15 @@ def test_batches_too_small_to_share_are_refused_before_training(computed):
         assert "stage refine has 2 images" in found[4] and "Start fewer processes" in found[4]
 
 
-def test_two_processes_write_one_experiment_and_one_speaks(folder, ended):
+def test_two_processes_write_one_experiment_and_one_speaks(folder, ended, monkeypatch):
+    monkeypatch.chdir(folder)
     assert [code for code, _, _ in ended["whole"] + ended["eval"]] == [0] * 4, ended
     whole = folder / "checkpoints" / "whole"
     rows = [json.loads(line) for line in (whole / "metrics.jsonl").read_text().splitlines()]
     assert [row["epoch"] for row in rows] == [1, 2] and all(row["val_auc"] for row in rows)
     assert (whole / "log.txt").read_text().count("epoch 2/2") == 1
     assert len(list((whole / "tensorboard").iterdir())) == 1 and not list(whole.rglob("*.part"))
-    assert torch.load(whole / "best.pt", weights_only=True)["trained"]["device"].startswith("2 × cpu")
+    assert sittings(Experiment("whole"))[0]["device"].startswith("2 × cpu")
     results = json.loads((whole / "results.json").read_text())
     assert results["device"].startswith("2 × cpu") and len((whole / "scores.csv").read_text().splitlines()) == 33
     (_, first, _), (_, second, _) = ended["whole"]

@@ -10,6 +10,7 @@ from methods.autoencoder import SingleAutoEncoder
 from methods.ddad import Ddad, focal_loss
 from tools.official_names import asrnet, autoencoder, translate
 
+pytestmark = pytest.mark.usefixtures("golden_device")
 CASES = ["ddad_ae", "ddad_aeu", "ddad_memae", "ddad_memaeshrink"]
 BACKBONES = {"AE": "ae", "AE-U": "aeu", "MemAE": "memae", "MemAE-shrink": "memae"}
 SINGLE = {"ae": AeConfig, "aeu": AeUConfig, "memae": MemAeConfig}

@@ -9,6 +9,7 @@ from methods.losses import distillation_loss
 from methods.simsid import SimSid
 from tools.official_names import discriminator, simsid_generator, translate, without_unused
 
+pytestmark = pytest.mark.usefixtures("golden_device")
 VARIANTS = sorted(path.stem for path in (GOLDEN / "simsid").glob("*.json"))
 NAMES = {"reconstruction": "recon_loss", "adversarial": "g_loss", "teacher": "t_recon_loss",
          "distillation": "dist_loss", "generator": "loss", "discriminator": "d_loss"}  # fmt: skip

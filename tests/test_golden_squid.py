@@ -13,6 +13,7 @@ from models.memory import DECODER_MEMORIES, MemoryQueue, Shrinkage
 from models.patches import position_bits, to_maps, to_patches
 from tools.official_names import discriminator, squid_generator, translate
 
+pytestmark = pytest.mark.usefixtures("golden_device")
 NETWORKS = ["squid_4patch", "squid_9patch", "squid_hard_no_teacher"]
 NAMES = {"reconstruction": "recon_loss", "adversarial": "g_loss", "teacher": "t_recon_loss",
          "distillation": "dist_loss", "generator": "loss", "discriminator": "d_loss"}  # fmt: skip

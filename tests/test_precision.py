@@ -1,13 +1,18 @@
 """bf16 changes how networks compute, not what is kept, nor what decides which slots are read."""
 
+import json
+
 import pytest
 import torch
 from test_methods import build, images_of
-from tiny import train
+from tiny import command, train
 
 import configs
 from engine.device import cpu_quota
+from engine.experiment import Experiment
+from engine.logging import sittings
 from methods import METHODS
+from models.autoencoder import LatentMemory
 from models.memory import gumbel_shrinkage
 
 
@@ -69,6 +74,12 @@ def test_similarities_and_the_choice_of_slots_stay_in_float32():
     in_bf16(method).generate(images_of(loader))
     assert len(seen) == len(memories) and set(seen) == {torch.float32}
 
+    latent = LatentMemory(25, 16, 0.0)
+    query = torch.randn(8, 1, 16)
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = latent.weights(query)
+    assert torch.equal(rounded, latent.weights(query))
+
 
 def test_a_run_may_go_on_in_another_precision_and_the_log_tells(workspace):
     assert train("exp") == 0
@@ -76,6 +87,17 @@ def test_a_run_may_go_on_in_another_precision_and_the_log_tells(workspace):
     log = (workspace / "checkpoints/exp/log.txt").read_text()
     first, second = (line for line in log.splitlines() if "precision" in line)
     assert "precision fp32" in first and "precision bf16" in second
+    assert [made["precision"] for made in sittings(Experiment("exp"))] == ["fp32", "bf16"]
+
+
+def test_the_precision_of_an_evaluation_is_not_one_of_training(workspace):
+    assert train("exp", overrides=["epochs=1"]) == 0
+    found = []
+    for precision in ("fp32", "bf16"):
+        assert command("eval", "--exp", "exp", "--precision", precision) == 0
+        found.append(json.loads((workspace / "checkpoints/exp/results.json").read_text()))
+    assert [results["precision"] for results in found] == ["fp32", "bf16"]
+    assert found[0]["settings"] == found[1]["settings"] and "precision" not in str(found[1]["settings"])
 
 
 def test_an_unknown_precision_is_an_error():

@@ -37,7 +37,7 @@ KILLS = {  # 5 iterations an epoch; the generator steps at 0, 2, 4 of each
     "between the discriminator's step and the generator's": ("methods.squid.Squid", "_step", 5),
     "in the second epoch": ("methods.squid.Squid", "training_step", 9),
     "while last.pt is put in place": ("engine.experiment.os", "replace", 5),
-    "while best.pt is put in place": ("engine.experiment.os", "replace", 7),
+    "while best.pt is put in place": ("engine.experiment.os", "replace", 8),
     "after validation, before metrics.jsonl": ("engine.experiment.Experiment", "write_metrics", 1),
 }
 
@@ -50,6 +50,17 @@ def kill_in_training(workspace, owner, name, calls, method, overrides):
     )  # fmt: skip
     killed = subprocess.run([sys.executable, "-c", script], cwd=workspace, capture_output=True, text=True)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
+
+
+@pytest.mark.parametrize("method", ["squid", "ae"])
+def test_a_deleted_last_checkpoint_is_not_trained_over(workspace, method, capsys):
+    assert train("a", method=method, overrides=["epochs=1"]) == 0
+    folder = workspace / "checkpoints" / "a"
+    best, rows = ((folder / name).read_bytes() for name in ("best.pt", "metrics.jsonl"))
+    (folder / "last.pt").unlink()
+    assert train("a", method=method, overrides=["epochs=2"]) == 1
+    assert "last.pt is gone, although 1 of 2 epochs were trained" in capsys.readouterr().err
+    assert [(folder / name).read_bytes() for name in ("best.pt", "metrics.jsonl")] == [best, rows]
 
 
 @pytest.fixture(scope="module")

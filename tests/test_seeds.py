@@ -67,8 +67,11 @@ def test_each_gpu_takes_one_at_a_time_and_the_cpu_shares_its_cores(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,GPU-5")
     assert places_for(3, CUDA) == [{"CUDA_VISIBLE_DEVICES": "3"}, {"CUDA_VISIBLE_DEVICES": "GPU-5"}]
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)), raising=False)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     assert places_for(3, CPU) == [{"OMP_NUM_THREADS": "2"}] * 3
     assert places_for(20, CPU) == [{"OMP_NUM_THREADS": "1"}] * 8
+    monkeypatch.setenv("OMP_NUM_THREADS", "4")
+    assert places_for(3, CPU) == [{}] * 3
     assert places_for(3, torch.device("mps")) == [{}]
 
 

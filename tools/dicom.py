@@ -27,8 +27,8 @@ def read_dicom(path: Path, size: int) -> Image.Image:
     scaled to 0 … 255; a constant image becomes black.
 
     Raises:
-        DataError: without pydicom; for a file that is no DICOM, holds no pixels, more than one frame or colour, or is
-            compressed in a way that no installed decoder reads.
+        DataError: without pydicom; for a file that is no DICOM, holds no pixels, more than one frame or colour, is
+            compressed in a way that no installed decoder reads, or has a rescale or window that makes no sense.
     """
     try:
         from pydicom import dcmread
@@ -55,7 +55,12 @@ def read_dicom(path: Path, size: int) -> Image.Image:
         raise DataError(f"{path}: its pixels cannot be read ({error}). Fetch it anew.") from error
     if pixels.ndim != 2:
         raise DataError(f"{path}: pixels of shape {pixels.shape}; a radiograph is one gray frame.")
-    shown = apply_voi_lut(apply_modality_lut(pixels, dataset), dataset).astype(np.float64)
+    try:
+        shown = apply_voi_lut(apply_modality_lut(pixels, dataset), dataset).astype(np.float64)
+    except (ValueError, KeyError, AttributeError, TypeError, IndexError, NotImplementedError) as error:
+        raise DataError(
+            f"{path}: its rescale or its window (VOI) cannot be applied ({error}). Mend the tags, or leave it out."
+        ) from error
     if dataset.get("PhotometricInterpretation") == "MONOCHROME1":
         shown = -shown
     return Image.fromarray(to_uint8(shown)).resize((size, size), Image.Resampling.BILINEAR)

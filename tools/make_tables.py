@@ -26,9 +26,11 @@ FIELDS = (
     "experiment", "config", "method", "dataset", "data", "seed", "settings", "epochs", "checkpoint", "epoch", "stages",
     "split", "images", "score", "main", "auc", "auc_low", "auc_high", "average_precision", "val_accuracy", "val_f1",
     "oracle_accuracy", "oracle_f1", "per_kind_auc", "val_auc_per_epoch", "training_seconds", "trained_commit",
-    "trained_device", "commit", "torch", "device",
+    "trained_device", "commit", "torch", "device", "precision",
 )  # fmt: skip
-SAME = ("dataset", "data", "config", "settings", "epochs", "checkpoint", "split", "score")  # of runs that are averaged
+SAME = (  # of runs that are averaged
+    "dataset", "data", "config", "settings", "epochs", "checkpoint", "precision", "split", "score",
+)  # fmt: skip
 
 
 def main() -> None:
@@ -57,10 +59,10 @@ def read_rows(experiment: Experiment) -> list[dict[str, str]]:
     if not path.exists():
         raise ExperimentError(f"{path}: not there. Evaluate it first: python eval.py --exp {experiment.name}")
     found = json.loads(path.read_text(encoding="utf-8"))
-    trained = found.get("trained") or {}
     found["settings"] = "; ".join(found["settings"])
     found["stages"] = " ".join(f"{stage}={epochs}" for stage, epochs in found["stages"].items())
-    found |= {f"trained_{key}": trained.get(key, "not recorded") for key in ("commit", "device")}
+    for key in ("commit", "device"):  # of all sittings that a run was trained in
+        found[f"trained_{key}"] = ", ".join(dict.fromkeys(made[key] for made in found["trained"])) or "not recorded"
     rows = rows_of(found, found, experiment.read_metrics())
     if twins := found.get("twins_removed"):
         split = f"{found['split']}, twins removed"
@@ -121,7 +123,7 @@ def tables(rows: list[dict[str, str]]) -> str:
     lines += markdown(
         ["configuration", "data", "changed settings", "epochs", "score", "split", "seeds", "AUC", "95 % interval", "AP",
          "acc / F1, val threshold", "acc / F1, oracle threshold", "AUC per kind", "training, min",
-         "trained on", "at commit", "evaluated on", "at commit"],
+         "trained on", "at commit", "evaluated on", "in", "at commit"],
         [summary(group) for group in grouped(rows)],
     )  # fmt: skip
     lines += ["", "The intervals are of a single run (bootstrap over its images). The oracle threshold maximises the "
@@ -152,7 +154,9 @@ def grouped(rows: list[dict[str, str]]) -> list[list[dict[str, str]]]:
     """Rows that differ by their seed alone, together."""
     groups = defaultdict(list)
     for row in rows:
-        groups[tuple(row[key] for key in SAME)].append(row)
+        # of last.pt it matters how far it came
+        reached = row["stages"] if row["checkpoint"] == "last" else ""
+        groups[(reached, *(row[key] for key in SAME))].append(row)
     return list(groups.values())
 
 
@@ -196,8 +200,8 @@ def summary(group: list[dict[str, str]]) -> list[str]:
         mean_of_kinds,
         f"{statistics.mean(minutes):.0f}" if minutes else "–",
         *(
-            ", ".join(sorted({row[key] for row in group}))
-            for key in ("trained_device", "trained_commit", "device", "commit")
+            ", ".join(dict.fromkeys(row[key] for row in group))
+            for key in ("trained_device", "trained_commit", "device", "precision", "commit")
         ),
     ]
 
