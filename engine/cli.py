@@ -53,6 +53,7 @@ def load_trained(args: argparse.Namespace) -> Trained:
     tune(config.precision)
     method = METHODS[config.method](config)
     checkpoint = experiment.load_weights(f"{args.checkpoint}.pt", method)
+    method.untrained = tuple(checkpoint.get("untrained", ()))
     return Trained(experiment, name, config, data, method.to(device), checkpoint, device)
 
 

@@ -39,6 +39,7 @@ class Method(nn.Module, ABC):
         super().__init__()
         self.config = config
         self.stage = ""  # the name of the one in training
+        self.untrained: tuple[str, ...] = ()  # scores that it does not give, their networks not being trained
         self.share = 1.0  # of the batch's images that this process has; the loop sets it
         self.optimizers: dict[str, torch.optim.Optimizer] = {}
         self.schedulers: dict[str, torch.optim.lr_scheduler.LRScheduler] = {}

@@ -137,6 +137,7 @@ class Ddad(Method):
         found = self.discrepancies(to_network(images))
         maps = {f"r_{name}": p[:, 1:] for name, p in self.refined(found).items()}  # (B, 1, S, S)
         maps |= {"inter": found.inter, "intra": found.intra, "rec": found.rec}
+        maps = {name: pixels for name, pixels in maps.items() if name not in self.untrained}
         return Scores(
             image={name: mean_of(pixels) for name, pixels in maps.items()},
             columns={name: mean_of(pixels) for name, pixels in found.single.items()},

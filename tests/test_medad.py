@@ -457,6 +457,8 @@ def test_released_ensembles_are_imported_and_evaluated(workspace, capsys):
     assert "refine_intra.pth is not there" in capsys.readouterr().out
     make_medad(workspace / "d")
     assert command("eval", "--exp", "e", "--device", "cpu") == 0
+    results = json.loads((workspace / "checkpoints/e/results.json").read_text())
+    assert set(results["scores"]) == {"r_dual", "inter", "intra", "rec"}
     assert (
         command("import_official", "--config", "ae_brain", "--folder", "w", "--exp", "f", module=import_official) == 1
     )

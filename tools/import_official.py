@@ -69,7 +69,8 @@ def main() -> None:
         fit_statistics(args, config, method)
     source = str(args.folder or args.model)
     with experiment:
-        experiment.save_checkpoint("best.pt", {"method": method.state_dict(), "epoch": 0, "imported": source})
+        content = {"method": method.state_dict(), "epoch": 0, "imported": source, "untrained": method.untrained}
+        experiment.save_checkpoint("best.pt", content)
         experiment.save_config(configs.canonical(args.config), config, data=IMPORTED)
         print(f"Imported into {experiment.folder}. Next: python eval.py --exp {args.exp}")
 
@@ -104,10 +105,11 @@ def ddad_files(args: argparse.Namespace, method: Method) -> list[tuple[Path, tor
             files.append((args.folder / theirs / f"{k}.pth", network, official_names.autoencoder_weights))
     for name, network in method.refinement.items():
         path = args.folder / "refine" / f"refine_{name}.pth"
-        if name == "dual" or path.exists():
+        if name == "dual" or f"r_{name}" == method.main_score or path.exists():
             files.append((path, network, official_names.asrnet_weights))
         else:
-            print(f"note: {path} is not there; r_{name} will be an untrained net's, not to be used.")
+            method.untrained += (f"r_{name}",)
+            print(f"note: {path} is not there; r_{name} will not be among the scores.")
     return files
 
 
