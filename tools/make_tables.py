@@ -136,6 +136,7 @@ def tables(rows: list[dict[str, str]]) -> str:
             if r["val_auc_per_epoch"]
         ],
     )
+    lines += side_by_side(rows)
     published = RESULTS / "published.csv"
     if published.exists():
         with open(published, newline="", encoding="utf-8") as file:
@@ -143,6 +144,24 @@ def tables(rows: list[dict[str, str]]) -> str:
         lines += ["", "## Published", ""] + markdown(entries[0], entries[1:])
         lines += ["", "Source S: quoted by a later paper's repository; P: the paper or its authors' repository."]
     return "\n".join(lines) + "\n"
+
+
+def side_by_side(rows: list[dict[str, str]]) -> list[str]:
+    """The AUC of methods that give more than two scores: a column per score, a line per split."""
+    found = defaultdict(dict)  # what, epochs, split, seeds → score → AUC
+    for group in grouped(rows):
+        seeds = ", ".join(dict.fromkeys(row["seed"] for row in group))
+        line = (named(group[0]), epochs_of(group[0]), group[0]["split"], seeds)
+        found[line][group[0]["score"]] = mean_and_deviation([row["auc"] for row in group])
+    many = {line: scores for line, scores in found.items() if len(scores) > 2}
+    names = sorted({name for scores in many.values() for name in scores})
+    if not many:
+        return []
+    lines = markdown(
+        ["configuration", "epochs", "split", "seeds", *names],
+        [[*line, *(scores.get(name, "–") for name in names)] for line, scores in many.items()],
+    )
+    return ["", "## AUC of every score, side by side", "", *lines]
 
 
 def named(row: dict[str, str]) -> str:
@@ -173,12 +192,7 @@ def summary(group: list[dict[str, str]]) -> list[str]:
     first = group[0]
 
     def spread(key: str) -> str:
-        if any(row[key] == "" for row in group):
-            return "–"
-        values = [100 * float(row[key]) for row in group]
-        if len(values) == 1:
-            return f"{values[0]:.1f}"
-        return f"{statistics.mean(values):.1f} ± {statistics.stdev(values):.1f}"
+        return mean_and_deviation([row[key] for row in group])
 
     minutes = [float(row["training_seconds"]) / 60 for row in group if row["training_seconds"] not in ("", "None")]
     kinds = [dict(pair.split("=") for pair in row["per_kind_auc"].split()) for row in group]
@@ -204,6 +218,16 @@ def summary(group: list[dict[str, str]]) -> list[str]:
             for key in ("trained_device", "trained_commit", "device", "precision", "commit")
         ),
     ]
+
+
+def mean_and_deviation(values: list[str]) -> str:
+    """In percent; – where one is not there."""
+    if "" in values:
+        return "–"
+    percents = [100 * float(value) for value in values]
+    if len(percents) == 1:
+        return f"{percents[0]:.1f}"
+    return f"{statistics.mean(percents):.1f} ± {statistics.stdev(percents):.1f}"
 
 
 def markdown(header: list[str], rows: list[list[str]]) -> list[str]:
