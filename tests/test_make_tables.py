@@ -44,6 +44,7 @@ def test_many_scores_stand_side_by_side():
         "seed": "0",
         "epochs": "3",
         "checkpoint": "best",
+        "precision": "fp32",
     }
     rows = [
         common | {"split": split, "score": score, "auc": auc}
@@ -52,5 +53,5 @@ def test_many_scores_stand_side_by_side():
     ]
     rows += [{**row, "auc": "0.8"} for row in rows if "network" in row["score"]]
     text = "\n".join(make_tables.side_by_side(rows))
-    assert "| configuration | epochs | split | seeds | inter | ndm (one network) | rec |" in text
-    assert "| ddad | 3 | test | 0 | 75.0 | 70.0 ± 14.1 | 50.0 |" in text
+    assert "| configuration | epochs | split | seeds | in | inter | ndm (one network) | rec |" in text
+    assert "| ddad | 3 | test | 0 | fp32 | 75.0 | 70.0 ± 14.1 | 50.0 |" in text

@@ -148,17 +148,17 @@ def tables(rows: list[dict[str, str]]) -> str:
 
 def side_by_side(rows: list[dict[str, str]]) -> list[str]:
     """The AUC of methods that give more than two scores: a column per score, a line per split."""
-    found = defaultdict(dict)  # what, epochs, split, seeds → score → AUC
+    found = defaultdict(dict)  # what, epochs, split, seeds, precision → score → AUC
     for group in grouped(rows):
         seeds = ", ".join(dict.fromkeys(row["seed"] for row in group))
-        line = (named(group[0]), epochs_of(group[0]), group[0]["split"], seeds)
+        line = (named(group[0]), epochs_of(group[0]), group[0]["split"], seeds, group[0]["precision"])
         found[line][group[0]["score"]] = mean_and_deviation([row["auc"] for row in group])
     many = {line: scores for line, scores in found.items() if len(scores) > 2}
     names = sorted({name for scores in many.values() for name in scores})
     if not many:
         return []
     lines = markdown(
-        ["configuration", "epochs", "split", "seeds", *names],
+        ["configuration", "epochs", "split", "seeds", "in", *names],
         [[*line, *(scores.get(name, "–") for name in names)] for line, scores in many.items()],
     )
     return ["", "## AUC of every score, side by side", "", *lines]
