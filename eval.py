@@ -38,7 +38,6 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     args = arguments()
     experiment, name, config, trained_on, method, checkpoint, device = cli.load_trained(args)
-    _, as_trained, _ = experiment.load_config()  # config has the precision to evaluate in
     dataset = build_dataset(config, args.data_root)
     found = dataset.fingerprint()
     if trained_on not in (found, IMPORTED):
@@ -68,14 +67,14 @@ def main() -> None:
         "dataset": config.dataset,
         "data": found,
         "seed": config.seed,
-        "settings": changed_settings(name, as_trained),
+        "settings": changed_settings(name, config),
         "epochs": sum(stage.epochs for stage in method.stages),
         "checkpoint": args.checkpoint,
         "epoch": epoch,
         "stages": stage_epochs(method.stages, epoch),
         "training_seconds": checkpoint.get("seconds"),
         "trained": sittings(experiment),
-        "precision": config.precision,
+        "precision": method.config.precision,
         "split": args.split,
         "images": split.count(),
         "main_score": method.main_score,

@@ -7,6 +7,7 @@ beside one image at a time. Random images; all is measured in this one run, in t
 import argparse
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -58,16 +59,15 @@ def main() -> None:
     def score(batch: torch.Tensor) -> None:
         score_images(method, batch, device, "scoring")
 
-    works = {
-        "an epoch of udm": (lambda: epoch(method, images), lambda: plain_epoch(method, images)),
-        "an epoch of ndm": (lambda: epoch(method, images), lambda: plain_epoch(method, images)),
-        "an epoch of refine": (lambda: epoch(method, images), plain_refinement),
-        "scoring": (lambda: score(pictures), lambda: [score(each) for each in pictures.split(1)]),
-    }
     rows = []
-    for stage, (what, (ours, plain)) in zip(("udm", "ndm", "refine", "refine"), works.items(), strict=True):
+    for stage in ("udm", "ndm", "refine"):
         method.start_stage(stage)
-        rows.append([what, *side_by_side(device, ours, plain, args.repeats)])
+        plain = plain_refinement if stage == "refine" else partial(plain_epoch, method, images)
+        times = side_by_side(device, partial(epoch, method, images), plain, args.repeats)
+        rows.append([f"an epoch of {stage}", *times])
+    one_by_one = pictures.split(1)
+    times = side_by_side(device, lambda: score(pictures), lambda: [score(each) for each in one_by_one], args.repeats)
+    rows.append(["scoring", *times])
     out.add(
         f"{args.config}, {args.images} random images, medians of {args.repeats} (lowest – highest). Plain takes one "
         "network after another, and one image at a time to score.", "",
@@ -77,7 +77,8 @@ def main() -> None:
 
 def side_by_side(device: torch.device, ours: Callable, plain: Callable, repeats: int) -> list[str]:
     """Seconds of both, which take turns, and their ratio."""
-    ours(), plain()
+    ours()
+    plain()
     times = [(timed(ours, device), timed(plain, device)) for _ in range(repeats)]
     own, theirs = map(list, zip(*times, strict=True))
     return [report.spread(own), report.spread(theirs), report.ratios(theirs, own)]

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, get_args
 
 import torch
 
+import configs
 from configs import BaseConfig, ConfigError
 from dataloader import DATA_ROOT_VARIABLE, DataError
 from engine import distributed
@@ -37,7 +38,7 @@ class Trained(NamedTuple):
 
     experiment: Experiment
     config_name: str
-    config: BaseConfig
+    config: BaseConfig  # as trained; the method's own has the precision to compute in
     data: str  # the fingerprint of what it was trained on
     method: Method
     checkpoint: dict[str, Any]
@@ -49,9 +50,9 @@ def load_trained(args: argparse.Namespace) -> Trained:
     device = choose_device(args.device)
     experiment = Experiment(args.exp)
     name, config, data = experiment.load_config()
-    config.precision = args.precision or config.precision
-    tune(config.precision)
-    method = METHODS[config.method](config)
+    used = configs.override(config, [f"precision={args.precision}"]) if args.precision else config
+    tune(used.precision)
+    method = METHODS[config.method](used)
     checkpoint = experiment.load_weights(f"{args.checkpoint}.pt", method)
     method.untrained = tuple(checkpoint.get("untrained", ()))
     return Trained(experiment, name, config, data, method.to(device), checkpoint, device)

@@ -47,8 +47,11 @@ def opening(made: dict[str, str]) -> str:
     return ", ".join(f"{key} {value}" for key, value in made.items())
 
 
-def sittings(experiment: Experiment) -> list[dict[str, str]]:
-    """What log.txt says of the sittings that a run was trained in, as :func:`opening` wrote it; each kind once."""
+def sittings(experiment: Experiment) -> list[dict[str, str | None]]:
+    """What log.txt says of the sittings that a run was trained in, as :func:`opening` wrote it; each kind once.
+
+    Keys are commit, python, torch, device and precision, which logs of older versions lack (None). Empty for imports.
+    """
     path = experiment.path("log.txt")
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else ()
     pattern = r"commit (?P<commit>\S+), python (?P<python>\S+), torch (?P<torch>\S+), device (?P<device>.+?)"

@@ -131,7 +131,7 @@ class Generator(nn.Module):
         return self.decode(*self.encoder(x), with_teacher)
 
     def decode(self, f: torch.Tensor, skips: list[torch.Tensor], with_teacher: bool = True) -> Generated:
-        """What :meth:`forward` makes of the encoder's output."""
+        """What :meth:`forward` makes of the encoder's output: the bottleneck f (B·P², C_L, h, w) and the skips."""
         student = self.student(self.inpaint(f), skips)
         if self.teacher is None or not with_teacher:
             return Generated(*student)

@@ -8,7 +8,7 @@ from tiny import command, train
 from tools import make_tables
 
 
-def test_tables_average_seeds_and_nothing_else(workspace):
+def test_tables_average_seeds_and_nothing_else(workspace, capsys):
     for name, arguments in (
         ("a", ["--seed", "0"]),
         ("b", ["--seed", "1"]),
@@ -36,6 +36,9 @@ def test_tables_average_seeds_and_nothing_else(workspace):
     assert command("make_tables", "c", module=make_tables) == 0
     assert "| 3 + 2 + 0, of 9 in all |" in (workspace / "results" / "tables.md").read_text()
     assert command("make_tables", "d", module=make_tables) == 1
+    (workspace / "checkpoints/c/results.json").write_text(json.dumps({"trained": None}))
+    assert command("make_tables", "c", module=make_tables) == 1
+    assert "checkpoints/c/results.json: of an older version" in capsys.readouterr().err
 
 
 def test_many_scores_stand_side_by_side():

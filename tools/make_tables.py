@@ -53,12 +53,14 @@ def read_rows(experiment: Experiment) -> list[dict[str, str]]:
     """One row per image score and per network of an ensemble, and the same without twins.
 
     Raises:
-        ExperimentError: where eval.py has not been run.
+        ExperimentError: where eval.py has not been run, or only an older one.
     """
     path = experiment.path("results.json")
     if not path.exists():
         raise ExperimentError(f"{path}: not there. Evaluate it first: python eval.py --exp {experiment.name}")
     found = json.loads(path.read_text(encoding="utf-8"))
+    if "precision" not in found:
+        raise ExperimentError(f"{path}: of an older version. Evaluate again: python eval.py --exp {experiment.name}")
     found["settings"] = "; ".join(found["settings"])
     found["stages"] = " ".join(f"{stage}={epochs}" for stage, epochs in found["stages"].items())
     for key in ("commit", "device"):  # of all sittings that a run was trained in

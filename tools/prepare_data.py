@@ -169,12 +169,17 @@ def check(root: Path) -> str:
     return "\n".join(lines + differences(paths["test", 0], paths["test", 1]))
 
 
+def mode_of(path: Path) -> str:
+    with Image.open(path) as image:
+        return image.mode
+
+
 def differences(normal: list[Path], anomalous: list[Path]) -> list[str]:
     """Two traits of the test files that are no anatomy, and the AUC that each has alone, in its better direction."""
     files = normal + anomalous
     labels = np.arange(len(files)) >= len(normal)
-    modes = np.array([Image.open(path).mode for path in files])
-    gray = read_images(files, SIDE, "gray levels").float().mean((1, 2)).numpy()
+    gray = read_images(files, SIDE, "gray levels").float().mean((1, 2)).numpy()  # 0 … 255
+    modes = np.array([mode_of(path) for path in files])
 
     def line(what: str, values: np.ndarray, of_class: Callable[[np.ndarray], str]) -> str:
         found = auc(labels, values)
