@@ -1,11 +1,14 @@
-"""The residual block and the masked shortcut, of which every SQUID-like network is made."""
+"""Residual blocks and the masked shortcut, of which every SQUID-like network is made."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 from torch import nn
+from torch.nn.functional import conv2d
 from torch.nn.modules.batchnorm import _BatchNorm
+
+from models.upsampling import convolve_doubled, double
 
 
 def full_precision(x: torch.Tensor) -> torch.autocast:
@@ -47,8 +50,33 @@ class ResidualBlock(nn.Module):
         )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        r = self.project(x)
-        return (self.refine(r) + r).relu_()
+        return self.refined(self.project(x))
+
+    def refined(self, r: torch.Tensor) -> torch.Tensor:
+        """ReLU(f(r) + r)."""
+        return self.refine(r).add_(r).relu_()
+
+
+class UpBlock(ResidualBlock):
+    """(B, in, h, w) and a skip (B, out, 2h, 2w) → (B, out, 2h, 2w): the residual block of the doubled map.
+
+    ``op`` says how the skip takes part: ``concat`` before the map's channels, ``add``, or ``none``.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, op: str):
+        super().__init__(in_channels + out_channels if op == "concat" else in_channels, out_channels)
+        self.op = op
+
+    def forward(self, x: torch.Tensor, skip: torch.Tensor | None = None) -> torch.Tensor:
+        conv, norm, relu = self.project
+        if self.op == "add":
+            joined = conv(skip + double(x))
+        elif self.op == "concat":  # a convolution of joined channels is the sum of two
+            of_skip, of_x = conv.weight.split([skip.shape[1], x.shape[1]], dim=1)
+            joined = convolve_doubled(x, of_x, conv.bias) + conv2d(skip, of_skip, padding=1)
+        else:
+            joined = convolve_doubled(x, conv.weight, conv.bias)
+        return self.refined(relu(norm(joined)))
 
 
 class MaskedShortcut(nn.Module):

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from models.blocks import ResidualBlock, full_precision
+from models.blocks import ResidualBlock, UpBlock, full_precision
 from models.memory import DECODER_MEMORIES
 from models.patches import to_maps, to_patches
 
@@ -62,27 +62,21 @@ class Decoder(nn.Module):
         self.up_blocks = nn.ModuleList()
         for i, op in enumerate(self.ops):
             deep, shallow = channels[levels - i], channels[levels - 1 - i]
-            self.up_blocks.append(ResidualBlock(deep + shallow if op == "concat" else deep, shallow))
+            self.up_blocks.append(UpBlock(deep, shallow, op))
         self.memories = nn.ModuleList(memory or nn.Identity() for memory in memories or [None] * levels)
         self.output = nn.Conv2d(channels[0], 1, 1)
         self.activation = nn.Tanh() if tanh else nn.Sigmoid()
 
     def forward(self, x: torch.Tensor, skips: Sequence[torch.Tensor | None]) -> tuple[torch.Tensor, list[torch.Tensor]]:
-        """A level whose skip is None doubles the size of what it gets."""
+        """A level whose op is ``none`` does not look at its skip."""
         features = []
         for i, (op, up, memory) in enumerate(zip(self.ops, self.up_blocks, self.memories, strict=True)):
             if len(self.ops) - i == self.initial_combine:
                 x = to_maps(x, self.patches_per_side)
             skip = skips[-1 - i]
-            size = [2 * side for side in x.shape[2:]] if skip is None else skip.shape[2:]
-            x = nn.functional.interpolate(x, size=size, mode="bilinear", align_corners=False)
             if op != "none" and self.training and self.skip_weights[-1 - i] != 1:
                 skip = self.skip_weights[-1 - i] * skip
-            if op == "concat":
-                x = torch.cat([skip, x], dim=1)
-            elif op == "add":
-                x = skip + x
-            x = memory(up(x))  # (B·P² or B, C_{L−1−i}, …)
+            x = memory(up(x, skip))  # (B·P² or B, C_{L−1−i}, …), twice as large
             features.append(x)
         with full_precision(x):  # bfloat16 has too few grey levels
             return self.activation(self.output(x.to(self.output.weight))), features
