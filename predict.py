@@ -20,7 +20,7 @@ from dataloader import DataError
 from dataloader.images import image_files, read_image
 from engine import cli, plots
 from engine.device import to_float
-from engine.evaluation import SCORE_BATCH, score_images, score_table
+from engine.evaluation import score_batches, score_images, score_table
 from engine.experiment import ExperimentError, write_atomically, write_text
 from engine.metrics import require_finite
 
@@ -104,13 +104,14 @@ def write_scores(args, trained: cli.Trained, names, readable, images: torch.Tens
 def write_pictures(folder: Path, method, names: list[Path], images: torch.Tensor, device) -> None:
     """One PNG per image, the folders kept; of equal names the later ones get a number."""
     taken: set[Path] = set()
-    for start in range(0, len(images), SCORE_BATCH):
-        batch = to_float(images[start : start + SCORE_BATCH], device)
+    remaining = iter(names)
+    for batch in score_batches(images, device):
+        batch = to_float(batch, device)
         reconstructions = method.score(batch).reconstruction
         if reconstructions is None:
             raise ExperimentError(f"{method.config.method} makes no reconstruction, so there is nothing for --images.")
-        for i, (image, x_hat) in enumerate(zip(batch.cpu().numpy(), reconstructions.cpu().numpy(), strict=True)):
-            name = names[start + i]
+        for image, x_hat in zip(batch.cpu().numpy(), reconstructions.cpu().numpy(), strict=True):
+            name = next(remaining)
             target, number = folder / name.with_suffix(".png"), 1
             while target in taken:
                 number += 1

@@ -15,6 +15,7 @@ from engine.device import to_float
 from methods import Method
 
 SCORE_BATCH = 32  # images; scores do not depend on it
+SCORE_PIXELS_ON_CPU = 2**17  # 8 images of 128 × 128: more take more memory and hardly less time
 
 
 @dataclass
@@ -28,13 +29,19 @@ class Scored:
     named_maps: dict[str, np.ndarray] = field(default_factory=dict)  # image score → (N, H, W), likewise
 
 
+def score_batches(images: torch.Tensor, device: torch.device) -> tuple[torch.Tensor, ...]:
+    """(N, H, W) images in batches as large as the device has a use for."""
+    few = max(1, SCORE_PIXELS_ON_CPU // images.shape[1:].numel()) if device.type == "cpu" else SCORE_BATCH
+    return images.split(min(few, SCORE_BATCH))
+
+
 def score_images(method: Method, images: torch.Tensor, device, what: str, keep_maps: bool = False) -> Scored:
     """Score (N, H, W) uint8 images in batches, with a progress bar on a terminal.
 
     Several processes score whole batches each, so that every score is computed as a single process would; all get all.
     """
     found = []
-    for batch in tqdm(distributed.own(images.split(SCORE_BATCH)), what, disable=None, leave=False):
+    for batch in tqdm(distributed.own(score_batches(images, device)), what, disable=None, leave=False):
         scores = method.score(to_float(batch, device))
         kept = scores.map.squeeze(1).cpu() if keep_maps and scores.map is not None else None
         named = {name: pixels.squeeze(1).cpu() for name, pixels in scores.maps.items()} if keep_maps else {}

@@ -31,11 +31,15 @@ def counting_twice(network: nn.Module) -> Iterator[None]:
             norm.num_batches_tracked += 1
 
 
+PART = 2**19  # values of a block's result that are computed at once where no gradient is wanted
+
+
 class ResidualBlock(nn.Module):
     """(B, in, h, w) → (B, out, h/stride, w/stride): ReLU(f(r) + r) with r = ReLU(BN(conv(x)))."""
 
     def __init__(self, in_channels: int, out_channels: int, stride: int = 1):
         super().__init__()
+        self.values_per_pixel = out_channels / stride**2  # of the result, per pixel of x
         self.project = nn.Sequential(
             nn.Conv2d(in_channels, out_channels, 3, stride, padding=1),
             nn.BatchNorm2d(out_channels),
@@ -49,7 +53,20 @@ class ResidualBlock(nn.Module):
             nn.BatchNorm2d(out_channels),
         )
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, skip: torch.Tensor | None = None) -> torch.Tensor:
+        few = max(1, int(PART / self.values_per_pixel / x.shape[2:].numel()))
+        if self.training or torch.is_grad_enabled() or x.device.type != "cpu" or few >= len(x):
+            return self.block(x, skip)
+        # a few maps at a time, so that what lies between takes little memory and stays in the caches
+        result = None
+        for i in range(0, len(x), few):
+            part = self.block(x[i : i + few], skip if skip is None else skip[i : i + few])
+            if result is None:
+                result = part.new_empty(len(x), *part.shape[2:], part.shape[1]).permute(0, 3, 1, 2)
+            result[i : i + few] = part
+        return result
+
+    def block(self, x: torch.Tensor, skip: torch.Tensor | None) -> torch.Tensor:
         return self.refined(self.project(x))
 
     def refined(self, r: torch.Tensor) -> torch.Tensor:
@@ -65,9 +82,10 @@ class UpBlock(ResidualBlock):
 
     def __init__(self, in_channels: int, out_channels: int, op: str):
         super().__init__(in_channels + out_channels if op == "concat" else in_channels, out_channels)
+        self.values_per_pixel = 4 * out_channels
         self.op = op
 
-    def forward(self, x: torch.Tensor, skip: torch.Tensor | None = None) -> torch.Tensor:
+    def block(self, x: torch.Tensor, skip: torch.Tensor | None) -> torch.Tensor:
         conv, norm, relu = self.project
         if self.op == "add":
             joined = conv(skip + double(x))

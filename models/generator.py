@@ -17,28 +17,35 @@ class Generated(NamedTuple):
     """What the generator makes of images (B, 1, H, W) in [0, 1], or in [−1, 1] with a tanh at its end."""
 
     x_hat: torch.Tensor  # (B, 1, H, W) in the images' range: the student's reconstruction
-    features: list[torch.Tensor]  # the student's feature after each level's memory, deepest first
+    features: list[torch.Tensor]  # the student's after each level's memory, deepest first; none without the teacher
     teacher_x_hat: torch.Tensor | None = None
     teacher_features: list[torch.Tensor] | None = None
 
 
 class Encoder(nn.Module):
-    """(B, 1, H, W) → bottleneck (B·P², C_L, h, w) and the input of every down block as skips."""
+    """(B, 1, H, W) → bottleneck (B·P², C_L, h, w) and the inputs of the down blocks as skips.
 
-    def __init__(self, patches_per_side: int, levels: int, base_channels: int, initial_combine: int):
+    ``keeps``, shallowest first, says which skips are wanted; the others are None.
+    """
+
+    def __init__(
+        self, patches_per_side: int, levels: int, base_channels: int, initial_combine: int, keeps: Sequence[bool]
+    ):
         super().__init__()
         channels = [base_channels * f for f in CHANNEL_FACTORS[: levels + 1]]
         self.patches_per_side = patches_per_side
         self.initial_combine = initial_combine
+        self.keeps = tuple(keeps)
         self.input_block = ResidualBlock(1, channels[0])
         self.down_blocks = nn.ModuleList(ResidualBlock(channels[i], channels[i + 1], stride=2) for i in range(levels))
 
-    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor | None]]:
         f = self.input_block(to_patches(x, self.patches_per_side))  # (B·P², C_0, H/P, W/P)
         skips = []
-        for i, down in enumerate(self.down_blocks):
+        for i, (keep, down) in enumerate(zip(self.keeps, self.down_blocks, strict=True)):
             # shallow skips feed decoder blocks that see whole maps
-            skips.append(to_maps(f, self.patches_per_side) if i < self.initial_combine else f)
+            skip = to_maps(f, self.patches_per_side) if i < self.initial_combine and keep else f
+            skips.append(skip if keep else None)
             f = down(f)  # (B·P², C_{i+1}, H/P/2^(i+1), …)
         return f, skips
 
@@ -67,8 +74,10 @@ class Decoder(nn.Module):
         self.output = nn.Conv2d(channels[0], 1, 1)
         self.activation = nn.Tanh() if tanh else nn.Sigmoid()
 
-    def forward(self, x: torch.Tensor, skips: Sequence[torch.Tensor | None]) -> tuple[torch.Tensor, list[torch.Tensor]]:
-        """A level whose op is ``none`` does not look at its skip."""
+    def forward(
+        self, x: torch.Tensor, skips: Sequence[torch.Tensor | None], with_features: bool = True
+    ) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """A level whose op is ``none`` needs no skip. Features take much memory: where unwanted, there are none."""
         features = []
         for i, (op, up, memory) in enumerate(zip(self.ops, self.up_blocks, self.memories, strict=True)):
             if len(self.ops) - i == self.initial_combine:
@@ -77,7 +86,8 @@ class Decoder(nn.Module):
             if op != "none" and self.training and self.skip_weights[-1 - i] != 1:
                 skip = self.skip_weights[-1 - i] * skip
             x = memory(up(x, skip))  # (B·P² or B, C_{L−1−i}, …), twice as large
-            features.append(x)
+            if with_features:
+                features.append(x)
         with full_precision(x):  # bfloat16 has too few grey levels
             return self.activation(self.output(x.to(self.output.weight))), features
 
@@ -115,7 +125,7 @@ class Generator(nn.Module):
             memories.append(build(patches_per_side, channels, side, side) if build else None)
         side = patch // 2**levels
         channels = base_channels * CHANNEL_FACTORS[levels]
-        self.encoder = Encoder(*shape)
+        self.encoder = Encoder(*shape, keeps=[op != "none" for op in reversed(ops)])
         self.inpaint = inpaint(patches_per_side, channels, side, side) if inpaint else nn.Identity()
         self.student = Decoder(*shape, ops, memories, tanh, skip_weights)
         self.teacher = Decoder(*shape, ops, None, tanh, skip_weights) if teacher else None
@@ -124,14 +134,19 @@ class Generator(nn.Module):
     def forward(self, x: torch.Tensor, with_teacher: bool = True) -> Generated:
         return self.decode(*self.encoder(x), with_teacher)
 
-    def decode(self, f: torch.Tensor, skips: list[torch.Tensor], with_teacher: bool = True) -> Generated:
+    def decode(self, f: torch.Tensor, skips: list[torch.Tensor | None], with_teacher: bool = True) -> Generated:
         """What :meth:`forward` makes of the encoder's output: the bottleneck f (B·P², C_L, h, w) and the skips."""
-        student = self.student(self.inpaint(f), skips)
-        if self.teacher is None or not with_teacher:
+        with_teacher = with_teacher and self.teacher is not None
+        student = self.student(self.inpaint(f), skips, with_teacher)
+        if not with_teacher:
             return Generated(*student)
         # the teacher reads detached features, so that nothing of it reaches the encoder (but by teacher_gradient)
         seen = f if self.teacher_gradient else f.detach()
-        return Generated(*student, *self.teacher(seen, [skip.detach() for skip in skips]))
+        return Generated(*student, *self.teacher(seen, detached(skips)))
+
+
+def detached(skips: Sequence[torch.Tensor | None]) -> list[torch.Tensor | None]:
+    return [skip if skip is None else skip.detach() for skip in skips]
 
 
 def check_sizes(image_size, patches_per_side, levels, base_channels, initial_combine, ops) -> None:

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from models.blocks import full_precision
-from models.generator import CHANNEL_FACTORS, Decoder, Encoder, Generated, check_sizes
+from models.generator import CHANNEL_FACTORS, Decoder, Encoder, Generated, check_sizes, detached
 from models.memory import Memory, initial_slots
 from models.patches import to_maps, to_patches
 
@@ -66,7 +66,7 @@ class HierarchicalGenerator(nn.Module):
         super().__init__()
         check_hierarchical_sizes(image_size, levels, base_channels, ops)
         shape = (1, levels, base_channels, levels)
-        self.encoder = Encoder(*shape)
+        self.encoder = Encoder(*shape, keeps=[False] + [True] * (levels - 1))  # the input block's feature is not used
         self.memories = nn.ModuleList()
         for i in range(levels):
             side = image_size // 2 ** (levels - i)
@@ -78,13 +78,14 @@ class HierarchicalGenerator(nn.Module):
 
     def forward(self, x: torch.Tensor, with_teacher: bool = True) -> Generated:
         f, skips = self.encoder(x)
-        levels = [f, *reversed(skips[1:])]  # deepest first; the input block's feature is not used
+        levels = [f, *reversed(skips[1:])]  # deepest first
         rebuilt = [memory(level) for memory, level in zip(self.memories, levels, strict=True)]
-        student = self.student(rebuilt[0], [None, *reversed(rebuilt[1:])])
-        if self.teacher is None or not with_teacher:
+        with_teacher = with_teacher and self.teacher is not None
+        student = self.student(rebuilt[0], [None, *reversed(rebuilt[1:])], with_teacher)
+        if not with_teacher:
             return Generated(*student)
         seen = f if self.teacher_gradient else f.detach()
-        return Generated(*student, *self.teacher(seen, [None, *(skip.detach() for skip in skips[1:])]))
+        return Generated(*student, *self.teacher(seen, detached(skips)))
 
 
 def check_hierarchical_sizes(image_size, levels, base_channels, ops) -> None:

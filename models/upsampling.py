@@ -1,14 +1,14 @@
 """Doubling a map and convolving it: the first half of every up block.
 
 On a CPU the convolution comes first, at the small size, for a quarter of the arithmetic. In one dimension, doubling
-bilinearly is to insert a zero after each pixel and to filter with t = (1, 3, 3, 1)/4, the border being repeated. Filters
-commute, so t may come last. Before it, with a, b and d for what the three taps of the convolution make of x each,
-stands the sequence
+bilinearly is to insert a zero after each pixel and to filter with t = (1, 3, 3, 1)/4, the border being repeated. The
+order of filters does not matter, so t may come last. What it then filters is the sequence
 
     b₀ − 4a₀,  a₀ + d₀,  b₀,  a₀ + d₁,  b₁,  a₁ + d₂,  …,  bₙ,  aₙ + dₙ,  bₙ − 4dₙ
 
-whose ends make good that the convolution sees zeros beyond the doubled map, where t sees the border repeated. In two
-dimensions the nine taps are nine products of each pixel, and the sequence is made of rows, then of columns.
+where a, b and d are what the convolution's three taps make of x. Its ends make good that the convolution sees zeros
+beyond the doubled map, not the border repeated. In two dimensions there are nine taps, each a product with every pixel,
+and the sequence is made of rows, then of columns.
 """
 
 import torch

@@ -25,7 +25,7 @@ from dataloader.images import read_image
 from dataloader.loader import TrainLoader
 from engine import cli
 from engine.device import to_float
-from engine.evaluation import SCORE_BATCH
+from engine.evaluation import score_batches
 from engine.experiment import ExperimentError
 from engine.plots import save
 from models.memory import MemoryQueue
@@ -79,7 +79,7 @@ def main() -> None:
 @torch.no_grad()
 def slot_weights(method, images: torch.Tensor, device) -> dict[str, torch.Tensor]:
     """(N, H, W) uint8 → memory name → (J, N or more, S) weights on the CPU."""
-    found = [method.slot_weights(to_float(batch, device)) for batch in images.split(SCORE_BATCH)]
+    found = [method.slot_weights(to_float(batch, device)) for batch in score_batches(images, device)]
     return {name: torch.cat([weights[name].cpu() for weights in found], dim=1) for name in found[0]}
 
 

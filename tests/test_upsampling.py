@@ -1,0 +1,82 @@
+"""Convolving before doubling is convolving the doubled map, forwards and backwards."""
+
+import pytest
+import torch
+from torch.nn.functional import conv2d
+
+from models import blocks
+from models.blocks import ResidualBlock, UpBlock
+from models.upsampling import convolve_doubled, double
+
+
+def operands(n=2, c=3, h=5, w=4, out=6, dtype=torch.float64):
+    torch.manual_seed(0)
+    x = torch.randn(n, c, h, w, dtype=dtype).to(memory_format=torch.channels_last)
+    return x, torch.randn(out, c, 3, 3, dtype=dtype), torch.randn(out, dtype=dtype)
+
+
+def directly(x, weight, bias=None):
+    return conv2d(double(x), weight, bias, padding=1)
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 2), (2, 1), (4, 4), (5, 8)])
+@pytest.mark.parametrize("biased", [True, False])
+def test_the_order_does_not_matter(height, width, biased):
+    x, weight, bias = operands(h=height, w=width)
+    bias = bias if biased else None
+    torch.testing.assert_close(convolve_doubled(x, weight, bias), directly(x, weight, bias), rtol=1e-12, atol=1e-12)
+    contiguous = convolve_doubled(x.contiguous(), weight, bias)
+    torch.testing.assert_close(contiguous, directly(x, weight, bias), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 4)])
+def test_gradients_are_those_of_the_other_order(size):
+    operand = [t.requires_grad_() for t in operands(h=size[0], w=size[1])]
+    upstream = torch.randn(directly(*operand).shape, dtype=torch.float64)
+    ours = torch.autograd.grad((convolve_doubled(*operand) * upstream).sum(), operand)
+    theirs = torch.autograd.grad((directly(*operand) * upstream).sum(), operand)
+    torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
+
+
+def test_a_constant_map_by_hand():
+    ones, weight = torch.ones(1, 1, 2, 2), torch.ones(1, 1, 3, 3)
+    expected = torch.tensor([[4.0, 6, 6, 4], [6, 9, 9, 6], [6, 9, 9, 6], [4, 6, 6, 4]])  # taps inside the 4 × 4 map
+    torch.testing.assert_close(convolve_doubled(ones, weight, None)[0, 0], expected)
+
+
+def test_bfloat16_rounds_little_more_than_the_other_order():
+    x, weight, bias = operands(n=8, c=64, h=8, w=8, out=32, dtype=torch.float32)
+    exact, low = directly(x, weight, bias), [t.bfloat16() for t in (x, weight, bias)]
+    ours, theirs = ((f(*low).float() - exact).square().mean().sqrt() for f in (convolve_doubled, directly))
+    assert ours < 1.5 * theirs < 0.01 * exact.std()
+
+
+@pytest.mark.parametrize("op", ["concat", "add", "none"])
+def test_an_up_block_is_the_residual_block_of_what_it_joins(op):
+    torch.manual_seed(0)
+    channels = 8 if op == "add" else 12
+    up = UpBlock(channels, 8, op).double()
+    like = ResidualBlock(20 if op == "concat" else channels, 8).double()
+    like.load_state_dict(up.state_dict())
+    x, skip = torch.randn(4, channels, 3, 3).double(), torch.randn(4, 8, 6, 6).double()
+    joined = {"concat": torch.cat([skip, double(x)], 1), "none": double(x)}.get(op)
+    joined = skip + double(x) if op == "add" else joined
+    for mode in (True, False):
+        torch.testing.assert_close(up.train(mode)(x, skip), like.train(mode)(joined), rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(up.state_dict(), like.state_dict(), rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("block", [ResidualBlock(3, 4), ResidualBlock(3, 4, stride=2), UpBlock(3, 4, "concat")])
+def test_evaluation_goes_a_few_maps_at_a_time(block, monkeypatch):
+    torch.manual_seed(0)
+    block = block.double().eval()
+    x, skip = torch.randn(5, 3, 6, 6).double(), torch.randn(5, 4, 12, 12).double()
+    with torch.no_grad():
+        whole = block(x, skip)
+        seen = []
+        monkeypatch.setattr(blocks, "PART", 2 * whole[0].numel())
+        monkeypatch.setattr(block, "block", lambda x, skip, f=block.block: seen.append(len(x)) or f(x, skip))
+        torch.testing.assert_close(block(x, skip), whole)
+        assert seen == [2, 2, 1]
+        block.train()(x, skip)
+        assert seen[3:] == [5]  # batch norm is over the whole batch
