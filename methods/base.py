@@ -62,8 +62,9 @@ class Method(nn.Module, ABC):
 
     def autocast(self) -> torch.autocast:
         """Within the ``with``, the networks compute in the configured precision."""
-        device = next(self.parameters()).device
-        return torch.autocast(device.type, torch.bfloat16, enabled=self.config.precision == "bf16", cache_enabled=False)
+        device, enabled = next(self.parameters()).device, self.config.precision == "bf16"
+        # no weight is used twice, so none is kept
+        return torch.autocast(device.type, torch.bfloat16, enabled=enabled, cache_enabled=False)
 
     def update(self, name: str, loss: torch.Tensor) -> None:
         """One step of an optimizer on a loss (a scalar); only what it steps gets a gradient.

@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn.functional import conv2d
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from models.upsampling import convolve_doubled, double
+from models.upsampling import convolve_doubled, double, on_cpu
 
 
 def full_precision(x: torch.Tensor) -> torch.autocast:
@@ -55,7 +55,7 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: torch.Tensor, skip: torch.Tensor | None = None) -> torch.Tensor:
         few = max(1, int(PART / self.values_per_pixel / x.shape[2:].numel()))
-        if self.training or torch.is_grad_enabled() or x.device.type != "cpu" or few >= len(x):
+        if self.training or torch.is_grad_enabled() or few >= len(x) or not on_cpu(x):
             return self.block(x, skip)
         # a few maps at a time, so that what lies between takes little memory and stays in the caches
         result = None

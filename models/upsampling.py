@@ -16,6 +16,11 @@ from torch.autograd.function import once_differentiable
 from torch.nn.functional import conv2d, interpolate, pad
 
 
+def on_cpu(x: torch.Tensor) -> bool:
+    """Whether x is computed with on a CPU, and not by what torch.compile makes of the network."""
+    return x.device.type == "cpu" and not torch.compiler.is_compiling()
+
+
 def double(x: torch.Tensor) -> torch.Tensor:
     """(N, C, h, w) → (N, C, 2h, 2w), bilinearly; pixels are areas (align_corners false)."""
     return interpolate(x, size=[2 * side for side in x.shape[2:]], mode="bilinear", align_corners=False)
@@ -31,7 +36,7 @@ def convolve_doubled(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor |
     Returns:
         (N, C', 2h, 2w).
     """
-    if x.device.type != "cpu":  # many small passes over memory; elsewhere, one convolution is thought to be faster
+    if not on_cpu(x):  # there each of many small passes over memory would have to be launched
         return conv2d(double(x), weight, bias, padding=1)
     c = weight.shape[0]
     taps = weight.permute(2, 3, 0, 1).reshape(9 * c, -1, 1, 1)  # (row, column, C') of the kernel
