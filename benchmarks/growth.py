@@ -26,7 +26,7 @@ from tools.make_tables import markdown
 
 MIB = 2**20
 LINEAR, FLAT = 1.1, 0.15  # the exponents above which something is worse than linear, or not flat
-SCORED = 16  # images at a time
+SCORED = 16  # images
 TINY = ["image_size=64", "base_channels=4", "queue_slots=16", "matrix_slots=8", "statistics_images=16"]
 
 
@@ -88,10 +88,8 @@ def squid_table(case: Case, device: torch.device, repeats: int, config: str = "z
         for column, value in (
             ("training, ms/image", 1e3 * trained[0] / batch),
             ("training, MiB", trained[1] / MIB),
-            ("training, MiB/image", trained[1] / MIB / configs.build(*settings).batch_size),
             ("scoring, ms/image", 1e3 * scored[0] / SCORED),
             ("scoring, MiB", scored[1] / MIB),
-            ("scoring, MiB/image", scored[1] / MIB / SCORED),
         ):
             columns.setdefault(column, []).append(value)
     return table(case.title, case.axis, case.sizes, columns, [case.position(size) for size in case.sizes], case.why)

@@ -37,7 +37,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--config", default="zhang_best", metavar="NAME", help="of method squid; default: zhang_best")
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="changed settings of it")
     parser.add_argument("--repeats", type=int, default=5, metavar="N", help="of each ratio; default: 5")
-    parser.add_argument("--score-images", type=int, default=64, metavar="N", help="scored at a time; default: 64")
+    parser.add_argument("--score-images", type=int, default=64, metavar="N", help="scored; default: 64")
     parser.add_argument(
         "--epoch-images", type=int, default=192, metavar="N",
         help="training images of the whole epoch; validation and statistics follow in ZhangLab's proportions of "

@@ -31,9 +31,6 @@ class InpaintingConfig(BaseConfig):
     adversarial_weight: float = 0.0005  # of the generator's attempt to deceive the discriminator
     discriminator_weight: float = 1.0  # of the discriminator's own loss
 
-    # torch.compile the networks in training: for a GPU, which waits for the launch of its many kernels otherwise
-    compile: bool = False
-
     score_statistics: Literal["image", "running"] = "image"  # of batch norm when scoring: the image's own, or running
     statistics_images: int = 201  # training images whose logits give mu and sigma
 

@@ -6,7 +6,7 @@ from configs import BaseConfig
 from dataloader import Dataset
 from engine.experiment import Experiment, ExperimentError
 
-FREE = ("data_root", "save_seconds", "precision", "compile")  # log.txt tells from which epoch on a precision was in use
+FREE = ("data_root", "save_seconds", "precision")  # log.txt tells from which epoch on a precision was in use
 
 
 def check_same(experiment: Experiment, config: BaseConfig) -> None:

@@ -63,7 +63,7 @@ class Method(nn.Module, ABC):
     def autocast(self) -> torch.autocast:
         """Within the ``with``, the networks compute in the configured precision."""
         device, enabled = next(self.parameters()).device, self.config.precision == "bf16"
-        # no weight is used twice, so none is kept
+        # training uses every weight once, and copies of all of them would take much memory in scoring
         return torch.autocast(device.type, torch.bfloat16, enabled=enabled, cache_enabled=False)
 
     def update(self, name: str, loss: torch.Tensor) -> None:

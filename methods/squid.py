@@ -47,16 +47,6 @@ class Squid(Method):
         # the released program never steps the discriminator's scheduler
         self.schedulers = {"generator": lr_scheduler(self.optimizers["generator"], config)}
 
-    def start_stage(self, name: str) -> None:
-        super().start_stage(name)
-        if self.config.compile:
-            self.compile_networks()
-
-    def compile_networks(self, **options) -> None:
-        """torch.compile, with its ``options``, the networks that a training step calls, each by itself."""
-        for network in (*self.generator.children(), self.discriminator):
-            network.compile(**options)
-
     def build_generator(self) -> torch.nn.Module:
         config = self.config
         shrinkage = Shrinkage(config.gumbel_top_k, config.shrink_threshold)

@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn.functional import conv2d
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from models.upsampling import convolve_doubled, double, on_cpu
+from models.upsampling import convolve_doubled, double
 
 
 def full_precision(x: torch.Tensor) -> torch.autocast:
@@ -53,20 +53,22 @@ class ResidualBlock(nn.Module):
             nn.BatchNorm2d(out_channels),
         )
 
-    def forward(self, x: torch.Tensor, skip: torch.Tensor | None = None) -> torch.Tensor:
-        few = max(1, int(PART / self.values_per_pixel / x.shape[2:].numel()))
-        if self.training or torch.is_grad_enabled() or few >= len(x) or not on_cpu(x):
-            return self.block(x, skip)
+    def forward(self, *maps: torch.Tensor) -> torch.Tensor:
+        n, pixels = len(maps[0]), maps[0].shape[2:].numel()
+        few = max(1, int(PART / self.values_per_pixel / pixels))
+        if self.training or torch.is_grad_enabled() or few >= n or maps[0].device.type != "cpu":
+            return self.block(*maps)
         # a few maps at a time, so that what lies between takes little memory and stays in the caches
-        result = None
-        for i in range(0, len(x), few):
-            part = self.block(x[i : i + few], skip if skip is None else skip[i : i + few])
+        result, done = None, 0
+        for parts in zip(*(each.split(few) for each in maps), strict=True):
+            part = self.block(*parts)
             if result is None:
-                result = part.new_empty(len(x), *part.shape[2:], part.shape[1]).permute(0, 3, 1, 2)
-            result[i : i + few] = part
+                result = torch.empty((n, *part.shape[1:]), dtype=part.dtype, memory_format=torch.channels_last)
+            result[done : done + len(part)] = part
+            done += len(part)
         return result
 
-    def block(self, x: torch.Tensor, skip: torch.Tensor | None) -> torch.Tensor:
+    def block(self, x: torch.Tensor) -> torch.Tensor:
         return self.refined(self.project(x))
 
     def refined(self, r: torch.Tensor) -> torch.Tensor:
@@ -77,7 +79,7 @@ class ResidualBlock(nn.Module):
 class UpBlock(ResidualBlock):
     """(B, in, h, w) and a skip (B, out, 2h, 2w) → (B, out, 2h, 2w): the residual block of the doubled map.
 
-    ``op`` says how the skip takes part: ``concat`` before the map's channels, ``add``, or ``none``.
+    ``op`` says how the skip takes part: ``concat`` before the map's channels, ``add``; with ``none`` there is no skip.
     """
 
     def __init__(self, in_channels: int, out_channels: int, op: str):
@@ -85,7 +87,7 @@ class UpBlock(ResidualBlock):
         self.values_per_pixel = 4 * out_channels
         self.op = op
 
-    def block(self, x: torch.Tensor, skip: torch.Tensor | None) -> torch.Tensor:
+    def block(self, x: torch.Tensor, skip: torch.Tensor | None = None) -> torch.Tensor:
         conv, norm, relu = self.project
         if self.op == "add":
             joined = conv(skip + double(x))

@@ -17,7 +17,7 @@ class Generated(NamedTuple):
     """What the generator makes of images (B, 1, H, W) in [0, 1], or in [−1, 1] with a tanh at its end."""
 
     x_hat: torch.Tensor  # (B, 1, H, W) in the images' range: the student's reconstruction
-    features: list[torch.Tensor]  # the student's after each level's memory, deepest first; none without the teacher
+    features: list[torch.Tensor]  # the student's after each level's memory, deepest first; [] without the teacher
     teacher_x_hat: torch.Tensor | None = None
     teacher_features: list[torch.Tensor] | None = None
 
@@ -43,9 +43,10 @@ class Encoder(nn.Module):
         f = self.input_block(to_patches(x, self.patches_per_side))  # (B·P², C_0, H/P, W/P)
         skips = []
         for i, (keep, down) in enumerate(zip(self.keeps, self.down_blocks, strict=True)):
-            # shallow skips feed decoder blocks that see whole maps
-            skip = to_maps(f, self.patches_per_side) if i < self.initial_combine and keep else f
-            skips.append(skip if keep else None)
+            skip = None
+            if keep:  # shallow skips feed decoder blocks that see whole maps
+                skip = to_maps(f, self.patches_per_side) if i < self.initial_combine else f
+            skips.append(skip)
             f = down(f)  # (B·P², C_{i+1}, H/P/2^(i+1), …)
         return f, skips
 
@@ -82,10 +83,10 @@ class Decoder(nn.Module):
         for i, (op, up, memory) in enumerate(zip(self.ops, self.up_blocks, self.memories, strict=True)):
             if len(self.ops) - i == self.initial_combine:
                 x = to_maps(x, self.patches_per_side)
-            skip = skips[-1 - i]
-            if op != "none" and self.training and self.skip_weights[-1 - i] != 1:
-                skip = self.skip_weights[-1 - i] * skip
-            x = memory(up(x, skip))  # (B·P² or B, C_{L−1−i}, …), twice as large
+            weight, skip = self.skip_weights[-1 - i], skips[-1 - i]
+            if op != "none" and self.training and weight != 1:
+                skip = weight * skip
+            x = memory(up(x) if op == "none" else up(x, skip))  # (B·P² or B, C_{L−1−i}, …), twice as large
             if with_features:
                 features.append(x)
         with full_precision(x):  # bfloat16 has too few grey levels
@@ -138,11 +139,14 @@ class Generator(nn.Module):
         """What :meth:`forward` makes of the encoder's output: the bottleneck f (B·P², C_L, h, w) and the skips."""
         with_teacher = with_teacher and self.teacher is not None
         student = self.student(self.inpaint(f), skips, with_teacher)
-        if not with_teacher:
-            return Generated(*student)
-        # the teacher reads detached features, so that nothing of it reaches the encoder (but by teacher_gradient)
-        seen = f if self.teacher_gradient else f.detach()
-        return Generated(*student, *self.teacher(seen, detached(skips)))
+        return Generated(*student, *(taught(self, f, skips) if with_teacher else ()))
+
+
+def taught(
+    generator: nn.Module, f: torch.Tensor, skips: list[torch.Tensor | None]
+) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    """The teacher's image and features, of which nothing reaches the encoder; with ``teacher_gradient``, through f."""
+    return generator.teacher(f if generator.teacher_gradient else f.detach(), detached(skips))
 
 
 def detached(skips: Sequence[torch.Tensor | None]) -> list[torch.Tensor | None]:

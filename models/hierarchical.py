@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from models.blocks import full_precision
-from models.generator import CHANNEL_FACTORS, Decoder, Encoder, Generated, check_sizes, detached
+from models.generator import CHANNEL_FACTORS, Decoder, Encoder, Generated, check_sizes, taught
 from models.memory import Memory, initial_slots
 from models.patches import to_maps, to_patches
 
@@ -82,10 +82,7 @@ class HierarchicalGenerator(nn.Module):
         rebuilt = [memory(level) for memory, level in zip(self.memories, levels, strict=True)]
         with_teacher = with_teacher and self.teacher is not None
         student = self.student(rebuilt[0], [None, *reversed(rebuilt[1:])], with_teacher)
-        if not with_teacher:
-            return Generated(*student)
-        seen = f if self.teacher_gradient else f.detach()
-        return Generated(*student, *self.teacher(seen, detached(skips)))
+        return Generated(*student, *(taught(self, f, skips) if with_teacher else ()))
 
 
 def check_hierarchical_sizes(image_size, levels, base_channels, ops) -> None:

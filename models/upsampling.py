@@ -1,6 +1,6 @@
-"""Doubling a map and convolving it: the first half of every up block.
+"""Doubling a map and convolving it, as every up block begins.
 
-On a CPU the convolution comes first, at the small size, for a quarter of the arithmetic. In one dimension, doubling
+On a CPU the convolution comes first, at the small size, for a quarter of its arithmetic. In one dimension, doubling
 bilinearly is to insert a zero after each pixel and to filter with t = (1, 3, 3, 1)/4, the border being repeated. The
 order of filters does not matter, so t may come last. What it then filters is the sequence
 
@@ -14,11 +14,6 @@ and the sequence is made of rows, then of columns.
 import torch
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import conv2d, interpolate, pad
-
-
-def on_cpu(x: torch.Tensor) -> bool:
-    """Whether x is computed with on a CPU, and not by what torch.compile makes of the network."""
-    return x.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
 def double(x: torch.Tensor) -> torch.Tensor:
@@ -36,7 +31,7 @@ def convolve_doubled(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor |
     Returns:
         (N, C', 2h, 2w).
     """
-    if not on_cpu(x):  # there each of many small passes over memory would have to be launched
+    if x.device.type != "cpu":  # there each of many small passes over memory would have to be launched
         return conv2d(double(x), weight, bias, padding=1)
     c = weight.shape[0]
     taps = weight.permute(2, 3, 0, 1).reshape(9 * c, -1, 1, 1)  # (row, column, C') of the kernel

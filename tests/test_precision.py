@@ -43,8 +43,8 @@ def test_bf16_scores_are_near_those_of_float32(name):
     assert (exact.reconstruction - rounded.reconstruction).abs().max() < 0.03
     for score, values in exact.image.items():
         assert rounded.image[score].dtype == torch.float64
-        if score == "discriminator":  # divided by the spread of logits, which before training is but rounding
-            assert (exact.columns["logit"] - rounded.columns["logit"]).abs().max() < 0.02
+        if score == "discriminator":  # it is divided by the logits' spread, before training no more than rounding
+            assert (exact.columns["logit"] - rounded.columns["logit"]).abs().max() < 0.003
             continue
         alike = torch.corrcoef(torch.stack([values, rounded.image[score]]))[0, 1] > 0.95
         assert alike or (values - rounded.image[score]).abs().max() < 0.01 * values.abs().mean(), score
