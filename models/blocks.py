@@ -31,7 +31,7 @@ def counting_twice(network: nn.Module) -> Iterator[None]:
             norm.num_batches_tracked += 1
 
 
-PART = 2**19  # values of a block's result that are computed at once where no gradient is wanted
+VALUES_AT_ONCE = 2**19  # values of a block's result that are computed at once where no gradient is wanted
 
 
 class ResidualBlock(nn.Module):
@@ -55,7 +55,7 @@ class ResidualBlock(nn.Module):
 
     def forward(self, *maps: torch.Tensor) -> torch.Tensor:
         n, pixels = len(maps[0]), maps[0].shape[2:].numel()
-        few = max(1, int(PART / self.values_per_pixel / pixels))
+        few = max(1, int(VALUES_AT_ONCE / self.values_per_pixel / pixels))
         if self.training or torch.is_grad_enabled() or few >= n or maps[0].device.type != "cpu":
             return self.block(*maps)
         # a few maps at a time, so that what lies between takes little memory and stays in the caches

@@ -55,8 +55,8 @@ class _Spread(torch.autograd.Function):
         n, c, h, w = gradient.shape
         h, w = h // 2, w // 2
         gradient = _filter(gradient, padding=3).permute(0, 2, 3, 1)  # t is symmetric
-        columns = _part(gradient, gradient.new_empty(n, 2 * h + 3, w, 3, c), 2)
-        rows = _part(columns.view(n, 2 * h + 3, w, 3 * c), gradient.new_empty(n, h, w, 3, 3 * c), 1)
+        columns = _shares(gradient, gradient.new_empty(n, 2 * h + 3, w, 3, c), 2)
+        rows = _shares(columns.view(n, 2 * h + 3, w, 3 * c), gradient.new_empty(n, h, w, 3, 3 * c), 1)
         return rows.view(n, h, w, 9 * c).permute(0, 3, 1, 2)
 
 
@@ -75,7 +75,7 @@ def _interleave(taps: torch.Tensor, dim: int) -> torch.Tensor:
     return sequence
 
 
-def _part(gradient: torch.Tensor, taps: torch.Tensor, dim: int) -> torch.Tensor:
+def _shares(gradient: torch.Tensor, taps: torch.Tensor, dim: int) -> torch.Tensor:
     """The transpose of :func:`_interleave`: fills ``taps`` (N, h, w, 3, C) with the gradient's share of each."""
     z, (a, b, d) = gradient.transpose(1, dim), taps.transpose(1, dim).unbind(3)
     b.copy_(z[:, 2:-1:2])

@@ -76,7 +76,7 @@ def test_evaluation_goes_a_few_maps_at_a_time(kind, last, monkeypatch):
     with torch.no_grad():
         whole = block(*maps)
         seen = []
-        monkeypatch.setattr(blocks, "PART", 2 * whole[0].numel())
+        monkeypatch.setattr(blocks, "VALUES_AT_ONCE", 2 * whole[0].numel())
         monkeypatch.setattr(block, "block", lambda *maps, f=block.block: seen.append(len(maps[0])) or f(*maps))
         torch.testing.assert_close(block(*maps), whole)
         assert seen == [2, 2, 1]
