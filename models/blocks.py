@@ -93,7 +93,7 @@ class UpBlock(ResidualBlock):
             joined = conv(skip + double(x))
         elif self.op == "concat":  # a convolution of joined channels is the sum of two
             of_skip, of_x = conv.weight.split([skip.shape[1], x.shape[1]], dim=1)
-            joined = convolve_doubled(x, of_x, conv.bias) + conv2d(skip, of_skip, padding=1)
+            joined = convolve_doubled(x, of_x, conv.bias).add_(conv2d(skip, of_skip, padding=1))
         else:
             joined = convolve_doubled(x, conv.weight, conv.bias)
         return self.refined(relu(norm(joined)))

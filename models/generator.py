@@ -145,7 +145,7 @@ class Generator(nn.Module):
 def taught(
     generator: nn.Module, f: torch.Tensor, skips: list[torch.Tensor | None]
 ) -> tuple[torch.Tensor, list[torch.Tensor]]:
-    """The teacher's image and features. Nothing of them reaches the encoder, but through f with ``teacher_gradient``."""
+    """The teacher's image and features; nothing of them reaches the encoder, save through f by ``teacher_gradient``."""
     return generator.teacher(f if generator.teacher_gradient else f.detach(), detached(skips))
 
 
