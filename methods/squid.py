@@ -35,8 +35,9 @@ class Squid(Method):
 
     def __init__(self, config: SquidConfig):
         super().__init__(config)
-        self.generator = self.build_generator().to(memory_format=torch.channels_last)  # faster to convolve
-        self.discriminator = self.build_discriminator()
+        layout = {"memory_format": torch.channels_last}  # faster to convolve
+        self.generator = self.build_generator().to(**layout)
+        self.discriminator = self.build_discriminator().to(**layout)
         self.register_buffer("mu", torch.zeros(()))
         self.register_buffer("sigma", torch.ones(()))
         adam = {"lr": config.learning_rate, "betas": (0.5, 0.999), "fused": True}

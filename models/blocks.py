@@ -110,11 +110,10 @@ class MaskedShortcut(nn.Module):
         self.ratio = ratio
 
     def draw_mask(self, x: torch.Tensor) -> torch.Tensor:
-        """One Bernoulli draw per (map, row, column), shared by all channels: (N, 1, h, w)."""
-        return torch.bernoulli(torch.full_like(x[:, :1], self.ratio))
+        """One Bernoulli draw per (map, row, column), shared by all channels: (N, 1, h, w) bool."""
+        return torch.bernoulli(torch.full_like(x[:, :1], self.ratio)).bool()
 
     def forward(self, replaced: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
         if not self.training or self.ratio >= 1.0:
             return replaced
-        mask = self.draw_mask(x)  # (N, 1, h, w)
-        return mask * replaced + (1 - mask) * x
+        return torch.where(self.draw_mask(x), replaced, x)

@@ -133,7 +133,7 @@ def test_inpaint_block():
 def test_masked_shortcuts(monkeypatch):
     def every_seventh_bypasses(self, x):
         n = x[:, :1].numel()
-        return (torch.arange(n) % 7 != 0).to(x).reshape(x[:, :1].shape)
+        return (torch.arange(n, device=x.device) % 7 != 0).reshape(x[:, :1].shape)
 
     monkeypatch.setattr(MaskedShortcut, "draw_mask", every_seventh_bypasses)
     case = Golden("squid/masked_shortcut")
