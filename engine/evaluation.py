@@ -16,6 +16,7 @@ from methods import Method
 
 SCORE_BATCH = 32  # images; scores do not depend on it
 SCORE_PIXELS_ON_CPU = 2**17  # 8 images of 128 × 128: more take more memory and hardly less time
+FEWEST_ON_CPU = 8  # images, however large: each batch reads all weights
 
 
 @dataclass
@@ -31,8 +32,10 @@ class Scored:
 
 def score_batches(images: torch.Tensor, device: torch.device) -> tuple[torch.Tensor, ...]:
     """(N, H, W) images in batches as large as the device has a use for."""
-    few = max(1, SCORE_PIXELS_ON_CPU // images.shape[1:].numel()) if device.type == "cpu" else SCORE_BATCH
-    return images.split(min(few, SCORE_BATCH))
+    if device.type != "cpu":
+        return images.split(SCORE_BATCH)
+    fitting = SCORE_PIXELS_ON_CPU // max(images.shape[1:].numel(), 1)
+    return images.split(min(max(fitting, FEWEST_ON_CPU), SCORE_BATCH))
 
 
 def score_images(method: Method, images: torch.Tensor, device, what: str, keep_maps: bool = False) -> Scored:
