@@ -31,7 +31,7 @@ def counting_twice(network: nn.Module) -> Iterator[None]:
             norm.num_batches_tracked += 1
 
 
-VALUES_AT_ONCE = 2**19  # values of a block's result that are computed at once where no gradient is wanted
+VALUES_AT_ONCE = 2**19  # of a block's result where no gradient is wanted: 2 MiB of float32, which caches hold
 
 
 class ResidualBlock(nn.Module):
@@ -54,6 +54,7 @@ class ResidualBlock(nn.Module):
         )
 
     def forward(self, *maps: torch.Tensor) -> torch.Tensor:
+        """``maps`` are x and what else :meth:`block` takes, of as many images."""
         n, pixels = len(maps[0]), maps[0].shape[2:].numel()
         few = max(1, int(VALUES_AT_ONCE / self.values_per_pixel / pixels))
         if self.training or torch.is_grad_enabled() or few >= n or maps[0].device.type != "cpu":
@@ -72,7 +73,7 @@ class ResidualBlock(nn.Module):
         return self.refined(self.project(x))
 
     def refined(self, r: torch.Tensor) -> torch.Tensor:
-        """ReLU(f(r) + r)."""
+        """ReLU(f(r) + r): (B, out, h, w) → same."""
         return self.refine(r).add_(r).relu_()
 
 

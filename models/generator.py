@@ -150,6 +150,7 @@ def taught(
 
 
 def detached(skips: Sequence[torch.Tensor | None]) -> list[torch.Tensor | None]:
+    """The skips without the graph that they come from; those that are not kept stay None."""
     return [skip if skip is None else skip.detach() for skip in skips]
 
 

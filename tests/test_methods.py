@@ -9,6 +9,7 @@ from tiny import TINY
 import configs
 from dataloader import build_dataset
 from dataloader.loader import TrainLoader
+from engine.evaluation import score_batches
 from methods import METHODS, NonFiniteLoss
 
 CPU = torch.device("cpu")
@@ -164,3 +165,12 @@ def test_squid_encodes_once_but_counts_each_turn(step, forwards):
         torch.testing.assert_close(method.generator.encoder.get_buffer(name), buffer, rtol=1e-5, atol=1e-7, msg=name)
     norms = [m for m in method.generator.encoder.modules() if isinstance(m, torch.nn.BatchNorm2d)]
     assert norms and all(norm.momentum == 0.1 and norm.num_batches_tracked == forwards for norm in norms)
+
+
+def test_a_cpu_scores_fewer_large_images_at_once_and_never_a_few():
+    def sizes(side, device):
+        return [len(batch) for batch in score_batches(torch.zeros(40, side, side, dtype=torch.uint8), device)]
+
+    assert sizes(32, CPU) == [32, 8] and sizes(96, CPU) == [14, 14, 12]
+    assert sizes(128, CPU) == sizes(256, CPU) == [8] * 5
+    assert sizes(256, torch.device("cuda")) == [32, 8]

@@ -59,8 +59,11 @@ def test_an_up_block_is_the_residual_block_of_what_it_joins(op):
     like = ResidualBlock(20 if op == "concat" else channels, 8).double()
     like.load_state_dict(up.state_dict())
     x, skip = torch.randn(4, channels, 3, 3).double(), torch.randn(4, 8, 6, 6).double()
-    joined = {"concat": torch.cat([skip, double(x)], 1), "none": double(x)}.get(op)
-    joined = skip + double(x) if op == "add" else joined
+    joined = {
+        "concat": lambda: torch.cat([skip, double(x)], 1),
+        "add": lambda: skip + double(x),
+        "none": lambda: double(x),
+    }[op]()
     maps = (x,) if op == "none" else (x, skip)
     for mode in (True, False):
         torch.testing.assert_close(up.train(mode)(*maps), like.train(mode)(joined), rtol=1e-10, atol=1e-10)
