@@ -71,8 +71,8 @@ class Ddad(Method):
         if name == "refine":
             adam = {"lr": config.refine_learning_rate, "weight_decay": config.refine_weight_decay}
         else:
-            adam = {"lr": config.learning_rate, "betas": BETAS}
-        self.optimizers = {name: torch.optim.Adam(parameters, fused=True, **adam)}
+            adam = {"lr": config.learning_rate}
+        self.optimizers = {name: torch.optim.Adam(parameters, betas=BETAS, fused=True, **adam)}
         self.schedulers = {name: lr_scheduler(self.optimizers[name], config)}
 
     def training_step(self, images: torch.Tensor, step: int) -> dict[str, torch.Tensor]:
