@@ -162,9 +162,8 @@ class Squid(Method):
         self.eval()
         with estimating_batch_norm(self.generator):
             for i, images in enumerate(batches):
-                if (
-                    i == 0 or len(images) == self.config.batch_size
-                ):  # a small last one would count as much as the others
+                # a last batch of few images would count as much as any
+                if i == 0 or len(images) == self.config.batch_size:
                     self.generate(self.to_network(images), with_teacher=False)
 
     @torch.no_grad()
