@@ -163,7 +163,7 @@ def test_without_skips_the_bottleneck_is_all_that_the_decoder_sees(images):
     np.testing.assert_allclose(alike, alike[0], rtol=1e-5)
 
 
-def test_figures_are_relative_to_the_yardstick_and_the_untouched_network():
+def test_figures_are_relative_to_the_yardstick_and_the_untouched_network(tmp_path):
     scores = {"untouched": [1, 2, 3, 4], "another image": [4, 3, 2, 1], "x": [1, 3, 2, 4]}
     changes = {"untouched": 0.0, "another image": 0.25, "x": 0.5}
     found = {
@@ -179,7 +179,10 @@ def test_figures_are_relative_to_the_yardstick_and_the_untouched_network():
     assert x["discriminator_auc"] == 0.75 and x["discriminator_auc_points"] == -25
     assert (x["slots_in_use"], x["slots"]) == (2, 3) and untouched["slots"] == ""
     found["another image"] = found["untouched"]
-    assert influence.figures(found, labels, {}, "images")[2]["relative_change"] == ""  # nothing to relate it to
+    collapsed = influence.figures(found, labels, {}, "images")
+    assert collapsed[2]["relative_change"] == ""  # nothing to relate it to
+    influence.draw([row | {"experiment": "a"} for row in collapsed], tmp_path / "influence.png")
+    assert (tmp_path / "influence.png").exists()
 
 
 def test_the_first_images_of_each_class_are_taken():
@@ -227,6 +230,8 @@ def test_the_command_writes_csv_tables_and_figure_and_keeps_the_other_rows(works
     second = read()
     assert second[:10] == first[:10] and len(second) == 21
     assert {(row["split"], row["images"]) for row in second[10:]} == {("val", "3 normal, 3 anomalous")}
+    images, _ = influence.chosen(build_dataset(method.config).split("val"), 3)
+    assert float(second[11]["change"]) == measured(method, images)["another image"].change
 
 
 def test_errors_say_what_to_do(workspace, capsys):

@@ -58,7 +58,8 @@ either class.
 
 - *change*: mean absolute difference to the untouched reconstruction, images in [0, 1]; below 1e-7 it is rounding.
 - *relative*: that, divided by the change that another whole image makes.
-- *points*: the AUC's difference to the untouched network's, in percentage points.
+- *points*: the AUC's difference to the untouched network's, in percentage points. Where an intervention makes all
+  reconstructions alike, the discriminator's AUC ranks rounding errors.
 - *bottleneck*: the decoder's input, after in-painting; in the hierarchical variant the deepest memory's output, the
   other memories' outputs being the skips. Skip 0 is the shallowest; those that the decoder does not use are left out.
 - *bypassed*: what goes in comes out. Of `inpaint.memory` that is the query, elsewhere the map before the memory.
