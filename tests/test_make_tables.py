@@ -140,7 +140,8 @@ def test_epochs_and_seconds_are_those_of_the_whole_training(experiment, gone, tr
     assert found["stages_planned"] == {"s0": 1, "s1": 1, "s2": 5} and found["stages"] == {"s0": 1, "s1": 0, "s2": 0}
     assert found["stages_trained"] == {"s0": 1, "s1": trained_epochs - 1, "s2": 0}
     # best.pt alone does not know how long the second epoch took
-    assert found["training_seconds"] == {2: None, 1: 5.0}[trained_epochs] if gone else last["seconds"]
+    alone = {2: None, 1: 5.0}[trained_epochs]
+    assert found["training_seconds"] == (alone if gone else last["seconds"])
     imported = {"epoch": 0, "imported": "model.pth"}
     shutil.rmtree(folder)
     found = report.progress(Experiment("a"), Planned(3), imported)
