@@ -17,7 +17,6 @@ from engine.device import provenance
 from engine.evaluation import csv_text, score_images, thresholds, validation_auc
 from engine.experiment import IMPORTED, write_text
 from engine.logging import sittings
-from engine.loop import stage_epochs
 from engine.resume import differences
 
 
@@ -58,7 +57,6 @@ def main() -> None:
         twins = dataset.twins()
     if not distributed.is_first():
         return  # its scores are with the first process, which writes
-    epoch = checkpoint["epoch"] if args.checkpoint == "best" else checkpoint["position"]["epoch"]
 
     results = {
         "experiment": args.exp,
@@ -68,11 +66,8 @@ def main() -> None:
         "data": found,
         "seed": config.seed,
         "settings": changed_settings(name, config),
-        "epochs": sum(stage.epochs for stage in method.stages),
         "checkpoint": args.checkpoint,
-        "epoch": epoch,
-        "stages": stage_epochs(method.stages, epoch),
-        "training_seconds": checkpoint.get("seconds"),
+        **report.progress(experiment, method, checkpoint),
         "trained": sittings(experiment),
         "precision": method.config.precision,
         "split": args.split,
