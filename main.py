@@ -4,6 +4,10 @@
 
 The same command again resumes exactly where the run stopped, or says that it is finished. Everything lies in
 checkpoints/ID; evaluate it with: python eval.py --exp ID
+
+    python main.py --exp NEW --from ID --stage NAME [--set NAME_key=value ...]
+
+repeats a stage of ID (DDAD's refine, say) in a new experiment, from what the stages before it trained.
 """
 
 import argparse
@@ -16,6 +20,7 @@ from engine import cli, distributed
 from engine.device import choose_device, tune
 from engine.experiment import Experiment, ExperimentError
 from engine.loop import Trainer
+from engine.repeat import check_repeatable, take_over
 from engine.resume import check_same, check_same_data
 from engine.seeding import seed_everything
 from engine.seeds import train_seeds
@@ -38,11 +43,16 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--seed", type=int, metavar="N", help="the same as --set seed=N")
     parser.add_argument("--seeds", metavar="N,N,…", help="train ID_sN for each of these seeds, over all devices")
+    parser.add_argument("--from", dest="source", metavar="ID", help="repeat a stage of this experiment in a new one")
+    parser.add_argument("--stage", metavar="NAME", help="the stage to repeat")
     cli.add_data_root(parser)
     parser.add_argument(
         "--overwrite", action="store_true", help="delete what the experiment's folder holds, start anew"
     )
-    return parser.parse_args()
+    args = parser.parse_args()
+    if bool(args.source) != bool(args.stage) or (args.source and (args.config or args.seeds)):
+        parser.error("--from ID and --stage NAME go together, without --config (it is that of ID) and --seeds")
+    return args
 
 
 def main() -> int | None:
@@ -67,6 +77,9 @@ def main() -> int | None:
             experiment.clear()  # only now that the new run is known to start
         experiment.save_config(name, config, dataset.fingerprint())
         experiment.save_data(dataset.record())
+        if args.source and not experiment.path("last.pt").exists():
+            trainer.check_nothing_is_lost()
+            take_over(trainer, Experiment(args.source), args.stage)
         if experiment.path("last.pt").exists():
             trainer.resume()
             if trainer.finished:
@@ -86,6 +99,12 @@ def settings(args: argparse.Namespace, experiment: Experiment) -> tuple[str, Bas
     overrides = args.set + ([] if args.seed is None else [f"seed={args.seed}"])
     if not experiment.exists() and not args.overwrite and any(experiment.folder.glob("*.pt")):
         raise ExperimentError(f"{experiment.folder} has checkpoints but no config.json. Restore it, or --overwrite.")
+    if args.source:
+        source = Experiment(args.source)
+        name, saved, _ = source.load_config()
+        config = configs.override(saved, overrides)
+        check_repeatable(source, saved, config, args.stage)
+        return name, config
     if args.config and (args.overwrite or not experiment.exists()):
         return configs.canonical(args.config), configs.build(args.config, overrides)
     if not experiment.exists():

@@ -46,7 +46,7 @@ def main() -> int:
     readable, images, failures = [], [], []
     for path in names:
         try:
-            images.append(torch.from_numpy(read_image(path, trained.config.image_size)))
+            images.append(torch.from_numpy(read_image(path, trained.config.image_size, trained.config.resize)))
             readable.append(path)
         except DataError as error:
             failures.append(str(error))

@@ -59,12 +59,16 @@ def override(config: BaseConfig, overrides: list[str]) -> BaseConfig:
     return type(config)(**{**config.as_dict(), **parse_overrides(type(config), overrides)})
 
 
+# what the first version did without saying so: its config.json files lack these keys
+OLDER = {"resize": "bilinear", "digit_crop": "clamped"}
+
+
 def from_dict(values: dict[str, Any]) -> BaseConfig:
     """A configuration from saved values, all of them as they were saved."""
     method = values.get("method")
     if method not in SETTINGS:
         raise ConfigError(f"Unknown method {method!r}; known are {', '.join(SETTINGS)}.")
-    return SETTINGS[method](**values)
+    return SETTINGS[method](**OLDER | values)
 
 
 __all__ = [

@@ -12,6 +12,7 @@ class AutoEncoderConfig(BaseConfig):
     """Images are in [0, 1] wherever they are seen; the networks work in [−1, 1]."""
 
     image_size = 64
+    resize = "bilinear"
     augment = False
     epochs = 250
     batch_size = 64

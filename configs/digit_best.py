@@ -15,4 +15,5 @@ class Config(ZhangBest):
     cosine_min = 1e-6
     n_critic = 1
     recon_weight = 1.0
+    statistics_images = 101
     augment = False  # the digits' random scale is part of the data

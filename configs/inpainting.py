@@ -33,6 +33,10 @@ class InpaintingConfig(BaseConfig):
 
     score_statistics: Literal["image", "running"] = "image"  # of batch norm when scoring: the image's own, or running
     statistics_images: int = 201  # training images whose logits give mu and sigma
+    # their augmentation (DigitAnatomy: they themselves): the same at every evaluation, or another, as it was released
+    statistics_draw: Literal["fixed", "redrawn"] = "fixed"
+    # before scoring, the generator's running statistics are taken anew over all training images, as scoring sees them
+    reestimate_batch_norm: bool = False
 
     def check(self) -> None:
         super().check()

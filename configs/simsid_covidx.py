@@ -4,7 +4,8 @@ from configs.simsid import SimSidConfig
 
 
 class Config(SimSidConfig):
-    """The released file trains on 70 % normal images: for that, --set train_normal_fraction=0.7."""
+    """Contaminated, as released; --set train_normal_fraction=1 for normal images alone."""
 
     dataset = "covidx"
+    train_normal_fraction = 0.7
     epochs = 300

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 from tqdm import tqdm
 
 from configs import BaseConfig
@@ -129,7 +128,7 @@ class FileDataset(Dataset):
     def training_items(self) -> list[Item]:
         """The normal ones; below a ``train_normal_fraction`` of 1 the last of them give way to anomalous ones."""
         normal, anomalous = ([item for item in self.items["train"] if item.label == label] for label in (0, 1))
-        fraction = self.config.train_normal_fraction
+        fraction, first = self.config.train_normal_fraction, self.config.contamination == "first"
         if fraction == 1:
             return normal
         kept = int(len(normal) * fraction)
@@ -139,23 +138,28 @@ class FileDataset(Dataset):
                 f"train_normal_fraction = {fraction} asks for {wanted} anomalous training images, and {self.root} has "
                 f"{len(anomalous)}. Raise the fraction, or add anomalous training images."
             )
-        order = torch.randperm(len(anomalous), generator=generator(self.config.seed, "contamination"))
+        drawn = torch.randperm(len(anomalous), generator=generator(self.config.seed, "contamination"))
+        order = range(len(anomalous)) if first else drawn
         return normal[:kept] + [anomalous[i] for i in order[:wanted]]
 
     def training_images(self, epoch: int) -> torch.Tensor:
         if self._training is None:
-            self._training = read_images([i.path for i in self.training_items()], self.config.image_size, "train")
+            self._training = self.read(self.training_items(), "train")
         return self._training
 
     def split(self, name: str) -> Split:
         items = self.items[name]
         return Split(
-            images=read_images([i.path for i in items], self.config.image_size, name),
+            images=self.read(items, name),
             labels=torch.tensor([i.label for i in items]),
             kinds=[i.kind for i in items],
             ids=[self.item_id(i) for i in items],
             diseases=[i.diseases for i in items] if self.diseases else None,
         )
+
+    def read(self, items: list[Item], what: str) -> torch.Tensor:
+        """(N, H, W) uint8 as configured. Raises DataError with the path."""
+        return read_images([item.path for item in items], self.config.image_size, what, self.config.resize)
 
     def files(self, folder: Path) -> list[Path]:
         """The image files of a folder that the layout needs. Raises DataError that says how to get the data."""
@@ -195,12 +199,10 @@ def unlabeled_count(labels: list[int]) -> str:
     return f"; unlabeled: {count(sum(labels), len(labels))}" if labels else ""
 
 
-def read_images(
-    paths: Sequence[Path], size: int, what: str, resampling: Image.Resampling = Image.Resampling.BILINEAR
-) -> torch.Tensor:
-    """Decode files into (N, size, size) uint8, a progress bar on a terminal. Raises DataError with the path."""
+def read_images(paths: Sequence[Path], size: int, what: str, resize: str) -> torch.Tensor:
+    """Decode files into (N, size, size) uint8, a progress bar on a terminal; as :func:`read_image`, which may raise."""
     with ThreadPoolExecutor() as pool:
-        images = pool.map(lambda path: torch.from_numpy(read_image(path, size, resampling)), paths)
+        images = pool.map(lambda path: torch.from_numpy(read_image(path, size, resize)), paths)
         return torch.stack(list(tqdm(images, f"reading {what}", len(paths), disable=None, leave=False)))
 
 

@@ -1,7 +1,8 @@
 """DigitAnatomy (SQUID, section 4.1): a 3×3 grid of the digits 1–9 in reading order, made from real digits.
 
-Normal images have every digit in its place, each a random specimen at a random scale. Anomalous ones have one to
-three cells missing, misordered, flipped or replaced by a zero; kind and pixel mask are known.
+Normal images have every digit in its place, each a random specimen at a random scale: a random square of the specimen
+at its own size, resized to that size again and then to the cell. Anomalous ones have one to three cells missing,
+misordered, flipped or replaced by a zero; kind and pixel mask are known.
 """
 
 import gzip
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 
 from dataloader.base import Dataset, Split, count, digest, unlabeled_count
 from dataloader.images import DataError
@@ -18,7 +20,8 @@ from engine.seeding import generator
 KINDS = ("missing", "misordered", "flipped", "zero")
 PER_SIDE = 3
 FLIPPABLE = (2, 3, 4, 5, 6, 7, 9)  # the mirror image of 1, 8 and 0 is (nearly) the digit itself
-AREA = (0.6, 1.3)  # of a crop, as a share of the cell; above 1 is the whole cell
+AREA = (0.6, 1.3)  # of a crop, as a share of the specimen's
+TRIES = 10  # of a crop that fits the specimen, before the whole specimen is taken
 COUNTS = {"val": 200, "test": 400}  # normal images, and as many anomalous, equal shares of the kinds
 SPLIT_SHARES = {"train": (0.0, 0.7), "val": (0.7, 0.8), "test": (0.8, 1.0)}  # of the specimens of each digit
 MNIST_PARTS = ("train", "t10k")
@@ -43,7 +46,7 @@ class DigitAnatomy(Dataset):
         self.source, digits, labels = load_digits(config.digit_source, root)
         self._digest = digest([self.source, str(digits.sum(dtype=np.int64)), str(digits.shape)])
         self._specimens = {
-            name: [take(digits[labels == d], d, shares, self.cell) for d in range(10)]
+            name: [digits[labels == d][chosen(int((labels == d).sum()), d, shares)] for d in range(10)]
             for name, shares in SPLIT_SHARES.items()
         }
 
@@ -93,7 +96,9 @@ class DigitAnatomy(Dataset):
 
     def _cells(self, name: str, digit: int, count: int, rng: torch.Generator) -> torch.Tensor:
         specimens = self._specimens[name][digit]
-        return random_crops(specimens[torch.randint(len(specimens), (count,), generator=rng)], rng)
+        drawn = specimens[torch.randint(len(specimens), (count,), generator=rng).numpy()]
+        crops = random_crops if self.config.digit_crop == "redrawn" else clamped_crops
+        return crops(drawn, self.cell, rng)
 
     def _anomalous(self, name: str, kind: str, rng: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
         places = torch.arange(9)
@@ -121,35 +126,52 @@ def assemble(cells: torch.Tensor) -> torch.Tensor:
     return cells.reshape(n, PER_SIDE, PER_SIDE, c, c).permute(0, 1, 3, 2, 4).reshape(n, PER_SIDE * c, PER_SIDE * c)
 
 
-def random_crops(digits: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
-    """A random square of each (N, c, c) uint8 digit, resized to the cell: (N, c, c) uint8."""
-    n, c, _ = digits.shape
-    area = torch.empty(n).uniform_(*AREA, generator=rng)
+def random_crops(specimens: np.ndarray, cell: int, rng: torch.Generator) -> torch.Tensor:
+    """A random square of each (N, s, s) uint8 specimen, resized to its size and to the cell's: (N, cell, cell) uint8.
+
+    As torchvision's RandomResizedCrop(s, scale=AREA, ratio=(1, 1)) draws it in the released program: a crop that does
+    not fit is drawn again, so that areas are uniform over those that do.
+    """
+    sides, corners = draw_crops(len(specimens), specimens.shape[1], rng)
+    bilinear, whole = Image.Resampling.BILINEAR, specimens.shape[1:]
+    cells = []
+    for pixels, side, (top, left) in zip(specimens, sides.tolist(), corners.tolist(), strict=True):
+        crop = Image.fromarray(pixels[top : top + side, left : left + side])
+        cells.append(np.asarray(crop.resize(whole, bilinear).resize((cell, cell), bilinear)))
+    return torch.from_numpy(np.stack(cells))
+
+
+def draw_crops(count: int, side: int, rng: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+    """Sides (count,) in pixels, and upper left corners (count, 2), of crops of specimens of ``side`` pixels."""
+    areas = torch.empty(count, TRIES).uniform_(*AREA, generator=rng) * side**2
+    sides = areas.sqrt().round().long()  # (count, TRIES)
+    fitting = torch.cat([sides <= side, torch.ones(count, 1, dtype=torch.bool)], dim=1)
+    sides = torch.cat([sides, torch.full((count, 1), side)], dim=1)
+    sides = sides[torch.arange(count), fitting.int().argmax(1)]  # the first that fits
+    corners = torch.rand(count, 2, generator=rng) * (side - sides + 1).unsqueeze(1)
+    return sides, corners.long()
+
+
+def clamped_crops(specimens: np.ndarray, cell: int, rng: torch.Generator) -> torch.Tensor:
+    """As experiments of the first version saw them: crops of the cell-sized digit, too large ones clamped to it."""
+    resize = torch.nn.functional.interpolate
+    digits = torch.from_numpy(specimens).unsqueeze(1).float()
+    digits = resize(digits, (cell, cell), mode="bilinear", antialias=True).round()
+    area = torch.empty(len(specimens)).uniform_(*AREA, generator=rng)
     side = area.clamp(max=1).sqrt()  # of the crop, as a share of the cell's side
-    offset = (torch.rand(n, 2, generator=rng) * 2 - 1) * (1 - side).unsqueeze(1)  # centre, in −1 … 1
-    theta = torch.zeros(n, 2, 3)
+    offset = (torch.rand(len(specimens), 2, generator=rng) * 2 - 1) * (1 - side).unsqueeze(1)  # centre, in −1 … 1
+    theta = torch.zeros(len(specimens), 2, 3)
     theta[:, 0, 0] = theta[:, 1, 1] = side
     theta[:, :, 2] = offset
-    grid = torch.nn.functional.affine_grid(theta, [n, 1, c, c], align_corners=False)
-    crops = torch.nn.functional.grid_sample(
-        digits.unsqueeze(1).float(), grid, mode="bilinear", padding_mode="border", align_corners=False
-    )
+    grid = torch.nn.functional.affine_grid(theta, list(digits.shape), align_corners=False)
+    crops = torch.nn.functional.grid_sample(digits, grid, "bilinear", "border", align_corners=False)
     return crops.squeeze(1).round().to(torch.uint8)
 
 
-def take(specimens: np.ndarray, digit: int, shares: tuple[float, float], cell: int) -> torch.Tensor:
-    """A split's share of the specimens of one digit, by a fixed rule, resized to the cell: (N, cell, cell) uint8."""
-    digits = (
-        torch.from_numpy(specimens[chosen(len(specimens), digit, shares).numpy()]).unsqueeze(1).float()
-    )  # (N, 1, side, side) in 0 … 255
-    resized = torch.nn.functional.interpolate(digits, (cell, cell), mode="bilinear", antialias=True)
-    return resized.squeeze(1).round().to(torch.uint8)
-
-
-def chosen(count: int, digit: int, shares: tuple[float, float]) -> torch.Tensor:
+def chosen(count: int, digit: int, shares: tuple[float, float]) -> np.ndarray:
     """Which of the ``count`` specimens of a digit are a split's, for good."""
     order = torch.randperm(count, generator=generator(0, "specimens", digit))
-    return order[int(shares[0] * count) : int(shares[1] * count)]
+    return order[int(shares[0] * count) : int(shares[1] * count)].numpy()
 
 
 def load_digits(source: str, root: Path) -> tuple[str, np.ndarray, np.ndarray]:

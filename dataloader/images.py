@@ -12,9 +12,11 @@ class DataError(Exception):
     """Data that is missing or unreadable; the message names the path and the remedy."""
 
 
-def read_image(path: Path, size: int, resampling: Image.Resampling = Image.Resampling.BILINEAR) -> np.ndarray:
-    """A file as (size, size) uint8 gray, by default bilinear with Pillow's antialiasing, whatever the aspect.
+def read_image(path: Path, size: int, resize: str) -> np.ndarray:
+    """A file as (size, size) uint8 gray, whatever the aspect.
 
+    Args:
+        resize: Pillow's antialiased filter: ``bicubic``, ``bilinear`` or ``box``.
     Raises:
         DataError: where the file is missing, truncated or no image.
     """
@@ -25,7 +27,7 @@ def read_image(path: Path, size: int, resampling: Image.Resampling = Image.Resam
         raise DataError(f"{path}: no such file.") from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise DataError(f"{path}: not a readable image ({error}). Replace or remove the file.") from error
-    return np.array(gray.resize((size, size), resampling))
+    return np.array(gray.resize((size, size), Image.Resampling[resize.upper()]))
 
 
 def to_gray(image: Image.Image) -> Image.Image:

@@ -20,7 +20,6 @@ class TrainLoader:
         self.dataset = dataset
         self.config = config
         self.device = device
-        self._first: torch.Tensor | None = None  # the images of in_order, kept from one validation to the next
 
     def epoch(self, epoch: int, stage: Stage | None = None) -> "Epoch":
         """The epoch's images in memory, its order and its augmentation; ``stage`` is the first unless given.
@@ -56,14 +55,15 @@ class TrainLoader:
                 f"every batch, the last one too."
             )
 
-    def in_order(self, count: int) -> Iterator[torch.Tensor]:
-        """The first ``count`` training images in the dataset's order, augmented, in batches: score statistics."""
-        if self._first is None or len(self._first) != count:
-            self._first = self.dataset.training_images(0)[:count].clone()
-        order = torch.arange(len(self._first))
-        batches = order.split(self.config.batch_size)
-        epoch = Epoch(self._first, batches, self._augmentation(len(order), 0), self.device)
-        return (epoch.augmented(index) for index in batches)
+    def in_order(self, epoch: int, count: int | None = None) -> Iterator[torch.Tensor]:
+        """The first ``count`` training images (all of them) in the dataset's order, in batches.
+
+        They are made and augmented as in that epoch, for estimates of score or batch-norm statistics.
+        """
+        images = self.dataset.training_images(epoch)[:count]
+        batches = torch.arange(len(images)).split(self.config.batch_size)
+        shown = Epoch(images, batches, self._augmentation(len(images), epoch), self.device)
+        return (shown.augmented(index) for index in batches)
 
     def _augmentation(self, count: int, epoch: int) -> torch.Tensor | None:
         return draw_affine(count, generator(self.config.seed, "augment", epoch)) if self.config.augment else None

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from dataloader.base import FileDataset, Item, Split, read_images, require_items, unlabeled_count
+from dataloader.base import FileDataset, Item, Split, require_items, unlabeled_count
 from dataloader.images import DataError
 from dataloader.twins import twin_of
 
@@ -76,7 +76,7 @@ class MedAd(FileDataset):
 
     @cached_property
     def _unlabeled(self) -> torch.Tensor:
-        return read_images([item.path for item in self.unlabeled_items], self.config.image_size, "unlabeled")
+        return self.read(self.unlabeled_items, "unlabeled")
 
     def unlabeled_images(self) -> torch.Tensor:
         return self._unlabeled

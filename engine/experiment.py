@@ -137,6 +137,10 @@ class Experiment:
                 f"python main.py --exp {self.name} --config NAME --overwrite"
             ) from error
 
+    def is_older(self) -> bool:
+        """Whether its config.json is of the first version, which did some things otherwise (:data:`configs.OLDER`)."""
+        return "resize" not in json.loads(self.path("config.json").read_text(encoding="utf-8"))["settings"]
+
     def save_checkpoint(self, name: str, content: dict[str, Any]) -> None:
         write_atomically(self.path(name), lambda part: torch.save({"format": FORMAT, **content}, part))
 

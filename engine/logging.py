@@ -47,6 +47,14 @@ def opening(made: dict[str, str]) -> str:
     return ", ".join(f"{key} {value}" for key, value in made.items())
 
 
+def log_until(experiment: Experiment, epoch: int) -> str:
+    """log.txt's lines up to the end of that epoch, counted from 1; all of them where it does not tell."""
+    path = experiment.path("log.txt")
+    text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+    ends = [line.end() for line in re.finditer(rf"^[-\d]+ [:\d]+  epoch {epoch}/.*\n", text, re.MULTILINE)]
+    return text[: ends[-1]] if ends else text
+
+
 def sittings(experiment: Experiment) -> list[dict[str, str | None]]:
     """What log.txt says of the sittings that a run was trained in, as :func:`opening` wrote it; each kind once.
 

@@ -243,7 +243,7 @@ class Trainer:
         return row
 
     def _fit(self) -> None:
-        self.method.fit(self.loader)
+        self.method.fit(self.loader, self.epoch + 1)
         distributed.take_from_first(self.method.buffers())  # GPUs may round differently
 
     def _validate(self, board: Board, final: bool) -> dict[str, float]:

@@ -12,6 +12,13 @@ FREE = ("data_root", "save_seconds", "precision")  # log.txt tells from which ep
 def check_same(experiment: Experiment, config: BaseConfig) -> None:
     """Refuse to go on with other settings that matter; of the epochs, those of the last stage may become more."""
     _, saved, _ = experiment.load_config()
+    if experiment.is_older():
+        raise ExperimentError(
+            f"{experiment.folder} was trained by an older version, which read image files bilinearly for every method, "
+            "did not draw DigitAnatomy's crops again and stepped DDAD's refinement with Adam's betas (0.9, 0.999). It "
+            "can be evaluated as what it is, but not trained on: give another --exp, or --overwrite to start anew. "
+            "(DDAD's ensembles are the same in both: --from takes them over.)"
+        )
     before, after = saved.stages()[-1], config.stages()[-1]
     changes = differences(saved, config, ignore=(*FREE, before.epochs_key))
     if after.epochs < before.epochs:

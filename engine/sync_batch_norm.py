@@ -51,8 +51,9 @@ class SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
         # 3. the running ones, and the images normalised
         with torch.no_grad():
             self.num_batches_tracked += 1
-            self.running_mean.lerp_(mean.to(self.running_mean), self.momentum)
-            self.running_var.lerp_((variance * total / (total - 1)).to(self.running_var), self.momentum)
+            momentum = 1 / self.num_batches_tracked if self.momentum is None else self.momentum  # as nn.BatchNorm
+            self.running_mean.lerp_(mean.to(self.running_mean), momentum)
+            self.running_var.lerp_((variance * total / (total - 1)).to(self.running_var), momentum)
         scale = self.weight * (variance + self.eps).rsqrt()
         return ((full - mean.view(shape)) * scale.view(shape) + self.bias.view(shape)).to(x.dtype)
 

@@ -49,6 +49,10 @@ class Method(nn.Module, ABC):
         """The phases of training; scores and validation are of the last."""
         return self.config.stages()
 
+    def trained_in(self, stage: str) -> list[nn.Module]:
+        """The networks that a stage trains."""
+        return [self]
+
     def start_stage(self, name: str) -> None:
         """Get ready to train a stage; a method of several makes the stage's optimizers and schedulers anew."""
         self.stage = name
@@ -83,8 +87,11 @@ class Method(nn.Module, ABC):
         for scheduler in self.schedulers.values():
             scheduler.step()
 
-    def fit(self, loader: "TrainLoader") -> None:
-        """What is estimated from training images in closed form, such as score statistics; default: nothing."""
+    def fit(self, loader: "TrainLoader", epoch: int = 0) -> None:
+        """What is estimated from training images in closed form, such as score statistics; default: nothing.
+
+        ``epoch`` counts the epochs that were trained before this one draws, for what is to be drawn anew.
+        """
 
     @abstractmethod
     def score(self, images: torch.Tensor) -> Scores:

@@ -63,11 +63,13 @@ class Ddad(Method):
     def ensemble(self, module: str) -> list[AutoEncoder]:
         return [self.members[name] for name in self.groups[module]]
 
+    def trained_in(self, stage: str) -> list[nn.Module]:
+        return list(self.refinement.values()) if stage == "refine" else self.ensemble(stage)
+
     def start_stage(self, name: str) -> None:
         super().start_stage(name)
         config = self.config
-        networks = list(self.refinement.values()) if name == "refine" else self.ensemble(name)
-        parameters = [parameter for network in networks for parameter in network.parameters()]
+        parameters = [parameter for network in self.trained_in(name) for parameter in network.parameters()]
         if name == "refine":
             adam = {"lr": config.refine_learning_rate, "weight_decay": config.refine_weight_decay}
         else:

@@ -10,6 +10,7 @@ Deviations from the released program; none changes a reconstruction, a score or 
 Deviations of the released program from the paper, kept: see README, "How faithful it is".
 """
 
+from collections.abc import Iterable
 from contextlib import nullcontext
 from functools import partial
 
@@ -20,7 +21,7 @@ from configs.squid import SquidConfig
 from engine import distributed
 from methods.base import Method, Scores, lr_scheduler
 from methods.losses import adversarial_loss, distillation_loss
-from models.blocks import counting_twice
+from models.blocks import counting_twice, estimating_batch_norm
 from models.discriminator import Discriminator
 from models.generator import Generated, Generator
 from models.inpaint import InpaintBlock
@@ -147,12 +148,23 @@ class Squid(Method):
         return total
 
     @torch.no_grad()
-    def fit(self, loader) -> None:
+    def fit(self, loader, epoch: int = 0) -> None:
         """mu and sigma of the logits of training images: what normal looks like to the discriminator."""
-        batches = loader.in_order(self.config.statistics_images)
+        drawn = epoch if self.config.statistics_draw == "redrawn" else 0
+        if self.config.reestimate_batch_norm:
+            self._reestimate_batch_norm(loader.in_order(drawn))
+        batches = loader.in_order(drawn, self.config.statistics_images)
         logits = torch.cat([self._reconstruct(images)[1] for images in batches])
         self.mu.copy_(logits.mean())
         self.sigma.copy_(logits.std(correction=0) + self.sigma_epsilon)
+
+    def _reestimate_batch_norm(self, batches: Iterable[torch.Tensor]) -> None:
+        self.eval()
+        with estimating_batch_norm(self.generator):
+            for i, images in enumerate(batches):
+                # a last batch of few images would count as much as any
+                if i == 0 or len(images) == self.config.batch_size:
+                    self.generate(self.to_network(images), with_teacher=False)
 
     @torch.no_grad()
     def score(self, images: torch.Tensor) -> Scores:

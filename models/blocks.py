@@ -31,6 +31,31 @@ def counting_twice(network: nn.Module) -> Iterator[None]:
             norm.num_batches_tracked += 1
 
 
+@contextmanager
+def estimating_batch_norm(network: nn.Module) -> Iterator[None]:
+    """Within the ``with``, forwards make batch norm's running statistics anew: the mean of all batches', equally.
+
+    All else of the network computes in the mode that it is in, so that in evaluation mode the statistics are of what
+    batch norm meets in evaluation, with the statistics of each batch before it.
+    """
+    norms = [module for module in network.modules() if isinstance(module, _BatchNorm)]
+    # a residual block in training mode does not take its batch in parts
+    modules = norms + [module for module in network.modules() if isinstance(module, ResidualBlock)]
+    modes, momenta = [module.training for module in modules], [norm.momentum for norm in norms]
+    for module in modules:
+        module.training = True
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None
+    try:
+        yield
+    finally:
+        for module, mode in zip(modules, modes, strict=True):
+            module.training = mode
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+
+
 VALUES_AT_ONCE = 2**19  # of a block's result where no gradient is wanted: 2 MiB of float32, which caches hold
 
 

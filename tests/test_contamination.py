@@ -45,6 +45,12 @@ def test_the_choice_is_a_function_of_the_seed(root):
     assert data.fingerprint() != zhang(root, "train_normal_fraction=0.8").fingerprint()
 
 
+def test_the_released_program_takes_the_first_of_the_listing(root):
+    data = zhang(root, "train_normal_fraction=0.7", "contamination=first", "seed=3")
+    anomalous = [item for item in data.items["train"] if item.label]
+    assert data.training_items()[7:] == anomalous[:3] and len(anomalous) > 3
+
+
 def test_the_record_is_kept_in_the_experiment(root, workspace):
     data = zhang(root, "train_normal_fraction=0.7")
     experiment = Experiment("e")

@@ -9,7 +9,9 @@ from dataloader import DataError, build_dataset
 
 
 def covidx(root, *overrides):
-    return build_dataset(configs.build("simsid_covidx", ["image_size=64", *overrides]), str(root))
+    return build_dataset(
+        configs.build("simsid_covidx", ["image_size=64", "train_normal_fraction=1", *overrides]), str(root)
+    )
 
 
 def make_covidx(root, normal=10, abnormal=6):

@@ -2,21 +2,24 @@
 
 import csv
 import gzip
+import hashlib
 import json
 import struct
+from itertools import product
 
 import numpy as np
 import pytest
 import torch
 from conftest import SHARED, needs_shared
 from PIL import Image
-from torchvision.transforms import InterpolationMode
+from torchvision.transforms import InterpolationMode, RandomResizedCrop
 from torchvision.transforms.functional import affine as torchvision_affine
+from torchvision.transforms.functional import resize, resized_crop
 
 import configs
 from dataloader import DataError, build_dataset
 from dataloader.augment import affine, draw_affine
-from dataloader.digit import FLIPPABLE, KINDS, SPLIT_SHARES, chosen, random_crops
+from dataloader.digit import AREA, FLIPPABLE, KINDS, SPLIT_SHARES, chosen, draw_crops, random_crops
 from dataloader.images import read_image
 from dataloader.loader import TrainLoader
 from engine.seeding import generator
@@ -46,18 +49,30 @@ def test_every_mode_becomes_gray_of_the_right_brightness(tmp_path):
     half["palette"] = palette
     for name, image in half.items():
         image.save(tmp_path / f"{name}.png")
-        assert (read_image(tmp_path / f"{name}.png", 4) == 128).all(), name
+        assert (read_image(tmp_path / f"{name}.png", 4, "bicubic") == 128).all(), name
     Image.new("RGB", (8, 8), (255, 0, 0)).save(tmp_path / "red.png")
-    assert (read_image(tmp_path / "red.png", 4) == 76).all()  # luma, not the first channel
+    assert (read_image(tmp_path / "red.png", 4, "bicubic") == 76).all()  # luma, not the first channel
     Image.new("1", (8, 8), 1).save(tmp_path / "bilevel.png")
-    assert (read_image(tmp_path / "bilevel.png", 4) == 255).all()
+    assert (read_image(tmp_path / "bilevel.png", 4, "bicubic") == 255).all()
 
 
-def test_resizing_is_pillows_bilinear_to_a_square(tmp_path):
-    pixels = np.random.RandomState(0).randint(0, 256, (50, 70), np.uint8)
-    Image.fromarray(pixels).save(tmp_path / "a.png")
-    expected = np.array(Image.fromarray(pixels).resize((32, 32), Image.Resampling.BILINEAR))
-    assert np.array_equal(read_image(tmp_path / "a.png", 32), expected)
+@pytest.mark.parametrize(
+    ("config", "filter"),
+    [
+        ("zhang_best", Image.Resampling.BICUBIC),
+        ("simsid_zhang", Image.Resampling.BICUBIC),
+        ("ae_brain", Image.Resampling.BILINEAR),
+        ("ddad_brain_ae", Image.Resampling.BILINEAR),
+    ],
+)
+def test_files_are_resized_to_a_square_as_the_methods_program_does(tmp_path, config, filter):
+    for split, name in product(("train", "val", "test"), ("normal_256", "pneumonia_256")):
+        noisy(tmp_path / split / name / "a.png")
+    data = build_dataset(configs.build(config, ["dataset=zhang", "image_size=64"]), str(tmp_path))
+    items = {"train": data.training_items(), "val": data.items["val"], "test": data.items["test"]}
+    for name, images in (("train", data.training_images(0)), *((n, data.split(n).images) for n in ("val", "test"))):
+        expected = [np.array(Image.open(item.path).resize((64, 64), filter)) for item in items[name]]
+        assert np.array_equal(images.numpy(), expected), name
 
 
 def test_unreadable_files_are_named(tmp_path):
@@ -71,7 +86,7 @@ def test_unreadable_files_are_named(tmp_path):
     Image.fromarray(np.zeros((4, 4), np.float32)).save(floating)
     for path in (truncated, text, floating, tmp_path / "absent.png"):
         with pytest.raises(DataError, match=path.name):
-            read_image(path, 32)
+            read_image(path, 32, "bicubic")
 
 
 # -- DigitAnatomy -------------------------------------------------------------------------------------------------
@@ -126,11 +141,36 @@ def test_masks_cover_whole_cells_and_kinds_are_what_they_say():
     assert set((hit[flipped].any(0).nonzero()[:, 0] + 1).tolist()) <= set(FLIPPABLE)
 
 
-def test_a_crop_above_the_cell_is_the_whole_cell():
-    digit = torch.randint(0, 256, (500, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    crops = random_crops(digit, generator(0))
-    whole = (crops == digit).flatten(1).all(1).float().mean()
-    assert whole == pytest.approx(0.3 / 0.7, abs=0.06)  # P(area > 1) for area ~ U(0.6, 1.3)
+@pytest.mark.parametrize("side", [8, 28])
+def test_crops_are_torchvisions(side):
+    """By simulation: the shares of all sides, the whole specimen among them, and the corners' ranges and means."""
+    torch.manual_seed(0)
+    theirs = [RandomResizedCrop.get_params(torch.zeros(1, side, side), AREA, (1.0, 1.0)) for _ in range(5000)]
+    theirs = torch.tensor(theirs)  # top, left, height, width
+    sides, corners = draw_crops(200_000, side, generator(0))
+    assert sides.unique().tolist() == theirs[:, 2].unique().tolist()
+    assert (sides == side).float().mean() == pytest.approx({8: 0.472, 28: 0.165}[side], abs=0.003)
+    for value in sides.unique():
+        ours, own = corners[sides == value], theirs[theirs[:, 2] == value]
+        assert (sides == value).float().mean() == pytest.approx(len(own) / len(theirs), abs=0.025)
+        assert ours.min() == 0 and (ours.amax(0) == side - value).all()
+        torch.testing.assert_close(ours.float().mean(0), own[:, :2].float().mean(0), rtol=0, atol=0.4)
+    assert torch.corrcoef(corners[sides == sides.min()].T.float())[0, 1].abs() < 0.02  # rows and columns apart
+
+
+def test_a_crop_is_resized_at_the_specimens_own_size_first():
+    specimen = np.random.RandomState(0).randint(0, 256, (1, 28, 28), np.uint8)
+    (side,), ((top, left),) = (each.tolist() for each in draw_crops(1, 28, generator(3)))
+    assert 20 < side < 28
+    theirs = resize(resized_crop(Image.fromarray(specimen[0]), top, left, side, side, [28, 28]), [32, 32])
+    assert np.array_equal(random_crops(specimen, 32, generator(3))[0].numpy(), np.array(theirs))
+
+
+def test_experiments_of_the_first_version_see_their_own_digits():
+    older = digits(digit_crop="clamped", digits_per_epoch=20).split("val").images
+    digest = hashlib.sha256(older.numpy().tobytes()).hexdigest()
+    assert digest.startswith("0ee756f29aec6681"), digest
+    assert not torch.equal(older, digits().split("val").images)
 
 
 def write_idx(path, array):
@@ -168,6 +208,13 @@ def test_damaged_mnist_files_are_named(tmp_path):
 
 def zhang(root, **settings):
     return build_dataset(configs.build("zhang_best", [f"{k}={v}" for k, v in settings.items()]), str(root))
+
+
+def noisy(path, side=90):
+    """An image on which filters differ."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.RandomState(len(str(path))).randint(0, 256, (side, side + 20), np.uint8)
+    Image.fromarray(pixels).save(path)
 
 
 def make_zhang(root, train=10, test=3, names=("NORMAL", "PNEUMONIA"), splits=("train", "test")):
@@ -378,7 +425,9 @@ def test_max_batches_cuts_the_epoch_and_in_order_the_images():
     loader = TrainLoader(data, data.config, CPU)
     assert len(loader.epoch(0)) == 2
     first = data.training_images(0)[:10].unsqueeze(1).float() / 255
-    assert torch.equal(torch.cat(list(loader.in_order(10))), first)  # whatever the epoch's length
+    assert torch.equal(torch.cat(list(loader.in_order(0, 10))), first)  # whatever the epoch's length
+    assert len(torch.cat(list(loader.in_order(0)))) == 20
+    assert not torch.equal(torch.cat(list(loader.in_order(1, 10))), first)
 
 
 # -- real data, where it stands beside the checkout -------------------------------------------------------------------
@@ -390,7 +439,7 @@ def test_real_zhanglab():
     counts = {s: [sum(i.label == k for i in data.items[s]) for k in (0, 1)] for s in data.items}
     assert counts == {"train": [1249, 3783], "val": [100, 100], "test": [234, 390]}
     assert {i.kind for i in data.items["test"]} == {"normal", "bacterial", "viral"}
-    image = read_image(data.training_items()[0].path, 128)
+    image = read_image(data.training_items()[0].path, 128, "bicubic")
     assert image.shape == (128, 128) and 60 < image.mean() < 200
 
 

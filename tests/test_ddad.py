@@ -232,16 +232,21 @@ def test_a_deleted_checkpoint_is_an_error_not_a_new_start(workspace, uninterrupt
     assert "best.pt: no such checkpoint; train first" in capsys.readouterr().err
 
 
-def test_an_unfinished_experiment_is_evaluated_at_its_epoch(workspace, monkeypatch):
+def stopped_at(call):
+    """Ddad's training step, with a SIGTERM at its n-th call."""
     original, taken = Ddad.training_step, []
 
     def signalled(self, images, step):
         taken.append(step)
-        if len(taken) == 9:
+        if len(taken) == call:
             signal.raise_signal(signal.SIGTERM)
         return original(self, images, step)
 
-    monkeypatch.setattr(Ddad, "training_step", signalled)
+    return signalled
+
+
+def test_an_unfinished_experiment_is_evaluated_at_its_epoch(workspace, monkeypatch):
+    monkeypatch.setattr(Ddad, "training_step", stopped_at(9))
     assert train("a", method="ddad") == 128 + signal.SIGTERM
     assert command("eval", "--exp", "a", "--checkpoint", "last", "--device", "cpu") == 0
     results = json.loads((workspace / "checkpoints" / "a" / "results.json").read_text())
@@ -347,3 +352,65 @@ def test_the_refinement_sees_the_frozen_modules_in_evaluation_mode():
     method.training_step(images, 0)
     assert modes == [False] * 4 and all(net.training for net in method.refinement.values())
     assert same(before, dict(method.members.state_dict()))
+
+
+# -- a stage repeated --------------------------------------------------------------------------------------------------
+
+
+def repeat(exp, *arguments):
+    return command("main", "--exp", exp, "--from", "a", "--stage", "refine", "--device", "cpu", *arguments)
+
+
+def test_a_repeated_stage_ends_as_it_did(workspace, uninterrupted):
+    assert train("a", method="ddad") == 0
+    assert repeat("again") == 0
+    assert_same_run(workspace / "checkpoints" / "again", uninterrupted)
+    assert command("eval", "--exp", "again", "--device", "cpu") == 0
+    log = (workspace / "checkpoints" / "again" / "log.txt").read_text()
+    assert "the stage refine again, from a" in log and log.count("(udm)") == log.count("(ndm)") == 1
+
+
+def test_a_stage_is_repeated_with_other_settings_from_the_same_modules(workspace, uninterrupted, capsys):
+    assert train("a", method="ddad") == 0
+    assert repeat("b", "--set", "refine_learning_rate=0.01", "refine_epochs=1") == 0
+    old, new = (torch.load(workspace / f"checkpoints/{e}/last.pt", weights_only=True)["method"] for e in "ab")
+    assert all(torch.equal(old[k], new[k]) == k.startswith("members") for k in old if "num_batches" not in k)
+    assert repeat("b", "--set", "refine_learning_rate=0.01", "refine_epochs=1") == 0
+    assert "is finished: 3 epochs" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--set", "learning_rate=0.1"], "settings that begin with refine_ alone, and not\n  learning_rate"),
+        (["--stage", "refin"], "--stage refin: the stages of checkpoints/a are udm, ndm, refine"),
+        (["--from", "b"], "checkpoints/b is not an experiment"),
+    ],
+)
+def test_what_cannot_be_repeated_is_said(workspace, uninterrupted, capsys, arguments, message):
+    assert train("a", method="ddad") == 0
+    assert repeat("c", *arguments) == 1
+    assert message in capsys.readouterr().err and not (workspace / "checkpoints" / "c").exists()
+
+
+def test_a_stage_whose_forerunners_are_not_trained_cannot_be_repeated(workspace, monkeypatch, capsys):
+    monkeypatch.setattr(Ddad, "training_step", stopped_at(3))
+    assert train("a", method="ddad") == 128 + signal.SIGTERM
+    assert repeat("b") == 1
+    assert "has trained 0 of the 2 epochs before the stage refine" in capsys.readouterr().err
+
+
+def test_an_older_experiment_is_not_trained_on_but_its_modules_are_taken_over(workspace, uninterrupted, capsys):
+    assert train("a", method="ddad") == 0
+    path = workspace / "checkpoints" / "a" / "config.json"
+    content = json.loads(path.read_text())
+    for key in configs.OLDER:
+        del content["settings"][key]
+    path.write_text(json.dumps(content))
+    assert train("a", method="ddad", overrides=["refine_epochs=3"]) == 1
+    assert "was trained by an older version" in capsys.readouterr().err
+    assert command("main", "--exp", "a") == 1
+    assert command("eval", "--exp", "a", "--device", "cpu") == 0
+    results = json.loads((workspace / "checkpoints" / "a" / "results.json").read_text())
+    assert 'digit_crop: "redrawn" → "clamped"' in results["settings"]
+    assert repeat("b") == 0

@@ -17,7 +17,7 @@ from engine.evaluation import Scored
 
 
 def chexpert(root):
-    return build_dataset(configs.build("simsid_chexpert", ["image_size=64"]), str(root))
+    return build_dataset(configs.build("simsid_chexpert", ["image_size=64", "train_normal_fraction=1"]), str(root))
 
 
 def make_csv(root, patients=60):

@@ -126,7 +126,7 @@ def test_simsid_weights_at_full_size_are_imported_and_score_images(workspace, ca
     experiment.load_weights("best.pt", method)
     method.eval().discriminator.train()  # as the released program scores: one image at a time, its own statistics
     for i, logit in enumerate(logits):
-        x = 2 * torch.from_numpy(read_image(workspace / f"{i}.png", 128)).float()[None, None] / 255 - 1
+        x = 2 * torch.from_numpy(read_image(workspace / f"{i}.png", 128, "bicubic")).float()[None, None] / 255 - 1
         with torch.no_grad():
             x_hat = method.generator(x).x_hat
             assert x_hat.min() >= -1 and x_hat.max() <= 1 and x_hat.min() < 0

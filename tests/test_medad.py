@@ -251,6 +251,9 @@ def test_dicom_pixels_become_gray_of_the_right_polarity_and_range(tmp_path):
     assert np.array_equal(read("falling", RescaleSlope=-1, RescaleIntercept=0), 255 - expected)
     windowed = read("window", WindowCenter=1315, WindowWidth=201)  # 1215 … 1415: below black, above white
     assert (windowed[:, :22] == 0).all() and (windowed[:, 42:] == 255).all() and 0 < windowed[0, 30] < 255
+    tags = {"WindowCenter": 1315, "WindowWidth": 201, "RescaleSlope": -1, "RescaleIntercept": 0}
+    raw = write_dicom(tmp_path / "raw.dcm", ramp, **tags)
+    assert np.array_equal(np.asarray(read_dicom(raw, 64, raw=True)).astype(int), expected)
     flat = write_dicom(tmp_path / "flat.dcm", np.full((8, 8), 7, np.uint16))
     assert (np.asarray(read_dicom(flat, 8)) == 0).all()
 

@@ -20,11 +20,11 @@ def patient_of(path: Path) -> str:
         return ""
 
 
-def read_dicom(path: Path, size: int) -> Image.Image:
+def read_dicom(path: Path, size: int, raw: bool = False) -> Image.Image:
     """The picture, (size, size) gray.
 
-    Rescale slope and window are applied, MONOCHROME1 (high is dark) is inverted, and what the picture then spans is
-    scaled to 0 … 255; a constant image becomes black.
+    Rescale slope and window are applied (not to ``raw`` pixels, which is what DDAD's program takes), MONOCHROME1 (high
+    is dark) is inverted, and what the picture then spans is scaled to 0 … 255; a constant image becomes black.
 
     Raises:
         DataError: without pydicom; for a file that is no DICOM, holds no pixels, more than one frame or colour, is
@@ -56,7 +56,8 @@ def read_dicom(path: Path, size: int) -> Image.Image:
     if pixels.ndim != 2:
         raise DataError(f"{path}: pixels of shape {pixels.shape}; a radiograph is one gray frame.")
     try:
-        shown = apply_voi_lut(apply_modality_lut(pixels, dataset), dataset).astype(np.float64)
+        shown = pixels if raw else apply_voi_lut(apply_modality_lut(pixels, dataset), dataset)
+        shown = shown.astype(np.float64)
     except Exception as error:  # of many kinds, as above
         raise DataError(
             f"{path}: its rescale or its window (VOI) cannot be applied ({error}). Mend the tags, or leave it out."

@@ -8,7 +8,8 @@ unlabeled and test images in the numbers of the benchmark (or in their proportio
 that no patient is in the test set and outside it; where the files do not name a patient, every image is its own.
 
 RSNA and VinDr-CXR are DICOM and become 512×512 PNG (pip install -r requirements-dicom.txt); others are copied as they
-are. Files that are there already are kept, so an interrupted run goes on.
+are. Files that are there already are kept, so an interrupted run goes on. A DICOM file's rescale and window (VOI) are
+applied, and what it then spans is stretched to 8 bits; --raw stretches the stored pixels, as DDAD's program does.
 
 --check counts the test images that repeat training or unlabeled images, as eval.py leaves them out, and says what tells
 the test classes apart without any look at the anatomy: the files' colour modes, and the mean gray level.
@@ -58,6 +59,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, metavar="DIR", help="where images/ and data.json are made")
     parser.add_argument("--lists", type=Path, metavar="FILE", help="the authors' data.json")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the split without --lists")
+    parser.add_argument("--raw", action="store_true", help="DICOM: the stored pixels, without rescale and window")
     parser.add_argument("--check", type=Path, metavar="DIR", help="count repeated images of a Med-AD layout")
     args = parser.parse_args()
     if bool(args.check) == bool(args.dataset) or (args.dataset and not (args.source and args.out)):
@@ -78,7 +80,7 @@ def prepare(args: argparse.Namespace) -> str:
         parts = drawn_parts(originals, read_patients(originals), COUNTS[args.dataset], args.seed)
     images = args.out / "images"
     for original in tqdm([o for part in parts.values() for o in part], "writing images", disable=None, leave=False):
-        write_image(original, images / original.name)
+        write_image(original, images / original.name, args.raw)
     names = {part: [original.name for original in chosen] for part, chosen in parts.items()}
     train = {"0": names["train", 0], "unlabeled": {str(label): names["unlabeled", label] for label in (0, 1)}}
     content = {"train": train, "test": {str(label): names["test", label] for label in (0, 1)}}
@@ -144,11 +146,11 @@ def quotas(originals: list[Original], counts: dict[PART, int]) -> dict[tuple[str
     return room
 
 
-def write_image(original: Original, target: Path) -> None:
+def write_image(original: Original, target: Path, raw: bool) -> None:
     if target.exists():
         return
     if original.path.suffix in DICOM:
-        picture = read_dicom(original.path, PNG_SIDE)
+        picture = read_dicom(original.path, PNG_SIDE, raw)
         write_atomically(target, lambda part: picture.save(part, format="PNG"))
     else:
         write_atomically(target, lambda part: shutil.copyfile(original.path, part))
@@ -178,7 +180,7 @@ def differences(normal: list[Path], anomalous: list[Path]) -> list[str]:
     """Two traits of the test files that are no anatomy, and the AUC that each has alone, in its better direction."""
     files = normal + anomalous
     labels = np.arange(len(files)) >= len(normal)
-    gray = read_images(files, SIDE, "gray levels").float().mean((1, 2)).numpy()  # 0 … 255
+    gray = read_images(files, SIDE, "gray levels", "box").float().mean((1, 2)).numpy()  # 0 … 255
     modes = np.array([mode_of(path) for path in files])
 
     def line(what: str, values: np.ndarray, of_class: Callable[[np.ndarray], str]) -> str:

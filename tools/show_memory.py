@@ -60,7 +60,7 @@ def main() -> None:
     usage = {name: values.mean(1) for name, values in weights.items()}  # (J, S) each
     draw_usage(usage, experiment.path("figures/memory_usage.png"))
 
-    images, captions = chosen_images(args.paths, config.image_size, dataset)
+    images, captions = chosen_images(args.paths, config, dataset)
     name = next(
         (n for n in weights if n.startswith("inpaint")), next(iter(weights))
     )  # the bottleneck's, or the deepest
@@ -133,10 +133,11 @@ class SourcePatches:
         return to_patches(image, self.per_side)[location, 0].cpu().numpy()
 
 
-def chosen_images(paths: list[Path], size: int, dataset) -> tuple[torch.Tensor, list[str]]:
+def chosen_images(paths: list[Path], config, dataset) -> tuple[torch.Tensor, list[str]]:
     """(N, H, W) uint8 and what to call them."""
     if paths:
-        return torch.stack([torch.from_numpy(read_image(path, size)) for path in paths]), [path.name for path in paths]
+        images = [torch.from_numpy(read_image(path, config.image_size, config.resize)) for path in paths]
+        return torch.stack(images), [path.name for path in paths]
     test = dataset.split("test")
     first = [int((test.labels == label).nonzero()[0]) for label in (0, 1)]
     return test.images[first], [test.ids[i] for i in first]
