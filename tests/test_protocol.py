@@ -23,6 +23,7 @@ from dataloader.loader import TrainLoader
 from engine.device import to_float
 from engine.experiment import Experiment
 from engine.loop import Trainer
+from engine.metrics import auc_interval
 from engine.seeding import generator
 from methods import METHODS, Method, Scores
 from methods.squid import Squid
@@ -477,6 +478,22 @@ def test_prediction_calls_anomalous_what_reaches_bests_validation_threshold(run,
             assert row["anomalous_at_val_threshold"] == str(int(float(row["reconstruction"]) >= threshold))
 
 
+def test_prediction_reads_files_with_the_rows_filter(run, workspace):
+    Image.fromarray(noise(1, 90)[0].numpy()).save(workspace / "x.png")
+    command("predict", "--exp", "a", "--device", "cpu", workspace / "x.png", "--csv", workspace / "out.csv")
+    with open(workspace / "out.csv") as file:
+        (row,) = csv.DictReader(file)
+    _, config, _ = Experiment("a").load_config()
+    method = Squid(config)
+    Experiment("a").load_weights("best.pt", method)
+    errors = {}
+    for name in ("BICUBIC", "BILINEAR"):
+        pixels = np.array(Image.open(workspace / "x.png").resize((48, 48), Image.Resampling[name]))
+        errors[name] = method.score(to_float(torch.from_numpy(pixels)[None], CPU)).image["reconstruction"].item()
+    assert config.resize == "bicubic" and errors["BICUBIC"] != pytest.approx(errors["BILINEAR"], rel=1e-3)
+    assert float(row["reconstruction"]) == pytest.approx(errors["BICUBIC"], rel=1e-6)
+
+
 def test_the_figures_follow_from_the_table_of_scores(run):
     results = evaluated(run)
     with open(run / "scores.csv") as file:
@@ -498,6 +515,16 @@ def test_the_figures_follow_from_the_table_of_scores(run):
         assert found["at_oracle_threshold"]["accuracy"] == highest_accuracy(labels, scores)[1]
 
 
+def test_the_interval_holds_95_percent_of_resampled_figures():
+    rng = np.random.default_rng(3)
+    normal, anomalous = rng.normal(0, 1, 60), rng.normal(1, 1, 60)
+    pairs = (np.sign(anomalous[:, None] - normal) + 1) / 2
+    resampled = [pairs[np.ix_(rng.integers(60, size=60), rng.integers(60, size=60))].mean() for _ in range(4000)]
+    low, high = auc_interval(np.repeat([0, 1], 60), np.concatenate([normal, anomalous]))
+    assert np.mean((resampled >= low) & (resampled <= high)) == pytest.approx(0.95, abs=0.012)
+    assert np.mean(resampled < low) == pytest.approx(0.025, abs=0.01)
+
+
 # -- score statistics -------------------------------------------------------------------------------------------------
 
 
@@ -509,7 +536,7 @@ def test_mu_and_sigma_are_of_the_first_training_images_alone(name, epsilon):
     images = noise(20, 48)
     loader = TrainLoader(Pictures(method.config, images), method.config, CPU)
     method.double()
-    loader.in_order = lambda count, whole=loader.in_order: [batch.double() for batch in whole(count)]
+    loader.in_order = lambda *which, given=loader.in_order: [batch.double() for batch in given(*which)]
     method.fit(loader)
     with torch.no_grad():
         x = method.to_network(to_float(images[:11], CPU).double())
