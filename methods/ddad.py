@@ -2,7 +2,7 @@
 Cai et al., "Dual-distribution discrepancy with self-supervised refinement for anomaly detection in medical images",
 Medical Image Analysis 2023.
 
-Deviations from the released program; none changes a score of given weights:
+Deviations from the released program; none changes a score of given weights (but the last, of what is read):
 - Seeds fix weights, order and synthetic anomalies. A member's follow from the experiment's seed and its name (udm_0,
   ndm_2, …), so it is the same network beside however many others; a re-run finds it instead of adding one.
 - The final epoch is used, never the best on the test set.
@@ -10,6 +10,9 @@ Deviations from the released program; none changes a score of given weights:
   another one of the batch.
 - ``precision = bf16`` concerns the refinement nets alone: discrepancies are differences of nearly equal values.
 - Images are in [0, 1] outside the networks, which see [−1, 1]; scores and maps are of the latter, as they are there.
+- The deviation over an ensemble's networks, each alone, is that of a sample (n − 1); the released program divides by n.
+- tools/prepare_data.py applies a DICOM file's rescale and window before it stretches what is left to 8 bits; the
+  released program stretches the stored pixels (``--raw``).
 """
 
 from typing import NamedTuple

@@ -1,7 +1,7 @@
 """SimSID: Xiang et al., "Exploiting Structural Consistency of Chest Anatomy for Unsupervised Anomaly Detection in
 Radiography Images", IEEE TPAMI 2024. It shares SQUID's generator, losses and score (methods/squid.py).
 
-Deviations from the released program; none changes a reconstruction, a score or a weight that scoring uses:
+Deviations from the released program; none but the last changes a score or a weight that scoring uses:
 - Where only the discriminator steps, the shared forward runs without gradients and without the teacher, so the
   batch-norm running statistics of the teacher see the generator's turns only.
 - Images stay in [0, 1] outside the networks: reconstructions are given back in that range, and the reconstruction
@@ -9,6 +9,8 @@ Deviations from the released program; none changes a reconstruction, a score or 
 - Modules that a variant does not read are not built: the attention where it is off, the whole in-painting block
   where that is off, and a 3×3 convolution in the block that no variant reads. Imports drop them by name.
 - Scoring is batched, with per-image statistics; the queue's pointer is saved; ranking uses the logit: as in SQUID.
+- Anomalous images of contaminated training are drawn by the seed; the released program takes the first of the listing
+  (``contamination = first``).
 """
 
 from functools import partial

@@ -7,6 +7,8 @@ Deviations from the released program; none changes a reconstruction, a score or 
 - Scoring is batched, with per-image statistics, where the released program takes one image at a time.
 - The queue's pointer is saved with the model; the released program loses it on reload.
 - Ranking uses the discriminator's logit; the shown score 1 − sigmoid((logit − mu)/sigma) saturates in float32.
+- mu and sigma, which set the shown score's scale, are of the same augmented images at every evaluation; the released
+  program draws the augmentation anew (``statistics_draw = redrawn``).
 Deviations of the released program from the paper, kept: see README, "How faithful it is".
 """
 

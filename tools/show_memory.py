@@ -83,6 +83,11 @@ def slot_weights(method, images: torch.Tensor, device) -> dict[str, torch.Tensor
     return {name: torch.cat([weights[name].cpu() for weights in found], dim=1) for name in found[0]}
 
 
+def slots_in_use(usage: torch.Tensor) -> int:
+    """(J, S) mean weights → how many slots take part at the median location, the lower of two."""
+    return int((usage > USED).sum(1).median())
+
+
 def position(checkpoint: dict) -> tuple[int, int]:
     """(finished epochs, batches of the next one) at which a checkpoint was taken."""
     if "position" in checkpoint:
@@ -148,11 +153,11 @@ def draw_usage(usage: dict[str, torch.Tensor], path: Path) -> None:
     figure = Figure(figsize=(9, 1.2 + 1.7 * len(usage)))
     for axis, (name, weights) in zip(figure.subplots(len(usage), 1, squeeze=False)[:, 0], usage.items(), strict=True):
         ranked = weights.sort(dim=1, descending=True).values
-        used = (weights > USED).sum(1).float().median()
+        used = slots_in_use(weights)
         shown = axis.imshow(
-            ranked[:, : max(20, int(2 * used))].numpy(), aspect="auto", interpolation="nearest", cmap="viridis"
+            ranked[:, : max(20, 2 * used)].numpy(), aspect="auto", interpolation="nearest", cmap="viridis"
         )
-        axis.set_title(f"{name}: {used:.0f} of {weights.shape[1]} slots in use at the median location", fontsize=9)
+        axis.set_title(f"{name}: {used} of {weights.shape[1]} slots in use at the median location", fontsize=9)
         axis.set(xlabel="slots, most used first", ylabel="location, row by row")
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axis.yaxis.set_major_locator(MaxNLocator(4, integer=True))

@@ -1,0 +1,301 @@
+"""What reaches the decoder: how much a trained network's reconstructions and AUC owe to its memories and skips.
+
+    python tools/influence.py --exp ID [ID ...] [--checkpoint best|last] [--split test|val] [--images N]
+
+In evaluation mode one thing at a time is taken from the network, or exchanged for another image's, and the images are
+scored again. An image's partner, the other image, is fixed: the next one in a circle through all images in a random
+order that is always the same, so that classes mix. Tables go to the screen and to results/influence.md, all figures to
+results/influence.csv (rows are replaced by experiment id), a chart to figures/influence.png of the experiment.
+"""
+
+import argparse
+import csv
+import shlex
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from torch.utils.hooks import RemovableHandle
+from tqdm import tqdm
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from configs import ConfigError
+from dataloader import Split, build_dataset
+from dataloader.base import count
+from engine import cli, metrics
+from engine.device import provenance, to_float
+from engine.evaluation import csv_text, score_batches
+from engine.experiment import ExperimentError, write_text
+from engine.plots import NORMAL, save
+from engine.seeding import generator
+from methods import METHODS
+from methods.squid import Squid
+from tools.make_tables import RESULTS, markdown
+from tools.show_memory import USED, position, slot_weights, slots_in_use
+
+SCORES = Squid.score_names  # SimSID's too
+MEASURED_ON = (
+    "experiment", "command", "config", "method", "dataset", "checkpoint", "epoch", "split", "images", "precision",
+    "commit", "device",
+)  # fmt: skip
+FIELDS = (
+    *MEASURED_ON, "intervention", "change", "relative_change",
+    *(f"{score}_{figure}" for score in SCORES for figure in ("auc", "auc_points")), "slots_in_use", "slots",
+)  # fmt: skip
+UNTOUCHED, YARDSTICK, BOTTLENECK = "untouched", "another image", "inpaint.memory"
+NOTES = f"""# Influence
+
+Written by `tools/influence.py` from influence.csv.
+
+Every intervention changes one thing in a trained network in evaluation mode; then the network scores the images as
+ever. *Another image* is each image's fixed partner: the next one in a circle through all images in random order, of
+either class.
+
+- *change*: mean absolute difference to the untouched reconstruction, images in [0, 1]; below 1e-7 it is rounding.
+- *relative*: that, divided by the change that another whole image makes.
+- *points*: the AUC's difference to the untouched network's, in percentage points. Where an intervention makes all
+  reconstructions alike, the discriminator's AUC ranks rounding errors.
+- *bottleneck*: the decoder's input, after in-painting; in the hierarchical variant the deepest memory's output, the
+  other memories' outputs being the skips. Skip 0 is the shallowest; those that the decoder does not use are left out.
+- *bypassed*: what goes in comes out. Of `inpaint.memory` that is the query, elsewhere the map before the memory.
+- *slots in use*: with a mean weight above {USED:g} over the images, at the median location."""
+
+
+class Measured(NamedTuple):
+    """What an intervention does to N images."""
+
+    change: float  # mean |x_hat − untouched x_hat|, images in [0, 1]
+    scores: dict[str, np.ndarray]  # image score → (N,)
+
+
+DecoderInput = tuple[torch.Tensor, list[torch.Tensor | None]]  # bottleneck and skips, shallowest first
+# given the other images' decoder input, hooks the generator until the handle is left
+Intervention = Callable[[DecoderInput], RemovableHandle]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, conflict_handler="resolve"
+    )
+    cli.add_common(parser)
+    parser.add_argument("--exp", required=True, nargs="+", metavar="ID", help="experiments of squid or simsid")
+    cli.add_trained(parser)
+    parser.add_argument("--split", default="test", choices=("test", "val"), help="default: test")
+    parser.add_argument("--images", type=int, metavar="N", help="the first N of each class; default: all")
+    cli.add_data_root(parser)
+    args = parser.parse_args()
+    if args.images is not None and args.images < 1:
+        raise ConfigError(f"--images {args.images}: at least 1 of each class.")
+    for name in args.exp:
+        rows = examine(argparse.Namespace(**{**vars(args), "exp": name}))
+        write_results(rows)
+        print("\n".join([*table(rows), ""]))
+    print(f"Written: {RESULTS / 'influence.csv'}, {RESULTS / 'influence.md'}, figures/influence.png of each experiment")
+
+
+def examine(args: argparse.Namespace) -> list[dict[str, object]]:
+    """The rows of one experiment, and its figure. Raises ExperimentError where its method has no memory."""
+    experiment, config_name, config, _, method, checkpoint, device = cli.load_trained(args)
+    if not hasattr(method, "slot_weights"):
+        having = " and ".join(name for name, known in METHODS.items() if hasattr(known, "slot_weights"))
+        raise ExperimentError(
+            f"{experiment.folder}: {config.method} has no space-aware memory whose influence could be measured; "
+            f"{having} have. Give --exp experiments of these."
+        )
+    images, labels = chosen(build_dataset(config, args.data_root).split(args.split), args.images)
+    weights = slot_weights(method, images, device)
+    found = measure(method, images, partners(len(images)), weights, device)
+    made = provenance(device)
+    common = {
+        "experiment": experiment.name,
+        "command": shlex.join(["python", "tools/influence.py", *sys.argv[1:]]),
+        "config": config_name,
+        "method": config.method,
+        "dataset": config.dataset,
+        "checkpoint": args.checkpoint,
+        "epoch": position(checkpoint)[0],
+        "split": args.split,
+        "images": count(int(labels.sum()), len(labels)),
+        "precision": method.config.precision,
+        "commit": made["commit"],
+        "device": made["device"],
+    }
+    usage = {bypass(memory): values.mean(1) for memory, values in weights.items()}  # (J, S) each
+    rows = [row | common for row in figures(found, labels.numpy(), usage, f"the {args.split} images")]
+    draw(rows, experiment.path("figures/influence.png"))
+    return rows
+
+
+def chosen(split: Split, first: int | None) -> tuple[torch.Tensor, torch.Tensor]:
+    """Images (N, H, W) uint8 and labels (N,): the ``first`` of each class, or all, normal ones before anomalous."""
+    index = torch.cat([(split.labels == label).nonzero()[:first, 0] for label in (0, 1)])
+    return split.images[index], split.labels[index]
+
+
+def partners(n: int) -> torch.Tensor:
+    """(n,) the other image of each: a derangement, the same one every time (for n = 1 there is none)."""
+    circle = torch.randperm(n, generator=generator(0, "influence"))
+    other = torch.empty_like(circle)
+    other[circle] = circle.roll(-1)
+    return other
+
+
+def bypass(memory: str) -> str:
+    """What is bypassed of a memory: at the bottleneck its read alone, elsewhere the block that it is in."""
+    return f"{memory if memory == BOTTLENECK else memory.removesuffix('.memory')} bypassed"
+
+
+def interventions(network: torch.nn.Module, memories: Iterable[str]) -> dict[str, Intervention]:
+    """Name → intervention, all that a generator allows; ``memories`` are the names that slot_weights gives."""
+    student = network.student
+    used = [i for i, op in enumerate(reversed(student.ops)) if op != "none"]
+
+    def decoding(change: Callable[[DecoderInput, DecoderInput], DecoderInput]) -> Intervention:
+        def intervention(theirs):
+            return student.register_forward_pre_hook(lambda _, inputs: (*change(inputs[:2], theirs), *inputs[2:]))
+
+        return intervention
+
+    def exchanging(*skips: int) -> Intervention:
+        return decoding(
+            lambda own, theirs: (own[0], [theirs[1][i] if i in skips else skip for i, skip in enumerate(own[1])])
+        )
+
+    def bypassing(module: torch.nn.Module) -> Intervention:
+        return lambda theirs: module.register_forward_hook(lambda _, inputs, output: inputs[0])
+
+    found = {
+        "bottleneck of another image": decoding(lambda own, theirs: (theirs[0], own[1])),
+        "bottleneck zero": decoding(lambda own, theirs: (torch.zeros_like(own[0]), own[1])),
+    }
+    if BOTTLENECK in memories:
+        found["in-painting bypassed"] = bypassing(network.inpaint)
+    for name in map(bypass, memories):
+        found[name] = bypassing(network.get_submodule(name.removesuffix(" bypassed")))
+    if used:
+        found["skips of another image"] = exchanging(*used)
+    for i in used:
+        found[f"skip {i} of another image"] = exchanging(i)
+    return found
+
+
+def measure(
+    method: Squid, images: torch.Tensor, other: torch.Tensor, memories: Iterable[str], device: torch.device
+) -> dict[str, Measured]:
+    """What each intervention does to images (N, H, W) uint8, of which ``other`` (N,) are the partners.
+
+    The first two are the untouched network, and the yardstick: the network on the partners.
+    """
+    student, changes = method.generator.student, interventions(method.generator, memories)
+    parts: dict[str, list] = {name: [] for name in (UNTOUCHED, YARDSTICK, *changes)}
+    batches = list(zip(score_batches(images, device), score_batches(images[other], device), strict=True))
+    for own, partner in tqdm(batches, "intervening", disable=None, leave=False):
+        own, partner = to_float(own, device), to_float(partner, device)
+        seen = []
+        with student.register_forward_pre_hook(lambda _, inputs, seen=seen: seen.append(inputs[:2])):
+            yardstick = method.score(partner)
+        scored = {UNTOUCHED: method.score(own), YARDSTICK: yardstick}
+        for name, intervention in changes.items():
+            with intervention(*seen):
+                scored[name] = method.score(own)
+        for name, scores in scored.items():
+            change = (scores.reconstruction - scored[UNTOUCHED].reconstruction).abs().mean((1, 2, 3))
+            parts[name].append((change.cpu().double(), scores.image))
+    return {
+        name: Measured(
+            torch.cat([change for change, _ in found]).mean().item(),
+            {score: torch.cat([image[score] for _, image in found]).numpy() for score in SCORES},
+        )
+        for name, found in parts.items()
+    }
+
+
+def figures(
+    found: dict[str, Measured], labels: np.ndarray, usage: dict[str, torch.Tensor], what: str
+) -> list[dict[str, object]]:
+    """A row per intervention; ``usage`` maps the bypasses to their memories' (J, S) mean weights.
+
+    There is no relative change where all images are reconstructed alike. Raises MetricError, which names ``what``.
+    """
+    rows = []
+    for name, measured in found.items():
+        row = dict.fromkeys(FIELDS, "") | {"intervention": name, "change": measured.change}
+        if yardstick := found[YARDSTICK].change:
+            row["relative_change"] = measured.change / yardstick
+        for score in SCORES if name != YARDSTICK else ():  # labels say nothing of another image
+            metrics.check(labels, measured.scores[score], what)
+            auc, untouched = (metrics.auc(labels, each.scores[score]) for each in (measured, found[UNTOUCHED]))
+            row |= {f"{score}_auc": auc, f"{score}_auc_points": 100 * (auc - untouched)}
+        if name in usage:
+            row |= {"slots_in_use": slots_in_use(usage[name]), "slots": usage[name].shape[1]}
+        rows.append(row)
+    return rows
+
+
+def write_results(rows: list[dict[str, object]]) -> None:
+    """influence.csv with the rows of one experiment in place of its former ones, and influence.md from it."""
+    path = RESULTS / "influence.csv"
+    if path.exists():
+        with open(path, newline="", encoding="utf-8") as file:
+            rows = [row for row in csv.DictReader(file) if row["experiment"] != rows[0]["experiment"]] + rows
+    rows = sorted(rows, key=lambda row: row["experiment"])  # an experiment's own rows keep their order
+    write_text(path, csv_text(FIELDS, rows))
+    lines = [NOTES]
+    for name in dict.fromkeys(row["experiment"] for row in rows):
+        lines += ["", *table([row for row in rows if row["experiment"] == name])]
+    write_text(RESULTS / "influence.md", "\n".join(lines) + "\n")
+
+
+def table(rows: list[dict[str, object]]) -> list[str]:
+    """Markdown of one experiment's rows: a heading, what was measured on, a line per intervention."""
+    on = rows[0]
+    header = ["intervention", "change", "relative"]
+    for score in SCORES:
+        header += [f"{score} AUC", "points"]
+    cells = [[*header, "slots in use"]]
+    for row in rows:
+        line = [row["intervention"], shown(row["change"], ".3g"), shown(row["relative_change"], ".3g")]
+        for score in SCORES:
+            line += [shown(row[f"{score}_auc"], ".2%"), shown(row[f"{score}_auc_points"], "+.2f")]
+        cells.append([*line, f"{row['slots_in_use']} of {row['slots']}" if row["slots"] else ""])
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    head, *body = ([cell.ljust(width) for cell, width in zip(line, widths, strict=True)] for line in cells)
+    return [
+        f"## {on['experiment']}",
+        "",
+        f"{on['config']} ({on['method']}) on {on['dataset']}, {on['checkpoint']} checkpoint of epoch {on['epoch']}; "
+        f"{on['split']}: {on['images']}; {on['precision']} on {on['device']}, commit {on['commit']}: "
+        f"`{on['command']}`",
+        "",
+        *markdown(head, body),
+    ]
+
+
+def shown(value: float | str, form: str) -> str:
+    """A figure in the given format; – where there is none."""
+    return "–" if value == "" else f"{float(value):{form}}"
+
+
+def draw(rows: list[dict[str, object]], path: Path) -> None:
+    """The relative change of every intervention, as bars on a logarithmic scale; 0 has no bar."""
+    bars = [row for row in rows if row["relative_change"] != "" and row["intervention"] != UNTOUCHED]
+    values = [row["relative_change"] for row in bars]
+    low = min((value for value in values if value), default=1.0) / 3
+    figure = Figure(figsize=(8, 1.3 + 0.3 * len(rows)))
+    axis = figure.subplots()
+    axis.barh([row["intervention"] for row in bars], values, color=NORMAL)
+    for i, value in enumerate(values):
+        axis.text(max(value, low), i, f" {value:.2g}", va="center", fontsize=8)
+    axis.set(xscale="log", xlim=(low, 4 * max(values, default=1.0)), xlabel="change, relative to another image's")
+    axis.set_title(f"{rows[0]['experiment']}: what changes the reconstruction", fontsize=10)
+    axis.invert_yaxis()
+    save(figure, path)
+
+
+if __name__ == "__main__":
+    cli.run(main)
