@@ -285,8 +285,9 @@ FAULTS = [
 
     # -- scores
     fault("the discriminator's score the wrong way round", "methods/squid.py",
-          "deviation = (self.mu.cpu() - logit)", "deviation = (logit - self.mu.cpu())",
-          "test_methods.py::test_squid_statistics_are_those_of_the_first_training_logits"),
+          "deviation = (self.mu.cpu() - logit)", "deviation = (logit - self.mu.cpu())", STATISTICS),
+    fault("the shown score of normal images is high", "methods/squid.py", "torch.sigmoid(deviation)",
+          "torch.sigmoid(-deviation)", STATISTICS),
     fault("scores normalised by the images that are scored", "methods/squid.py",
           "deviation = (self.mu.cpu() - logit) / self.sigma.cpu()",
           "deviation = (logit.mean() - logit) / self.sigma.cpu()",

@@ -31,7 +31,6 @@ from methods.synthetic import with_squares
 from models.blocks import MaskedShortcut
 
 CPU = torch.device("cpu")
-pytestmark = pytest.mark.filterwarnings("ignore:Detected call of `lr_scheduler.step")
 
 
 class Pictures(Dataset):
@@ -211,10 +210,7 @@ def loop(workspace, monkeypatch):
         monkeypatch.setattr("engine.loop.validation_auc", lambda *_: {"main": next(given), "other": 0.5})
         dataset = Pictures(config, noise(10, 64))
         saved = []
-        name = f"run_{len(list(workspace.glob('checkpoints/*')))}"
-        with Experiment(name) as experiment:
-            method = Counting(config)
-            trainer = Trainer(experiment, config, method, TrainLoader(dataset, config, CPU), dataset.split("val"), CPU)
+        with Experiment("a") as experiment:
             keep = experiment.save_checkpoint
 
             def noted(name, content):
@@ -223,7 +219,8 @@ def loop(workspace, monkeypatch):
                 keep(name, content)
 
             monkeypatch.setattr(experiment, "save_checkpoint", noted)
-            trainer.train()
+            method = Counting(config)
+            Trainer(experiment, config, method, TrainLoader(dataset, config, CPU), dataset.split("val"), CPU).train()
         best = experiment.load_checkpoint("best.pt")
         assert best["method"]["batches"] == 5 * best["epoch"], "the weights are not of the epoch that they say"
         assert best["val_auc"]["main"] == aucs[best["epoch"] - 1]
@@ -253,8 +250,8 @@ def test_which_epoch_becomes_the_best(loop, rule, aucs, saved):
 
 
 def test_a_drop_of_just_the_tolerance_is_too_much(loop):
-    exact = loop("best_rule=tolerance", "best_tolerance=12.5", aucs=[0.75, 0.625, 0.65])  # eighths are exact in binary
-    assert exact.saved == [1, 3]
+    # eighths are exact in binary
+    assert loop("best_rule=tolerance", "best_tolerance=12.5", aucs=[0.75, 0.625, 0.65]).saved == [1, 3]
 
 
 def test_epochs_between_validations_are_never_the_best(loop):
@@ -318,7 +315,7 @@ def quick(patch):
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """Its folder, what splits it asked for and what it scored, in which mode."""
+    """Its folder, what splits it asked for and what it scored."""
     folder = tmp_path_factory.mktemp("run")
     splits, scored = [], []
     split, score = DigitAnatomy.split, Squid.score
@@ -546,6 +543,10 @@ def test_mu_and_sigma_are_of_the_first_training_images_alone(name, epsilon):
         logits = [judge(image.unsqueeze(0)).item() for image in x_hat]
     assert method.mu.item() == pytest.approx(np.mean(logits), rel=1e-6)
     assert method.sigma.item() - np.std(logits) == pytest.approx(epsilon, abs=1e-10)
+    scores = method.score(to_float(images[:4], CPU).double())
+    standard = (np.array(logits[:4]) - np.mean(logits)) / np.std(logits)  # high is normal
+    np.testing.assert_allclose(scores.image["discriminator"], -standard, rtol=1e-4)
+    np.testing.assert_allclose(scores.shown["discriminator"], 1 - 1 / (1 + np.exp(-standard)), rtol=1e-4)
 
 
 # -- turns, masks, queue and losses -----------------------------------------------------------------------------------
