@@ -75,6 +75,7 @@ DDAD_MAPS = "test_golden_ddad.py::test_maps_and_scores"
 DDAD_STEPS = "test_golden_ddad.py::test_four_training_steps"
 FOCAL = "test_golden_ddad.py::test_focal_loss_and_its_gradient"
 SQUARES = "test_ddad.py::test_squares_are_drawn_from_the_papers_ranges"
+DIGITS = "test_data.py::test_digit_splits_are_fixed_and_training_is_made_anew"
 BOOTSTRAP = "test_metrics.py::test_bootstrap_interval_covers_and_is_reproducible"
 
 FAULTS = [
@@ -190,6 +191,11 @@ FAULTS = [
           BEST),
     fault("best.pt names another epoch", "engine/loop.py", '"epoch": self.epoch + 1,\n', '"epoch": self.epoch,\n',
           BEST),
+    fault("the best by another score", "engine/loop.py", "main = auc[self.method.main_score]",
+          "main = next(iter(auc.values()))", BEST),
+    fault("the last checkpoint is evaluated", "engine/cli.py", '"--checkpoint", default="best"',
+          '"--checkpoint", default="last"',
+          "test_protocol.py::test_the_best_checkpoint_is_evaluated_and_predicts"),
     fault("val_every ignored", "engine/loop.py", "% self.config.val_every == 0 or final", "% 1 == 0 or final",
           "test_protocol.py::test_epochs_between_validations_are_never_the_best"),
 
@@ -326,6 +332,10 @@ FAULTS = [
     fault("validation images in training", "dataloader/zhang.py",
           '"train": [item for item in train if item.path not in chosen]', '"train": train',
           "test_data.py::test_zhang_official_layout"),
+    fault("validation digits of the run's seed", "dataloader/digit.py", 'generator(0, "digits", name)',
+          'generator(self.config.seed, "digits", name)', DIGITS),
+    fault("the same digits every epoch", "dataloader/digit.py", 'generator(self.config.seed, "digits", epoch)',
+          'generator(self.config.seed, "digits", 0)', DIGITS),
     fault("gray levels of 256", "engine/device.py", ".float() / 255", ".float() / 256",
           "test_data.py::test_max_batches_cuts_the_epoch_and_in_order_the_images"),
     fault("SQUID's files read bilinearly, as a setting", "configs/base.py", '["bicubic", "bilinear"] = "bicubic"',

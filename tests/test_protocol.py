@@ -207,7 +207,7 @@ def loop(workspace, monkeypatch):
     def run(*overrides, aucs):
         config = configs.build("ae_brain", [f"epochs={len(aucs)}", "batch_size=2", *overrides])
         given = iter([auc for auc in aucs if auc is not None])
-        monkeypatch.setattr("engine.loop.validation_auc", lambda *_: {"main": next(given), "other": 0.5})
+        monkeypatch.setattr("engine.loop.validation_auc", lambda *_: {"other": 0.5, "main": next(given)})
         dataset = Pictures(config, noise(10, 64))
         saved = []
         with Experiment("a") as experiment:
@@ -421,6 +421,14 @@ def test_the_thresholds_of_best_are_of_its_validation_scores(run):
     for name, values in scores.items():
         expected, _ = highest_accuracy(labels, values)
         assert checkpoint["val_thresholds"][name] == pytest.approx(expected, rel=1e-6), name
+
+
+def test_the_best_checkpoint_is_evaluated_and_predicts(run, workspace):
+    (run / "last.pt").unlink()
+    results = evaluated(run)
+    assert (results["checkpoint"], results["epoch"]) == ("best", Experiment("a").load_checkpoint("best.pt")["epoch"])
+    Image.fromarray(noise(1, 48)[0].numpy()).save(workspace / "x.png")
+    assert command("predict", "--exp", "a", "--device", "cpu", workspace / "x.png") == 0
 
 
 def test_thresholds_called_validation_do_not_know_the_test_labels(run, monkeypatch):
