@@ -1,6 +1,7 @@
 """Evaluate an experiment: results.json, scores.csv and figures in its folder, a summary on the screen.
 
     python eval.py --exp ID [--checkpoint best|last] [--precision fp32|bf16] [--split test|val] [--by disease[=NAME]]
+                   [--reestimate-batch-norm]
 
 Where the dataset has a validation set, the threshold is chosen on it; figures at the oracle threshold (chosen on the
 evaluated labels, as the papers do) stand beside it under that name. Test images that repeat training images are looked
@@ -11,13 +12,14 @@ import argparse
 import sys
 
 import configs
+from configs import ConfigError
 from dataloader import build_dataset
+from dataloader.loader import TrainLoader
 from engine import by_disease, cli, distributed, report
 from engine.device import provenance
 from engine.evaluation import csv_text, score_images, thresholds, validation_auc
 from engine.experiment import IMPORTED, write_text
 from engine.logging import sittings
-from engine.loop import stage_epochs
 from engine.resume import differences
 
 
@@ -29,6 +31,10 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--by", metavar="disease[=NAME]",
         help="also a table of every disease (or one) against the normal images: by_disease.csv",
+    )  # fmt: skip
+    parser.add_argument(
+        "--reestimate-batch-norm", action="store_true",
+        help="first take batch norm's statistics anew, over all training images (squid, simsid)",
     )  # fmt: skip
     parser.add_argument("--save-maps", action="store_true", help="also maps.npz: every pixel map, (N, H, W) float32")
     cli.add_data_root(parser)
@@ -45,6 +51,11 @@ def main() -> None:
             f"note: trained on {trained_on}, but the data root now gives {found}: not the same data.", file=sys.stderr
         )
     diseases = by_disease.wanted(args.by, dataset) if args.by else ()
+    if args.reestimate_batch_norm:
+        if not hasattr(config, "reestimate_batch_norm"):
+            raise ConfigError(f"--reestimate-batch-norm: {config.method} has no such setting; squid and simsid have.")
+        config.reestimate_batch_norm = method.config.reestimate_batch_norm = True
+        method.fit(TrainLoader(dataset, config, device))
 
     val_thresholds, twins = {}, None
     if dataset.has_validation or args.split == "val":
@@ -58,7 +69,6 @@ def main() -> None:
         twins = dataset.twins()
     if not distributed.is_first():
         return  # its scores are with the first process, which writes
-    epoch = checkpoint["epoch"] if args.checkpoint == "best" else checkpoint["position"]["epoch"]
 
     results = {
         "experiment": args.exp,
@@ -68,11 +78,8 @@ def main() -> None:
         "data": found,
         "seed": config.seed,
         "settings": changed_settings(name, config),
-        "epochs": sum(stage.epochs for stage in method.stages),
         "checkpoint": args.checkpoint,
-        "epoch": epoch,
-        "stages": stage_epochs(method.stages, epoch),
-        "training_seconds": checkpoint.get("seconds"),
+        **report.progress(experiment, method, checkpoint),
         "trained": sittings(experiment),
         "precision": method.config.precision,
         "split": args.split,
@@ -99,7 +106,9 @@ def main() -> None:
 
 def changed_settings(name: str, config: configs.BaseConfig) -> list[str]:
     """What the experiment overrides of its configuration, but for what results.json says elsewhere."""
-    return differences(configs.build(name), config, ignore=("data_root", "save_seconds", "seed", "epochs"))
+    elsewhere = ("data_root", "save_seconds", "seed", "epochs")
+    without_effect = [key for key in config.as_dict() if key.startswith("digit") and config.dataset != "digit"]
+    return differences(configs.build(name), config, ignore=(*elsewhere, *without_effect))
 
 
 if __name__ == "__main__":

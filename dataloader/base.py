@@ -28,6 +28,7 @@ class Item:
     label: int
     kind: str = "normal"
     diseases: tuple[str, ...] = ()
+    person: str = ""  # whose image it is, where the dataset says so
 
 
 @dataclass
@@ -40,6 +41,7 @@ class Split:
     ids: list[str]
     masks: torch.Tensor | None = None  # (N, H, W) bool, True where anomalous, where the dataset knows
     diseases: list[tuple[str, ...]] | None = None  # of each image, where the dataset knows
+    persons: list[str] | None = None  # of each image; None where the dataset knows none
 
     def __len__(self) -> int:
         return len(self.images)
@@ -155,11 +157,16 @@ class FileDataset(Dataset):
             kinds=[i.kind for i in items],
             ids=[self.item_id(i) for i in items],
             diseases=[i.diseases for i in items] if self.diseases else None,
+            persons=self.persons(items),
         )
 
     def read(self, items: list[Item], what: str) -> torch.Tensor:
         """(N, H, W) uint8 as configured. Raises DataError with the path."""
         return read_images([item.path for item in items], self.config.image_size, what, self.config.resize)
+
+    def persons(self, items: list[Item]) -> list[str] | None:
+        """Whose image each is, one of unknown person being a person's of its own; None where all are unknown."""
+        return [i.person or self.item_id(i) for i in items] if any(i.person for i in items) else None
 
     def files(self, folder: Path) -> list[Path]:
         """The image files of a folder that the layout needs. Raises DataError that says how to get the data."""

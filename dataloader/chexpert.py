@@ -3,10 +3,11 @@
 Layouts: {train,val,our_test}_256_pa/{normal_256,abnormal_256}, optionally with diseases.txt in the root or in a split's
 folder; or the official train.csv beside its images, from which validation and test are carved by patient with a fixed
 seed. An image has the diseases that the CSV marks 1 (-1, uncertain, is not counted) or that diseases.txt lists in a
-line ``file/disease/disease…``.
+line ``file/disease/disease…``. Persons are the ``patient00001`` in an image's path, or in its file's name.
 """
 
 import csv
+import re
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -61,7 +62,9 @@ class CheXpert(FileDataset):
                 if (split, label) == ("train", 1) and not where.is_dir():
                     continue  # anomalous training images are not needed
                 kind = "abnormal" if label else "normal"
-                items[split] += [Item(p, label, kind, listed.get(p.name, ())) for p in self.files(where)]
+                items[split] += [
+                    Item(p, label, kind, listed.get(p.name, ()), _named_patient(p)) for p in self.files(where)
+                ]
         return items
 
     @staticmethod
@@ -98,10 +101,9 @@ class CheXpert(FileDataset):
                 raise DataError(f"{path}, line {line}: {wrong[0]} is not 1, 0, -1 or blank. Download the file again.")
             normal = labels["No Finding"] in POSITIVE
             diseases = tuple(name for name in DISEASES if labels.get(name) in POSITIVE)
-            item = Item(
-                self._locate(row["Path"], path), 0 if normal else 1, "normal" if normal else "abnormal", diseases
-            )
-            if patients[_patient(row["Path"], path)].setdefault(row["Path"], item) != item:
+            kind, patient = "normal" if normal else "abnormal", _patient(row["Path"], path)
+            item = Item(self._locate(row["Path"], path), 0 if normal else 1, kind, diseases, patient)
+            if patients[patient].setdefault(row["Path"], item) != item:
                 raise DataError(f"{path}, line {line}: {row['Path']} is listed twice, with different labels.")
         if not patients:
             raise DataError(f"{path}: lists no frontal PA radiograph.")
@@ -153,6 +155,12 @@ def _read_rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
                 yield rows.line_num, row
     except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path}: not a CSV file ({error}). Download it again.") from error
+
+
+def _named_patient(path: Path) -> str:
+    """Of patient00001_study1_view1.png, as the folders may have them; empty where the name says none."""
+    found = re.match(r"patient\d+", path.name)
+    return found[0] if found else ""
 
 
 def _patient(listed: str, path: Path) -> str:

@@ -3,6 +3,7 @@
 Layout: the images in train/ and test/, and beside these folders the lists train_squid.txt, val_squid.txt,
 test_COVIDx9A.txt and, for contaminated training, train_squid_abnormal.txt. A line is ``patient_id filename label
 source``; older lists have no source, and some patient ids contain a space. The label normal is 0, all else 1.
+Persons are the patient ids of the lists.
 Sources differ between the classes: the normal images come from RSNA, the COVID-19 ones do not.
 """
 
@@ -63,12 +64,12 @@ class Covidx(FileDataset):
         for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), start=1):
             if not line.strip():
                 continue
-            name, label = _parse(line, f"{path}, line {number}")
+            patient, name, label = _parse(line, f"{path}, line {number}")
             found = on_disk.get(name) or on_disk.get(_renamed(name))
             if found is None:
                 missing.append(name)
             else:
-                items.append(Item(found, int(label != "normal"), label))
+                items.append(Item(found, int(label != "normal"), label, person=patient))
         if missing:
             self.missing[path.name] = missing
             if len(missing) > MISSING_ALLOWED * (len(items) + len(missing)):
@@ -79,8 +80,8 @@ class Covidx(FileDataset):
         return items
 
 
-def _parse(line: str, where: str) -> tuple[str, str]:
-    """A line's file name and label, read from the right because patient ids may contain spaces."""
+def _parse(line: str, where: str) -> tuple[str, str, str]:
+    """A line's patient id, file name and label, read from the right because patient ids may contain spaces."""
     fields = line.split()
     # the label follows the file name, and the source, where there is one, ends the line
     at = next((at for at in (-2, -3) if len(fields) > -at and _is_image(fields[at])), None)
@@ -92,7 +93,7 @@ def _parse(line: str, where: str) -> tuple[str, str]:
             f"{where}: the label is {label!r}. This list tells COVID-19 from everything else; take the list of the "
             "same images with the labels normal, pneumonia and COVID-19."
         )
-    return name, "normal" if label.lower() == "normal" else label
+    return " ".join(fields[:at]), name, "normal" if label.lower() == "normal" else label
 
 
 def _is_image(field: str) -> bool:

@@ -5,6 +5,12 @@ to train); or SQUID's {train,val,test}/{normal_256,pneumonia_256}. Validation, w
 val_split.json in the data root ({"val": {"NORMAL": [names], "PNEUMONIA": [names]}}), else 100 + 100 training images
 by a fixed rule. Pneumonia images of one person stand in training and validation, which only matters where
 train_normal_fraction lets anomalous images into training.
+
+Persons are read off the file names. Pneumonia: ``person100`` of person100_bacteria_475.jpeg; a number with a bacterial
+and a viral image counts as one person. Normal: no name says whose image it is, so that what shares its IM number and
+series counts as one person's: ``IM-0011`` of IM-0011-0001-0002.jpeg, ``NORMAL2-IM-0374`` of
+NORMAL2-IM-0374-0001-0002.jpeg. The two series count on their own, hence the prefix; no number of a series is in both
+train and test, as it must be where the authors split by person.
 """
 
 import json
@@ -45,7 +51,7 @@ class ZhangLab(FileDataset):
                 where = folder / split / name
                 # of the official copies Kaggle's alone has val; SQUID's layout needs no anomalous training images
                 if where.is_dir() or not (split == "val" if official else (split, label) == ("train", 1)):
-                    items[split] += [Item(p, label, _kind(p) if label else "normal") for p in self.files(where)]
+                    items[split] += [self._item(p, label) for p in self.files(where)]
         if official:
             train = items["train"] + items["val"]  # Kaggle's val is far too small to validate with
             for label, name in enumerate(classes):
@@ -54,6 +60,11 @@ class ZhangLab(FileDataset):
         for split, label in (("train", 0), ("val", 0), ("val", 1), ("test", 0), ("test", 1)):
             require_items(items[split], label, f"{split} {classes[label]}", folder / split / classes[label])
         return items
+
+    @staticmethod
+    def _item(path: Path, label: int) -> Item:
+        person = re.match(r"person\d+|(NORMAL2-)?IM-\d+", path.name)
+        return Item(path, label, _kind(path) if label else "normal", person=person[0] if person else "")
 
     def _carve_validation(self, train: list[Item]) -> dict[str, list[Item]]:
         listed = self.root / "val_split.json"

@@ -70,7 +70,7 @@ def selected(split: Split, scored: Scored, chosen: np.ndarray) -> tuple[Split, S
 
     part = Split(
         split.images[index], split.labels[index], entries(split.kinds), entries(split.ids),
-        None if split.masks is None else split.masks[index], entries(split.diseases),
+        None if split.masks is None else split.masks[index], entries(split.diseases), entries(split.persons),
     )  # fmt: skip
     maps = None if scored.maps is None else scored.maps[chosen]
     return part, Scored(rows(scored.image), rows(scored.columns), rows(scored.shown), maps, rows(scored.named_maps))

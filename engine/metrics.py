@@ -3,8 +3,13 @@
 All figures are fractions in [0, 1]. A threshold calls an image anomalous when its score is at or above it.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 from sklearn.metrics import average_precision_score, roc_auc_score
+
+RESAMPLES = 2000  # of a bootstrap
+LEVEL = 0.95  # of its interval
 
 
 class MetricError(Exception):
@@ -42,19 +47,41 @@ def average_precision(labels: np.ndarray, scores: np.ndarray) -> float:
     return float(average_precision_score(labels, scores))
 
 
-def auc_interval(labels: np.ndarray, scores: np.ndarray, resamples: int = 2000, level: float = 0.95) -> list[float]:
-    """Percentile bootstrap interval of the AUC, each class resampled on its own (fixed seed): [low, high]."""
+def auc_interval(labels: np.ndarray, scores: np.ndarray, persons: Sequence[str] | None = None) -> list[float]:
+    """Percentile bootstrap interval of the AUC, each class resampled on its own (fixed seed): [low, high].
+
+    ``persons`` (N,) says whose each image is: persons are drawn with all their images of the class, since images of
+    one person are alike. None takes every image for a person's own. A person with images in both classes is drawn in
+    each on its own, as if it were two.
+    """
     rng = np.random.default_rng(0)
+    whose = np.arange(len(scores)) if persons is None else np.array(persons)
     normal, anomalous = scores[labels == 0], scores[labels == 1]
-    values = np.empty(resamples)
-    for i in range(resamples):
-        below = np.sort(rng.choice(normal, len(normal)))
-        drawn = rng.choice(anomalous, len(anomalous))
+    ascending = np.argsort(normal)
+    normal_person, anomalous_person = _numbered(whose[labels == 0])[ascending], _numbered(whose[labels == 1])
+    left, right = (np.searchsorted(normal[ascending], anomalous, side) for side in ("left", "right"))
+    values = np.empty(RESAMPLES)
+    for i in range(RESAMPLES):
+        # how often each image is drawn
+        times_normal, times_anomalous = (_drawn(rng, person)[person] for person in (normal_person, anomalous_person))
+        below = np.append(0, times_normal.cumsum())
         # of the pairs, those in order; ties count half
-        ranks = np.searchsorted(below, drawn, "left") + np.searchsorted(below, drawn, "right")
-        values[i] = ranks.mean() / (2 * len(normal))
-    tail = (1 - level) / 2
+        in_order = times_anomalous @ (below[left] + below[right]) / 2
+        values[i] = in_order / (times_normal.sum() * times_anomalous.sum())
+    tail = (1 - LEVEL) / 2
     return [float(v) for v in np.quantile(values, [tail, 1 - tail])]
+
+
+def _numbered(persons: np.ndarray) -> np.ndarray:
+    """Persons as numbers from 0, in the order in which they first appear."""
+    number = {person: i for i, person in enumerate(dict.fromkeys(persons.tolist()))}
+    return np.array([number[person] for person in persons.tolist()])
+
+
+def _drawn(rng: np.random.Generator, person: np.ndarray) -> np.ndarray:
+    """How often each of the persons comes, as many being drawn as there are."""
+    count = person.max() + 1
+    return np.bincount(rng.integers(count, size=count), minlength=count)
 
 
 def chi2_distance(labels: np.ndarray, scores: np.ndarray, bins: int = 100) -> float:
@@ -102,14 +129,18 @@ def at_threshold(labels: np.ndarray, scores: np.ndarray, threshold: float) -> di
 
 
 def evaluate(
-    labels: np.ndarray, scores: np.ndarray, kinds: list[str], val_threshold: float | None = None
+    labels: np.ndarray,
+    scores: np.ndarray,
+    kinds: list[str],
+    val_threshold: float | None = None,
+    persons: Sequence[str] | None = None,
 ) -> dict[str, object]:
-    """Everything results.json says of one image score. Raises MetricError."""
+    """Everything results.json says of one image score; ``persons`` as for :func:`auc_interval`. Raises MetricError."""
     check(labels, scores, "the evaluated images")
     threshold = oracle_threshold(labels, scores)
     result: dict[str, object] = {
         "auc": auc(labels, scores),
-        "auc_ci95": auc_interval(labels, scores),
+        "auc_ci95": auc_interval(labels, scores, persons),
         "average_precision": average_precision(labels, scores),
         "chi2_distance": chi2_distance(labels, scores),
         "at_oracle_threshold": {"threshold": _plain(threshold), **at_threshold(labels, scores, threshold)},

@@ -1,6 +1,8 @@
 """An evaluation's files: results.json, scores.csv, figures, and the summary on the screen."""
 
 import json
+from collections.abc import Sequence
+from contextlib import suppress
 
 import numpy as np
 import torch
@@ -10,22 +12,61 @@ from dataloader.twins import RULE
 from engine import metrics, plots
 from engine.device import to_float
 from engine.evaluation import Scored, score_table, selected
-from engine.experiment import Experiment, write_atomically, write_text
+from engine.experiment import Experiment, ExperimentError, write_atomically, write_text
+from engine.loop import stage_epochs
 
 SHOWN = 6  # images of each group in samples.png
 
 
+def progress(experiment: Experiment, method, checkpoint: dict) -> dict[str, object]:
+    """How far the run was planned, how far it was trained, and where the evaluated ``checkpoint`` stands.
+
+    Epochs are whole ones, counted through all stages; ``training_seconds`` are those of all of the training, every
+    sitting of it. What nobody recorded, as of imported weights, is None.
+    """
+    planned, epoch = sum(stage.epochs for stage in method.stages), reached(checkpoint)
+    saved = [checkpoint]
+    with suppress(ExperimentError):  # best.pt can be evaluated without it
+        saved.insert(0, experiment.load_checkpoint("last.pt"))
+    latest = max(saved, key=reached)
+    # a killed run may have trained further than it saved
+    trained = max([reached(latest), *(row["epoch"] for row in experiment.read_metrics())])
+    known = "imported" not in checkpoint
+    return {
+        "epochs": planned,
+        "epochs_trained": trained if known else None,
+        "epoch": epoch,
+        "stages_planned": stage_epochs(method.stages, planned),
+        "stages_trained": stage_epochs(method.stages, trained) if known else None,
+        "stages": stage_epochs(method.stages, epoch),
+        "training_seconds": latest.get("seconds") if reached(latest) == trained else None,
+    }
+
+
+def reached(checkpoint: dict) -> int:
+    """The whole epochs behind a checkpoint, be it best.pt's or last.pt's."""
+    return checkpoint["position"]["epoch"] if "position" in checkpoint else checkpoint["epoch"]
+
+
 def build_results(split, scored: Scored, val_thresholds: dict[str, float], groups=None) -> dict[str, object]:
-    """``scores``: name → figures (fractions in [0, 1]); ``networks``: group (:attr:`methods.Method.groups`) → the
+    """``classes``: images of each; ``interval``: how the intervals were made, by images or by persons, and of how many;
+    ``scores``: name → figures (fractions in [0, 1]); ``networks``: group (:attr:`methods.Method.groups`) → the
     spread of its scores; ``pixel_auc`` where masks and maps are known. A score without a threshold from validation
     has no figures at one.
     """
     labels = split.labels.numpy()
     found: dict[str, object] = {
+        "classes": of_each_class(range(len(labels)), labels),
+        "interval": {
+            "by": "image" if split.persons is None else "person",
+            **of_each_class(split.persons or range(len(labels)), labels),
+            "level": metrics.LEVEL,
+            "resamples": metrics.RESAMPLES,
+        },
         "scores": {
-            name: metrics.evaluate(labels, values, split.kinds, val_thresholds.get(name))
+            name: metrics.evaluate(labels, values, split.kinds, val_thresholds.get(name), split.persons)
             for name, values in scored.image.items()
-        }
+        },
     }
     if groups:
         found["networks"] = {
@@ -37,6 +78,16 @@ def build_results(split, scored: Scored, val_thresholds: dict[str, float], group
         if scored.named_maps:
             found["pixel_auc_per_map"] = {n: metrics.auc(pixels, m.ravel()) for n, m in scored.named_maps.items()}
     return found
+
+
+def of_each_class(whose: Sequence, labels: np.ndarray) -> dict[str, int]:
+    """How many different values (N,) the normal images have, and how many the anomalous ones."""
+    return {what: len(set(np.array(whose)[labels == label])) for label, what in ((0, "normal"), (1, "anomalous"))}
+
+
+def prevalence(classes: dict[str, int]) -> float:
+    """The share of anomalous images."""
+    return classes["anomalous"] / sum(classes.values())
 
 
 def without_twins(split, scored: Scored, twins: dict[str, str], val_thresholds, groups) -> dict[str, object]:
@@ -66,6 +117,8 @@ def write(
     main = method.main_score
     write_text(experiment.path("results.json"), json.dumps(results, indent=2) + "\n")
     first = {"id": split.ids, "label": labels.tolist(), "kind": split.kinds}
+    if split.persons is not None:
+        first["person"] = split.persons
     if twins is not None:
         first["twin"] = [twins.get(name, "") for name in split.ids]
     write_text(experiment.path("scores.csv"), score_table(scored, main, first))
@@ -120,12 +173,16 @@ def _triples(method, split, scores, chosen, device) -> list[tuple[str, np.ndarra
 def summary(results: dict) -> str:
     """The figures people look for first, in percent as the papers print them."""
     lines = []
+    trained, planned = results["epochs_trained"], results["epochs"]
+    if trained is not None and trained < planned:
+        lines.append(f"Not finished: {trained} of {planned} epochs were trained.")
+    by = " by person" if results["interval"]["by"] == "person" else ""
     for name, found in results["scores"].items():
         low, high = found["auc_ci95"]
         mark = "  (main score)" if name == results["main_score"] else ""
         lines.append(
             f"{name:>16}: {results['split']} AUC {100 * found['auc']:.1f} % "
-            f"[95 % interval {100 * low:.1f} – {100 * high:.1f}], AP {100 * found['average_precision']:.1f} %{mark}"
+            f"[95 % interval{by} {100 * low:.1f} – {100 * high:.1f}], AP {100 * found['average_precision']:.1f} %{mark}"
         )
         kinds = ", ".join(f"{kind} {100 * of['auc']:.1f}" for kind, of in found["per_kind"].items())
         lines.append(f"{'AUC per kind, %':>34}: {kinds}")
@@ -146,7 +203,7 @@ def summary(results: dict) -> str:
     if not any("at_val_threshold" in found for found in results["scores"].values()):
         lines.append("There is no validation set, so there are no figures at a threshold chosen on one.")
     if "twins_removed" in results:
-        lines += twin_lines(results["twins_removed"])
+        lines += twin_lines(results["twins_removed"], results["classes"])
     return "\n".join(lines)
 
 
@@ -161,7 +218,7 @@ def _spread(found: dict, name: str) -> str:
     return f"{100 * found[f'{name}_mean']:.1f} ± {100 * found[f'{name}_std']:.1f} %"
 
 
-def twin_lines(found: dict) -> list[str]:
+def twin_lines(found: dict, all_classes: dict[str, int]) -> list[str]:
     """The figures without the test images that repeat training images, for the screen."""
     removed = "; ".join(f"{what} {of['identical']} + {of['near']}" for what, of in found["removed"].items())
     lines = [f"Twins of training images removed (identical + near: {removed}), {found['images']} left:"]
@@ -170,5 +227,11 @@ def twin_lines(found: dict) -> list[str]:
         lines.append(
             f"{name:>16}: AUC {100 * figures['auc']:.1f} % [{100 * low:.1f} – {100 * high:.1f}], "
             f"AP {100 * figures['average_precision']:.1f} %"
+        )
+    if found["scores"]:
+        left, whole = (f"{100 * prevalence(classes):.1f} %" for classes in (found["classes"], all_classes))
+        lines.append(
+            f"Their AP, accuracy and F1 are not comparable with those above: {left} of these images are anomalous, "
+            f"{whole} of all."
         )
     return lines + network_lines(found)

@@ -54,6 +54,39 @@ def test_ties_of_the_bootstrap_count_half():
     assert metrics.auc_interval(labels, scores) == [0.5, 0.5]
 
 
+def overlapping(normal=40, anomalous=60):
+    """Labels and scores of two overlapping classes, in a mixed order, with ties."""
+    rng = np.random.default_rng(2)
+    labels = rng.permutation(np.repeat([0, 1], [normal, anomalous]))
+    return labels, (rng.normal(labels, 1)).round(1)
+
+
+def test_persons_of_one_image_each_are_images():
+    labels, scores = overlapping()
+    names = [f"person {i * 7 % len(labels)}" for i in range(len(labels))]
+    assert metrics.auc_interval(labels, scores, names) == metrics.auc_interval(labels, scores)
+
+
+@pytest.mark.parametrize("doubled", [(0,), (1,), (0, 1)])
+def test_images_that_repeat_a_persons_tell_nothing_new(doubled):
+    labels, scores = overlapping()
+    again = np.isin(labels, doubled)
+    more, names = np.append(labels, labels[again]), np.arange(len(labels))
+    scores_of_more, persons = np.append(scores, scores[again]), np.append(names, names[again])
+    by_person = metrics.auc_interval(more, scores_of_more, persons)
+    assert by_person == pytest.approx(metrics.auc_interval(labels, scores), abs=1e-12)
+    low, high = metrics.auc_interval(more, scores_of_more)
+    assert by_person[1] - by_person[0] > 1.05 * (high - low)
+
+
+def test_a_person_in_both_classes_is_drawn_in_each_on_its_own():
+    labels, scores = overlapping()
+    persons = np.arange(len(labels)) // 2  # two images each, of any class
+    apart = [f"{label} {person}" for label, person in zip(labels, persons, strict=True)]
+    assert len(set(apart)) > len(set(persons))
+    assert metrics.auc_interval(labels, scores, persons) == metrics.auc_interval(labels, scores, apart)
+
+
 def test_kinds_are_set_against_all_normals():
     labels = np.array([0, 0, 1, 1, 1])
     scores = np.array([1.0, 2.0, 3.0, 0.0, 1.5])

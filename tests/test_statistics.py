@@ -1,9 +1,11 @@
 """What SQUID and SimSID estimate from training images before they score: mu and sigma, and batch norm's statistics."""
 
+import json
+
 import pytest
 import torch
 from conftest import assert_same_run, same
-from tiny import TINY, train
+from tiny import TINY, command, train
 from torch import nn
 
 import configs
@@ -87,3 +89,19 @@ def test_a_run_with_estimated_batch_norm_resumes_exactly(workspace):
     assert train("a", overrides=[*on[:2], "epochs=2"]) == 0
     assert train("b", overrides=[*on[:2], "epochs=2"]) == 0
     assert_same_run(*(workspace / "checkpoints" / name for name in "ab"))
+
+
+def test_evaluation_estimates_batch_norm_anew_on_demand(workspace, capsys):
+    assert train("plain", overrides=["epochs=1"]) == 0
+    assert train("estimated", overrides=["epochs=1", "reestimate_batch_norm=true"]) == 0
+    found = {}
+    for name, arguments in (("plain", []), ("plain", ["--reestimate-batch-norm"]), ("estimated", [])):
+        assert command("eval", "--exp", name, "--device", "cpu", *arguments) == 0
+        results = json.loads((workspace / "checkpoints" / name / "results.json").read_text())
+        found[(name, *arguments)] = results["scores"], results["settings"]
+    # one training step after another was the same, so that the two have the same weights
+    assert found["plain", "--reestimate-batch-norm"] == found["estimated",] != found["plain",]
+    assert "reestimate_batch_norm: false → true" in found["estimated",][1]
+    assert train("ae", method="ae", overrides=["epochs=1"]) == 0
+    assert command("eval", "--exp", "ae", "--reestimate-batch-norm") == 1
+    assert "--reestimate-batch-norm: ae has no such setting" in capsys.readouterr().err

@@ -1,10 +1,12 @@
-"""Collect evaluated experiments into results/: results.csv, tables.md and their figures.
+"""Collect evaluated experiments into results/: results.csv and tables.md.
 
     python tools/make_tables.py EXP [EXP ...]
 
-Rows are replaced by experiment id and kept otherwise. Experiments of one configuration, epochs and split that
-differ by seed are summed up as mean ± standard deviation. Nothing in results/ is written by hand but published.csv,
-the figures of the papers with their source.
+Rows are replaced by experiment id and kept otherwise. In results.csv shares are fractions and times seconds, what is
+not known is empty, and lists and tables are JSON. Experiments that differ by their seed alone are summed up in
+tables.md as mean ± standard deviation. Nothing in results/ is written by hand but published.csv, the papers' figures
+with their source; its column ``ours`` says which rows of results.csv stand beside a figure, as
+``column=value column=value``, of the main score where it names none.
 """
 
 import argparse
@@ -13,6 +15,7 @@ import json
 import statistics
 import sys
 from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -20,17 +23,29 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from engine import cli
 from engine.evaluation import csv_text
 from engine.experiment import Experiment, ExperimentError, write_text
+from engine.report import prevalence
 
 RESULTS = Path("results")
+TEXT = (
+    "experiment", "config", "method", "dataset", "data", "precision", "checkpoint", "split", "score", "commit", "torch",
+    "device",
+)  # fmt: skip
 FIELDS = (
-    "experiment", "config", "method", "dataset", "data", "seed", "settings", "epochs", "checkpoint", "epoch", "stages",
-    "split", "images", "score", "main", "auc", "auc_low", "auc_high", "average_precision", "val_accuracy", "val_f1",
-    "oracle_accuracy", "oracle_f1", "per_kind_auc", "val_auc_per_epoch", "training_seconds", "trained_commit",
-    "trained_device", "commit", "torch", "device", "precision",
+    "experiment", "config", "method", "dataset", "data", "seed", "settings", "precision", "epochs", "epochs_trained",
+    "checkpoint", "epoch", "stages_planned", "stages_trained", "stages", "training_seconds", "split", "normal",
+    "anomalous", "prevalence", "score", "main", "auc", "auc_low", "auc_high", "interval", "average_precision",
+    "accuracy_at_val_threshold", "f1_at_val_threshold", "accuracy_at_oracle_threshold", "f1_at_oracle_threshold",
+    "per_kind_auc", "val_auc_per_epoch", "trained_commit", "trained_device", "commit", "torch", "device",
 )  # fmt: skip
 SAME = (  # of runs that are averaged
-    "dataset", "data", "config", "settings", "epochs", "checkpoint", "precision", "split", "score",
+    "dataset", "data", "config", "settings", "stages_planned", "stages_trained", "checkpoint", "precision", "split",
+    "normal", "anomalous",
 )  # fmt: skip
+TWINS = "twins removed"
+BAR = r"\|"  # as Markdown wants it within a cell
+PUBLISHED = ("dataset", "method", "AUC", "AP", "accuracy", "F1", "source", "remark")
+
+Row = dict[str, object]  # of results.csv: a value for each of FIELDS, None where it is not known
 
 
 def main() -> None:
@@ -39,17 +54,42 @@ def main() -> None:
     args = parser.parse_args()
     rows = [row for name in args.experiments for row in read_rows(Experiment(name))]
     path = RESULTS / "results.csv"
-    if path.exists():
-        with open(path, newline="", encoding="utf-8") as file:
-            former = [dict.fromkeys(FIELDS, "") | row for row in csv.DictReader(file)]
-        rows = [row for row in former if row["experiment"] not in args.experiments] + rows
-    rows.sort(key=lambda row: (row["dataset"], row["config"], int(row["epochs"]), int(row["seed"]), row["score"]))
-    write_text(path, csv_text(FIELDS, rows))
-    write_text(RESULTS / "tables.md", tables(rows))
+    rows += [row for row in read_table(path) if row["experiment"] not in args.experiments]
+    rows.sort(key=lambda row: [row[key] for key in ("dataset", "config", "epochs", "seed", "experiment", "score")])
+    text = tables(rows, read_published(RESULTS / "published.csv"))
+    write_text(path, csv_text(FIELDS, ({key: cell(value) for key, value in row.items()} for row in rows)))
+    write_text(RESULTS / "tables.md", text)
     print(f"{len(rows)} rows: {path}, {RESULTS / 'tables.md'}")
 
 
-def read_rows(experiment: Experiment) -> list[dict[str, str]]:
+# -- results.csv ------------------------------------------------------------------------------------------------------
+
+
+def cell(value: object) -> str:
+    """Text as it is, nothing for None, all else as JSON."""
+    if value is None or isinstance(value, str):
+        return value or ""
+    return json.dumps(value, ensure_ascii=False)
+
+
+def read_table(path: Path) -> list[Row]:
+    """The rows of results.csv, of none where it is not there. Raises ExperimentError for one of other columns."""
+    if not path.exists():
+        return []
+    with open(path, newline="", encoding="utf-8") as file:
+        table = csv.DictReader(file)
+        if tuple(table.fieldnames or ()) != FIELDS:
+            raise ExperimentError(
+                f"{path}: has other columns than this version writes. Move it away, and make its rows anew: evaluate "
+                "its experiments again with eval.py and name them all to tools/make_tables.py."
+            )
+        return [
+            {key: value if key in TEXT else json.loads(value) if value else None for key, value in row.items()}
+            for row in table
+        ]
+
+
+def read_rows(experiment: Experiment) -> list[Row]:
     """One row per image score and per network of an ensemble, and the same without twins.
 
     Raises:
@@ -59,181 +99,266 @@ def read_rows(experiment: Experiment) -> list[dict[str, str]]:
     if not path.exists():
         raise ExperimentError(f"{path}: not there. Evaluate it first: python eval.py --exp {experiment.name}")
     found = json.loads(path.read_text(encoding="utf-8"))
-    if "precision" not in found:
+    if "epochs_trained" not in found:
         raise ExperimentError(f"{path}: of an older version. Evaluate again: python eval.py --exp {experiment.name}")
-    found["settings"] = "; ".join(found["settings"])
-    found["stages"] = " ".join(f"{stage}={epochs}" for stage, epochs in found["stages"].items())
     for key in ("commit", "device"):  # of all sittings that a run was trained in
-        found[f"trained_{key}"] = ", ".join(dict.fromkeys(made[key] for made in found["trained"])) or "not recorded"
+        found[f"trained_{key}"] = list(dict.fromkeys(made[key] for made in found["trained"]))
     rows = rows_of(found, found, experiment.read_metrics())
-    if twins := found.get("twins_removed"):
-        split = f"{found['split']}, twins removed"
-        rows += rows_of({**found, "split": split, "images": twins["images"]}, twins, [])
-    return [
-        {key: f"{value:.6g}" if isinstance(value, float) else str(value) for key, value in row.items()} for row in rows
-    ]
+    if "twins_removed" in found:
+        rows += rows_of({**found, "split": f"{found['split']}, {TWINS}"}, found["twins_removed"], [])
+    return rows
 
 
-def rows_of(found: dict, part: dict, epochs: list[dict]) -> list[dict[str, object]]:
+def rows_of(found: dict, part: dict, epochs: list[dict]) -> list[Row]:
     """The rows of ``found``'s experiment with the figures of ``part``: all of it, or what is left without twins."""
+    if not part["scores"]:
+        return []
+    common = dict.fromkeys(FIELDS) | {key: value for key, value in found.items() if key in FIELDS}
+    common |= {**part["classes"], "prevalence": prevalence(part["classes"]), "interval": None, "main": False}
     rows = []
     for score, figures in part["scores"].items():
         low, high = figures["auc_ci95"]
-        kinds = figures["per_kind"].items()
-        row = {key: found.get(key, "") for key in FIELDS} | {
+        row = common | {
             "score": score,
             "main": score == found["main_score"],
             "auc": figures["auc"],
             "auc_low": low,
             "auc_high": high,
+            "interval": part["interval"],
             "average_precision": figures["average_precision"],
-            "per_kind_auc": " ".join(f"{kind}={percent(of['auc'])}" for kind, of in kinds),
-            "val_auc_per_epoch": " ".join(percent(r["val_auc"][score]) for r in epochs if "val_auc" in r),
+            "per_kind_auc": {kind: of["auc"] for kind, of in figures["per_kind"].items()},
+            "val_auc_per_epoch": {str(r["epoch"]): r["val_auc"][score] for r in epochs if "val_auc" in r},
         }
-        for name in ("val", "oracle"):
+        for threshold in ("at_val_threshold", "at_oracle_threshold"):
             for figure in ("accuracy", "f1"):
-                row[f"{name}_{figure}"] = figures.get(f"at_{name}_threshold", {}).get(figure, "")
+                row[f"{figure}_{threshold}"] = figures.get(threshold, {}).get(figure)
         rows.append(row)
-    return rows + [
-        row for group, spread in part.get("networks", {}).items() for row in network_rows(found, group, spread)
+    for group, spread in part.get("networks", {}).items():
+        rows += [
+            common | {"score": f"{group} (one network)", "auc": auc, "average_precision": ap}
+            for auc, ap in zip(spread["auc"], spread["average_precision"], strict=True)
+        ]
+    return rows
+
+
+# -- tables.md --------------------------------------------------------------------------------------------------------
+
+
+def read_published(path: Path) -> list[dict[str, str]]:
+    """The entries of published.csv, none where it is not there. Raises ExperimentError for one that cannot be used."""
+    if not path.exists():
+        return []
+    with open(path, newline="", encoding="utf-8") as file:
+        table = csv.DictReader(file, restval="")
+        entries = list(table)
+    if absent := [column for column in (*PUBLISHED, "ours") if column not in (table.fieldnames or ())]:
+        raise ExperimentError(f"{path}: has no column {', '.join(absent)}. Add it.")
+    for number, entry in enumerate(entries, start=2):
+        where = f"{path}, line {number}: {entry['method']} on {entry['dataset']}"
+        if not entry["source"]:
+            raise ExperimentError(
+                f"{where} has no source. Name it, or take the line out: a figure without a source is not printed."
+            )
+        if wrong := [pair for pair in entry["ours"].split() if pair.partition("=")[0] not in TEXT]:
+            raise ExperimentError(f"{where}: {wrong[0]!r} must be column=value, a column of {', '.join(TEXT)}.")
+    return entries
+
+
+def tables(rows: list[Row], published: list[dict[str, str]]) -> str:
+    """Markdown: what was measured, beside what was published, and the validation AUC per epoch."""
+    groups = grouped(rows)
+    sections = [
+        ("Measured", measured(groups), MEASURED_NOTE),
+        ("Published and ours", beside_published(groups, published), BESIDE_NOTE),
+        ("Validation AUC per epoch", validation(rows), ""),
+        ("AUC of every score, side by side", side_by_side(groups), ""),
+        ("Published", markdown(PUBLISHED, [[e[key] or "–" for key in PUBLISHED] for e in published]), PUBLISHED_NOTE),
     ]
-
-
-def network_rows(found: dict, group: str, spread: dict) -> list[dict[str, object]]:
-    """One row per network of an ensemble: ``ndm_0`` … under the score ``ndm (one network)``."""
-    own = {"score": f"{group} (one network)", "main": False}
-    row = {key: found.get(key, "") for key in FIELDS} | own
-    return [
-        row | {"auc": auc, "average_precision": ap}
-        for auc, ap in zip(spread["auc"], spread["average_precision"], strict=True)
-    ]
-
-
-def percent(value: float | str) -> str:
-    return f"{100 * float(value):.1f}"
-
-
-def tables(rows: list[dict[str, str]]) -> str:
-    """Markdown: what was measured, the validation AUC per epoch, and what was published."""
-    lines = [
-        "# Results",
-        "",
-        "Written by `tools/make_tables.py` from results.csv and published.csv; all in percent.",
-        "",
-    ]
-    lines += ["## Measured", ""]
-    lines += markdown(
-        ["configuration", "data", "changed settings", "epochs", "score", "split", "seeds", "AUC", "95 % interval", "AP",
-         "acc / F1, val threshold", "acc / F1, oracle threshold", "AUC per kind", "training, min",
-         "trained on", "at commit", "evaluated on", "in", "at commit"],
-        [summary(group) for group in grouped(rows)],
-    )  # fmt: skip
-    lines += ["", "The intervals are of a single run (bootstrap over its images). The oracle threshold maximises the "
-              "accuracy on the evaluated labels, as the papers do.", "", "## Validation AUC per epoch", ""]  # fmt: skip
-    lines += markdown(
-        ["configuration", "seed", "score", "epoch 1, 2, …"],
-        [
-            [named(r), r["seed"], r["score"], ", ".join(r["val_auc_per_epoch"].split())]
-            for r in rows
-            if r["val_auc_per_epoch"]
-        ],
-    )
-    lines += side_by_side(rows)
-    published = RESULTS / "published.csv"
-    if published.exists():
-        with open(published, newline="", encoding="utf-8") as file:
-            entries = list(csv.reader(file))
-        lines += ["", "## Published", ""] + markdown(entries[0], entries[1:])
-        lines += ["", "Source S: quoted by a later paper's repository; P: the paper or its authors' repository."]
+    lines = ["# Results", "", "Written by `tools/make_tables.py` from results.csv and published.csv; all in percent."]
+    for title, table, note in sections:
+        if table:
+            lines += ["", f"## {title}", "", *table] + (["", note] if note else [])
     return "\n".join(lines) + "\n"
 
 
-def side_by_side(rows: list[dict[str, str]]) -> list[str]:
-    """The AUC of methods that give more than two scores: a column per score, a line per split."""
-    found = defaultdict(dict)  # what, epochs, split, seeds, precision → score → AUC
-    for group in grouped(rows):
-        seeds = ", ".join(dict.fromkeys(row["seed"] for row in group))
-        line = (named(group[0]), epochs_of(group[0]), group[0]["split"], seeds, group[0]["precision"])
-        found[line][group[0]["score"]] = mean_and_deviation([row["auc"] for row in group])
-    many = {line: scores for line, scores in found.items() if len(scores) > 2}
-    names = sorted({name for scores in many.values() for name in scores})
-    if not many:
-        return []
-    lines = markdown(
-        ["configuration", "epochs", "split", "seeds", "in", *names],
-        [[*line, *(scores.get(name, "–") for name in names)] for line, scores in many.items()],
-    )
-    return ["", "## AUC of every score, side by side", "", *lines]
+MEASURED_NOTE = (
+    "Epochs are whole ones, of each stage where there are several; the checkpoint's are counted through all stages. "
+    "The minutes are those of the whole training, not up to the checkpoint. The intervals are of a single run: "
+    "bootstrap over the persons of each class, or over its images where the dataset names no persons. The threshold "
+    "from validation is chosen on the validation images; the oracle threshold maximises the accuracy on the evaluated "
+    "labels, as the papers do. † Without the twins of training images the classes have other sizes: these figures are "
+    "not comparable with those of the whole set (the AUC is)."
+)
+BESIDE_NOTE = (
+    "Ours are the main score's, or that of the part of the method that the line names, on the whole test set, trained "
+    "for the epochs given. A run of fewer epochs or with changed settings is no reproduction."
+)
+PUBLISHED_NOTE = "Source P: the paper or its authors' repository; S: quoted by a later paper's repository."
 
 
-def named(row: dict[str, str]) -> str:
-    """The configuration with the settings that were changed."""
-    return row["config"] + (f" ({row['settings']})" if row["settings"] else "")
+def run(row: Row) -> str:
+    """What a row shares with those of other seeds; a run of which no commit is known stands alone."""
+    return json.dumps([row[key] for key in SAME] + [row["trained_commit"] or row["experiment"]])
 
 
-def grouped(rows: list[dict[str, str]]) -> list[list[dict[str, str]]]:
-    """Rows that differ by their seed alone, together."""
+def grouped(rows: list[Row]) -> list[list[Row]]:
+    """The rows of one score that differ by their seed alone, together."""
     groups = defaultdict(list)
     for row in rows:
-        # of last.pt it matters how far it came
-        reached = row["stages"] if row["checkpoint"] == "last" else ""
-        groups[(reached, *(row[key] for key in SAME))].append(row)
+        groups[run(row), row["score"]].append(row)
     return list(groups.values())
 
 
-def epochs_of(row: dict[str, str]) -> str:
-    """How long it was trained, each stage; with what was planned, for a run that is not finished."""
-    stages = [pair.split("=") for pair in row["stages"].split()]
-    if row["checkpoint"] == "best" and len(stages) < 2:
-        return row["epochs"]
-    reached = " + ".join(epochs for _, epochs in stages) or row["epoch"]
-    return reached if int(row["epoch"]) >= int(row["epochs"]) else f"{reached}, of {row['epochs']} in all"
+def measured(groups: list[list[Row]]) -> list[str]:
+    return markdown(
+        ["configuration", "data", "changed settings", "epochs planned", "epochs trained", "checkpoint, epoch",
+         "training, min", "score", "split", "normal : anomalous", "seeds", "AUC", "95 % interval", "AP",
+         "acc / F1, val threshold", "acc / F1, oracle threshold", "AUC per kind", "trained on", "at commit",
+         "evaluated on", "in", "at commit"],
+        [summary(group) for group in groups],
+    )  # fmt: skip
 
 
-def summary(group: list[dict[str, str]]) -> list[str]:
+def summary(group: list[Row]) -> list[str]:
     first = group[0]
-
-    def spread(key: str) -> str:
-        return mean_and_deviation([row[key] for row in group])
-
-    minutes = [float(row["training_seconds"]) / 60 for row in group if row["training_seconds"] not in ("", "None")]
-    kinds = [dict(pair.split("=") for pair in row["per_kind_auc"].split()) for row in group]
-    mean_of_kinds = ", ".join(f"{kind} {statistics.mean(float(k[kind]) for k in kinds):.1f}" for kind in kinds[0])
-    intervals = [f"{percent(row['auc_low'])} – {percent(row['auc_high'])}" for row in group if row["auc_low"]]
+    # of another prevalence than the whole set
+    mark = " †" if first["split"].endswith(TWINS) else ""
+    seconds = {row["experiment"]: row["training_seconds"] for row in group}.values()
+    intervals = [
+        f"{percent(row['auc_low'])} – {percent(row['auc_high'])} by {row['interval']['by']}"
+        for row in group
+        if row["interval"]
+    ]
     return [
         first["config"],
         f"{first['dataset']} ({first['data']})",
-        first["settings"] or "–",
-        epochs_of(first),
-        first["score"] + (" (main)" if first["main"] == "True" else ""),
+        changed(first),
+        total(first["stages_planned"]),
+        trained(first),
+        f"{first['checkpoint']}, {different(row['epoch'] for row in group)}",
+        "–" if None in seconds else f"{statistics.mean(seconds) / 60:.0f}",
+        first["score"] + (" (main)" if first["main"] else ""),
         first["split"],
-        ", ".join(dict.fromkeys(row["seed"] for row in group)),
-        spread("auc"),
+        f"{first['normal']} : {first['anomalous']} ({percent(first['prevalence'])} % anomalous)",
+        seeds(group),
+        spread(group, "auc"),
         "; ".join(intervals) or "–",
-        spread("average_precision"),
-        f"{spread('val_accuracy')} / {spread('val_f1')}",
-        f"{spread('oracle_accuracy')} / {spread('oracle_f1')}",
-        mean_of_kinds,
-        f"{statistics.mean(minutes):.0f}" if minutes else "–",
-        *(
-            ", ".join(dict.fromkeys(row[key] for row in group))
-            for key in ("trained_device", "trained_commit", "device", "precision", "commit")
-        ),
+        spread(group, "average_precision") + mark,
+        accuracy_and_f1(group, "val") + mark,
+        accuracy_and_f1(group, "oracle") + mark,
+        per_kind(group),
+        *(different(of for row in group for of in row[key]) for key in ("trained_device", "trained_commit")),
+        *(different(row[key] for row in group) for key in ("device", "precision", "commit")),
     ]
 
 
-def mean_and_deviation(values: list[str]) -> str:
-    """In percent; – where one is not there."""
-    if "" in values:
+def beside_published(groups: list[list[Row]], published: list[dict[str, str]]) -> list[str]:
+    """A line for every published figure and every group of ours that its column ``ours`` names."""
+    lines = []
+    for entry in published:
+        wanted = dict(pair.split("=") for pair in entry["ours"].split())
+        for group in groups:
+            first = group[0]
+            named = wanted if "score" in wanted else wanted | {"main": True}
+            if wanted and first["split"] == "test" and all(first[key] == value for key, value in named.items()):
+                lines.append(
+                    [entry["dataset"], entry["method"], entry["AUC"], entry["AP"] or "–",
+                     f"{entry['accuracy'] or '–'} / {entry['F1'] or '–'}", entry["source"],
+                     spread(group, "auc"), spread(group, "average_precision"), accuracy_and_f1(group, "oracle"),
+                     trained(first), seeds(group), first["config"], changed(first), first["score"]]
+                )  # fmt: skip
+    return lines and markdown(
+        ["dataset", "method", "AUC published", "AP published", "acc / F1 published", "source", "AUC ours", "AP ours",
+         "acc / F1 ours, oracle threshold", "epochs", "seeds", "configuration", "changed settings", "score"],
+        lines,
+    )  # fmt: skip
+
+
+def validation(rows: list[Row]) -> list[str]:
+    """The AUC after every epoch that was validated, a line per run and score."""
+    lines = [
+        [row["config"], changed(row), row["seed"], row["score"],
+         ", ".join(f"{epoch}: {percent(auc)}" for epoch, auc in row["val_auc_per_epoch"].items())]
+        for row in rows
+        if row["val_auc_per_epoch"]
+    ]  # fmt: skip
+    return lines and markdown(["configuration", "changed settings", "seed", "score", "epoch: AUC"], lines)
+
+
+def side_by_side(groups: list[list[Row]]) -> list[str]:
+    """The AUC of methods that give more than two scores: a column per score, a line per run and split."""
+    runs = defaultdict(dict)  # run → score → group
+    for group in groups:
+        runs[run(group[0])][group[0]["score"]] = group
+    many = [of_score for of_score in runs.values() if len(of_score) > 2]
+    names = sorted({name for of_score in many for name in of_score})
+    lines = []
+    for of_score in many:
+        first, *_ = group = next(iter(of_score.values()))
+        line = [first["config"], changed(first), trained(first), first["checkpoint"], first["split"], seeds(group)]
+        line += [first["precision"], different(first["trained_commit"])]
+        lines.append(line + [spread(of_score[name], "auc") if name in of_score else "–" for name in names])
+    return lines and markdown(
+        ["configuration", "changed settings", "epochs", "checkpoint", "split", "seeds", "in", "at commit", *names],
+        lines,
+    )
+
+
+# -- cells ------------------------------------------------------------------------------------------------------------
+
+
+def changed(row: Row) -> str:
+    """The settings that differ from the configuration's."""
+    return "; ".join(row["settings"]) or "–"
+
+
+def total(stages: dict[str, int]) -> str:
+    return " + ".join(map(str, stages.values()))
+
+
+def trained(row: Row) -> str:
+    """``4 of 200``, of each stage where there are several."""
+    return f"{total(row['stages_trained']) if row['stages_trained'] else 'unknown'} of {total(row['stages_planned'])}"
+
+
+def seeds(group: list[Row]) -> str:
+    return ", ".join(str(seed) for seed in {row["experiment"]: row["seed"] for row in group}.values())
+
+
+def different(values) -> str:
+    """The different ones of the values; – where there are none."""
+    return ", ".join(dict.fromkeys(map(str, values))) or "–"
+
+
+def spread(group: list[Row], key: str) -> str:
+    """Mean and standard deviation (n − 1) in percent; – where one is not known."""
+    values = [row[key] for row in group]
+    if None in values:
         return "–"
-    percents = [100 * float(value) for value in values]
-    if len(percents) == 1:
-        return f"{percents[0]:.1f}"
-    return f"{statistics.mean(percents):.1f} ± {statistics.stdev(percents):.1f}"
+    deviation = f" ± {percent(statistics.stdev(values))}" if len(values) > 1 else ""
+    return percent(statistics.mean(values)) + deviation
 
 
-def markdown(header: list[str], rows: list[list[str]]) -> list[str]:
-    return [f"| {' | '.join(cells)} |" for cells in (header, ["---"] * len(header), *rows)]
+def accuracy_and_f1(group: list[Row], threshold: str) -> str:
+    return f"{spread(group, f'accuracy_at_{threshold}_threshold')} / {spread(group, f'f1_at_{threshold}_threshold')}"
+
+
+def per_kind(group: list[Row]) -> str:
+    """The mean AUC of every kind of anomaly."""
+    kinds = [row["per_kind_auc"] or {} for row in group]
+    return ", ".join(f"{kind} {percent(statistics.mean(of[kind] for of in kinds))}" for kind in kinds[0]) or "–"
+
+
+def percent(share: float) -> str:
+    return f"{100 * share:.1f}"
+
+
+def markdown(header: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:
+    """A table's lines; a | within a cell is escaped."""
+    return [
+        f"| {' | '.join(str(text).replace('|', BAR) for text in cells)} |"
+        for cells in (header, ["---"] * len(header), *rows)
+    ]
 
 
 if __name__ == "__main__":
