@@ -6,37 +6,6 @@ import configs
 from configs import ConfigError
 from configs.squid import SquidConfig
 
-PUBLISHED = {
-    "zhang_best": {
-        "epochs": 200, "batch_size": 16, "learning_rate": 1e-4, "lr_schedule": "cosine", "cosine_epochs": 300,
-        "cosine_min": 1e-5, "max_batches": 0, "patches_per_side": 2, "levels": 4, "initial_combine": 2,
-        "image_size": 128, "gumbel_top_k": 5, "shrink_threshold": 0.0, "queue_slots": 200, "matrix_slots": 200,
-        "n_critic": 2, "recon_weight": 10.0, "teacher_weight": 0.01, "distill_weight": 0.001,
-        "adversarial_weight": 0.005, "discriminator_weight": 0.005, "ops": ("concat", "concat", "none", "none"),
-        "decoder_memory": ("V1", "V1", "none", "none"), "main_score": "discriminator", "best_rule": "tolerance",
-        "best_tolerance": 0.5,
-    },
-    "chexpert_best": {"dataset": "chexpert", "cosine_min": 5e-5, "max_batches": 85, "n_critic": 2, "epochs": 200},
-    "digit_best": {"dataset": "digit", "image_size": 96, "patches_per_side": 3, "levels": 3, "initial_combine": 1,
-                   "ops": ("concat", "concat", "none"), "decoder_memory": ("V3", "V3", "none"), "n_critic": 1,
-                   "recon_weight": 1.0, "cosine_min": 1e-6, "digits_per_epoch": 1600, "gumbel_top_k": 5},
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("name", PUBLISHED)
-def test_published_values(name):
-    config = configs.build(name)
-    for key, value in PUBLISHED[name].items():
-        assert getattr(config, key) == value, key
-
-
-def test_base_values():
-    base = SquidConfig()
-    assert (base.epochs, base.lr_steps, base.lr_factor, base.shrink_threshold) == (400, (200, 300), 0.2, 0.0005)
-    assert (base.queue_slots, base.matrix_slots, base.n_critic) == (1000, 500, 1)
-    weights = (base.recon_weight, base.teacher_weight, base.distill_weight, base.adversarial_weight)
-    assert weights == (1.0, 0.5, 0.1, 0.0005) and base.discriminator_weight == 1.0
-
 
 def test_names_with_folder_and_ending_mean_the_same():
     for name in ("zhang_best", "zhang_best.py", "configs/zhang_best.py", "./configs/zhang_best.py"):

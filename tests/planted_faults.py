@@ -1,0 +1,486 @@
+"""Faults planted one at a time, and whether the tests notice.
+
+    python tests/planted_faults.py [-k SUBSTRING] [--jobs N]
+
+Every fault is an edit of one place, with the tests of which at least one must fail. Each is made in a copy of the
+repository, the named tests are run there, and the verdict is printed: caught; NOT CAUGHT; does not apply (the text to
+replace is not there as often as said); broken edit (the tests could not be collected, or stopped at a NameError or the
+like: the program does not run, which is no proof that a test compares anything). The exit code is 1 unless all are
+caught. The tests must pass without any fault; that is looked at first.
+"""
+
+import argparse
+import contextlib
+import io
+import multiprocessing
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import matplotlib.pyplot  # noqa: F401
+import pytest
+import sklearn.metrics  # noqa: F401
+import torch.utils.tensorboard  # noqa: F401
+import torchvision  # noqa: F401
+
+ROOT = Path(__file__).resolve().parent.parent
+BREAKS = ("NameError", "SyntaxError", "ImportError", "ModuleNotFoundError", "AttributeError", "TypeError")
+
+
+class Fault(NamedTuple):
+    what: str
+    file: str
+    old: str
+    new: str
+    tests: tuple[str, ...]  # node ids below tests/; one of them must fail
+    count: int = 1  # how often ``old`` occurs; all are replaced
+
+
+def fault(what: str, file: str, old: str, new: str, *tests: str, count: int = 1) -> Fault:
+    return Fault(what, file, old, new, tests, count)
+
+
+SETTINGS = "test_published.py::test_every_setting_is_the_published_one"
+PLAYERS = "test_published.py::test_the_two_players_optimizers"
+MEMORIES = "test_published.py::test_the_memories_as_built"
+PARAMETERS = "test_published.py::test_the_networks_have_as_many_parameters_as_the_papers"
+INITIAL = "test_initial.py::test_every_parameter_starts_as_it_must"
+SLOTS = "test_initial.py::test_slots_start_within_one_over_the_root_of_their_dimension"
+SEEDED = "test_initial.py::test_weights_are_a_function_of_the_seed"
+AUGMENTED = "test_protocol.py::test_batches_are_augmented_where_the_row_says_so"
+RANGES = "test_protocol.py::test_the_ranges_are_filled_evenly_and_the_axes_are_independent"
+COSINE = "test_protocol.py::test_the_cosine_is_stepped_by_the_loop_for_the_generator_alone"
+BEST = "test_protocol.py::test_which_epoch_becomes_the_best"
+COUNTS = "test_protocol.py::test_the_loop_counts_batches_by_epoch_and_divides_losses_by_all_of_them"
+TEST_LABELS = "test_protocol.py::test_thresholds_called_validation_do_not_know_the_test_labels"
+VAL_LABELS = "test_protocol.py::test_other_validation_labels_give_other_thresholds_in_training"
+TABLE = "test_protocol.py::test_the_figures_follow_from_the_table_of_scores"
+PREDICTED = "test_protocol.py::test_prediction_calls_anomalous_what_reaches_bests_validation_threshold"
+STATISTICS = "test_protocol.py::test_mu_and_sigma_are_of_the_first_training_images_alone"
+TURNS = "test_protocol.py::test_the_generator_steps_at_every_nth_batch_and_then_the_queue_is_filled"
+MASKS = "test_protocol.py::test_shortcuts_pass_a_share_of_the_positions_in_training_and_none_in_evaluation"
+WEIGHTS = "test_protocol.py::test_every_loss_has_its_own_weight_and_the_generators_loss_is_their_sum"
+REFINEMENT = "test_protocol.py::test_the_refinement_steps_as_a_plainly_written_adam"
+SITTINGS = "test_protocol.py::test_a_run_in_two_sittings_is_the_run_never_stopped"
+SIX = "test_golden_squid.py::test_six_training_iterations[squid_4patch]"
+SIX_SIMSID = "test_golden_simsid.py::test_six_training_iterations[simsid_queue]"
+SHRINKAGE = "test_golden_squid.py::test_shrinkage_and_its_gradient"
+DDAD_MAPS = "test_golden_ddad.py::test_maps_and_scores"
+DDAD_STEPS = "test_golden_ddad.py::test_four_training_steps"
+FOCAL = "test_golden_ddad.py::test_focal_loss_and_its_gradient"
+SQUARES = "test_ddad.py::test_squares_are_drawn_from_the_papers_ranges"
+DIGITS = "test_data.py::test_digit_splits_are_fixed_and_training_is_made_anew"
+BOOTSTRAP = "test_metrics.py::test_bootstrap_interval_covers_and_is_reproducible"
+
+FAULTS = [
+    # -- settings
+    fault("base_channels 16", "configs/inpainting.py", "base_channels: int = 32", "base_channels: int = 16",
+          SETTINGS, PARAMETERS),
+    fault("statistics_images 20", "configs/inpainting.py", "statistics_images: int = 201",
+          "statistics_images: int = 20", SETTINGS),
+    fault("DigitAnatomy's statistics_images 201", "configs/digit_best.py", "statistics_images = 101",
+          "statistics_images = 201", SETTINGS),
+    fault("mask ratio 0.5", "configs/squid.py", "mask_ratio = 0.95", "mask_ratio = 0.5", SETTINGS),
+    fault("mask ratio of SimSID's CheXpert row", "configs/simsid_chexpert.py", "mask_ratio = 0.9", "mask_ratio = 1.0",
+          SETTINGS),
+    fault("84 batches of CheXpert", "configs/chexpert_best.py", "max_batches = 85", "max_batches = 84", SETTINGS),
+    fault("running statistics when scoring, as a setting", "configs/inpainting.py",
+          '["image", "running"] = "image"', '["image", "running"] = "running"', SETTINGS),
+    fault("one member too few", "configs/ddad.py", "members: int = 3", "members: int = 2", SETTINGS),
+    fault("extra_data of LAG", "configs/medad.py", '"lag": 1500', '"lag": 1000', SETTINGS),
+    fault("refinement's learning rate times ten, as a setting", "configs/ddad.py",
+          "refine_learning_rate: float = 1e-4", "refine_learning_rate: float = 1e-3", SETTINGS),
+    fault("SimSID's queue as a matrix", "configs/simsid_zhang.py", 'bottleneck = "queue"', 'bottleneck = "matrix"',
+          SETTINGS, MEMORIES),
+    fault("discriminator of half the width", "models/discriminator.py", "SQUID_CHANNELS = (16, 32, 64, 128, 128)",
+          "SQUID_CHANNELS = (16, 32, 64, 64, 128)", PARAMETERS),
+
+    # -- augmentation
+    fault("augmentation never asked for", "dataloader/loader.py", "if self.config.augment else None",
+          "if False else None", AUGMENTED),
+    fault("augmentation never applied", "dataloader/loader.py", "if self.augmentation is None:", "if True:", AUGMENTED),
+    fault("augmentation off by default", "configs/base.py", "augment: bool = True", "augment: bool = False", SETTINGS,
+          AUGMENTED),
+    fault("augmented digits", "configs/digit_best.py", "augment = False", "augment = True", SETTINGS, AUGMENTED),
+    fault("translation by 10 %", "dataloader/augment.py", "TRANSLATE = 0.05", "TRANSLATE = 0.1", RANGES),
+    fault("scale 0.9–1.1", "dataloader/augment.py", "SCALE = (0.95, 1.05)", "SCALE = (0.9, 1.1)", RANGES),
+    fault("translation to one side", "dataloader/augment.py", "uniform_(-TRANSLATE, TRANSLATE,",
+          "uniform_(0, TRANSLATE,", RANGES),
+    fault("the scale turned round", "dataloader/augment.py", "(-shift / scale)", "(-shift * scale)",
+          "test_data.py::test_augmentation_is_torchvisions"),
+    fault("augmentation blurs", "dataloader/augment.py", '"nearest", "zeros"', '"bilinear", "zeros"',
+          "test_protocol.py::test_augmented_pixels_are_pixels_of_the_image_and_black_outside"),
+    fault("the same augmentation every epoch", "dataloader/loader.py", '"augment", epoch)', '"augment", 0)',
+          "test_protocol.py::test_every_image_and_every_epoch_is_augmented_in_its_own_way"),
+    fault("augmentation in evaluation", "engine/evaluation.py", "method.score(to_float(batch, device))",
+          "method.score(to_float(batch, device).roll(2, 3))",
+          "test_protocol.py::test_validation_sees_the_images_as_they_are_and_training_the_augmented_ones"),
+
+    # -- schedules
+    fault("schedulers never stepped", "methods/base.py", "            scheduler.step()", "            pass", COSINE),
+    fault("epoch_end never called", "engine/loop.py", "        self.method.epoch_end()\n", "", COSINE),
+    fault("the discriminator's rate is scheduled", "methods/squid.py", 'lr_scheduler(self.optimizers["generator"]',
+          'lr_scheduler(self.optimizers["discriminator"]', PLAYERS, COSINE),
+    fault("cosine down to 0", "methods/base.py", "config.cosine_epochs, config.cosine_min)", "config.cosine_epochs)",
+          PLAYERS),
+    fault("cosine over all epochs", "methods/base.py", "config.cosine_epochs, config.cosine_min)",
+          "config.epochs, config.cosine_min)", "test_published.py::test_the_learning_rate_of_every_epoch"),
+    fault("steps by a tenth", "methods/base.py", "config.lr_steps, config.lr_factor)", "config.lr_steps, 0.1)",
+          "test_published.py::test_the_base_of_squid_steps_its_learning_rate_down"),
+
+    # -- initial weights
+    fault("attention initialised as a linear layer", "models/inpaint.py",
+          "        nn.init.xavier_uniform_(self.in_proj.weight)\n", "",
+          "test_initial.py::test_attention_starts_as_pytorchs"),
+    fault("attention from a normal distribution", "models/inpaint.py", "xavier_uniform_", "xavier_normal_",
+          "test_initial.py::test_attention_starts_as_pytorchs"),
+    fault("attention's output starts with a bias", "models/inpaint.py",
+          "        nn.init.zeros_(self.out_proj.bias)\n", "", INITIAL),
+    fault("memory starts ten times too large", "models/memory.py", "bound = 1 / math.sqrt(dim)",
+          "bound = 10 / math.sqrt(dim)", SLOTS, INITIAL),
+    fault("memory starts positive", "models/memory.py", "uniform_(-bound, bound)", "uniform_(0, bound)", SLOTS),
+    fault("reduced memory's slots by the wrong dimension", "models/memory.py",
+          "initial_slots(locations, num_slots, slot_dim))", "initial_slots(locations, num_slots, slot_dim) / 4)",
+          SLOTS),
+    fault("members with the same weights", "methods/ddad.py", 'seeded(config.seed, "weights", name)',
+          'seeded(config.seed, "weights")', "test_initial.py::test_the_members_of_an_ensemble_differ"),
+    fault("weights whatever the seed", "main.py", 'seed_everything(config.seed, "weights")',
+          'seed_everything(0, "weights")', SEEDED),
+
+    # -- optimizers
+    fault("generator's eps", "methods/squid.py", "eps=1e-7", "eps=1e-8", PLAYERS),
+    fault("generator's weight decay", "methods/squid.py", "weight_decay=1e-5, ", "", PLAYERS),
+    fault("discriminator's eps", "methods/squid.py", "eps=1e-8", "eps=1e-7", PLAYERS),
+    fault("both players' betas", "methods/squid.py", '"betas": (0.5, 0.999)', '"betas": (0.9, 0.999)', PLAYERS),
+    fault("one optimizer steps the encoder alone", "methods/squid.py", "Adam(self.generator.parameters()",
+          "Adam(self.generator.encoder.parameters()", PLAYERS),
+    fault("auto-encoders' betas", "methods/autoencoder.py", "BETAS = (0.5, 0.999)", "BETAS = (0.9, 0.999)",
+          "test_published.py::test_the_auto_encoders_optimizers", DDAD_STEPS),
+    fault("refinement's learning rate times ten, as built", "methods/ddad.py", '"lr": config.refine_learning_rate',
+          '"lr": 10 * config.refine_learning_rate', REFINEMENT),
+    fault("refinement's betas", "methods/ddad.py", "betas=BETAS, fused=True", "betas=(0.9, 0.999), fused=True",
+          REFINEMENT),
+    fault("refinement's weight decay left out", "methods/ddad.py",
+          ', "weight_decay": config.refine_weight_decay}', "}", REFINEMENT),
+    fault("refinement's weight decay decoupled", "methods/ddad.py", "torch.optim.Adam(", "torch.optim.AdamW(",
+          REFINEMENT),
+    fault("gradients pile up", "methods/base.py", "        optimizer.zero_grad(set_to_none=True)\n", "", SIX,
+          REFINEMENT),
+
+    # -- the best epoch
+    fault("best.pt is the worst epoch", "engine/loop.py",
+          "main > self.best_auc - tolerance, max(self.best_auc, main)",
+          "main < abs(self.best_auc), min(abs(self.best_auc), main)", BEST),
+    fault("best.pt is the last epoch", "engine/loop.py", "main > self.best_auc - tolerance, ", "True, ", BEST),
+    fault("best.pt is the first epoch", "engine/loop.py", "main > self.best_auc - tolerance, ",
+          "self.best_auc < 0, ", BEST),
+    fault("tolerance of the wrong sign", "engine/loop.py", "self.best_auc - tolerance", "self.best_auc + tolerance",
+          BEST),
+    fault("the best moves downward", "engine/loop.py", "max(self.best_auc, main)", "main", BEST),
+    fault("a tie is a gain", "engine/loop.py", "main > self.best_auc - tolerance", "main >= self.best_auc - tolerance",
+          BEST),
+    fault("tolerance for all rules", "engine/loop.py", 'if self.config.best_rule == "tolerance" else 0.0',
+          "if True else 0.0", BEST),
+    fault("tolerance of 50 points", "engine/loop.py", "self.config.best_tolerance / 100", "self.config.best_tolerance",
+          BEST),
+    fault("best.pt names another epoch", "engine/loop.py", '"epoch": self.epoch + 1,\n', '"epoch": self.epoch,\n',
+          BEST),
+    fault("the best by another score", "engine/loop.py", "main = auc[self.method.main_score]",
+          "main = next(iter(auc.values()))", BEST),
+    fault("the last checkpoint is evaluated", "engine/cli.py", '"--checkpoint", default="best"',
+          '"--checkpoint", default="last"',
+          "test_protocol.py::test_the_best_checkpoint_is_evaluated_and_predicts"),
+    fault("val_every ignored", "engine/loop.py", "% self.config.val_every == 0 or final", "% 1 == 0 or final",
+          "test_protocol.py::test_epochs_between_validations_are_never_the_best"),
+
+    # -- thresholds, figures, prediction
+    fault("the validation threshold is of test labels", "eval.py", 'split = dataset.split("val")',
+          'split = dataset.split("test")', TEST_LABELS),
+    fault("training validates on the test images", "main.py", 'dataset.split("val") if', 'dataset.split("test") if',
+          "test_protocol.py::test_training_never_looks_at_the_test_images"),
+    fault("the oracle threshold is validation's", "engine/metrics.py",
+          "    threshold = oracle_threshold(labels, scores)\n",
+          "    threshold = oracle_threshold(labels, scores) if val_threshold is None else val_threshold\n",
+          TEST_LABELS),
+    fault("the validation threshold is the oracle's", "engine/metrics.py",
+          "        figures = at_threshold(labels, scores, val_threshold)\n",
+          "        figures = at_threshold(labels, scores, val_threshold := threshold)\n", TEST_LABELS),
+    fault("the threshold of the lowest accuracy", "engine/metrics.py", "correct.argmax()", "correct.argmin()", TABLE,
+          "test_metrics.py::test_figures_worked_out_by_hand"),
+    fault("thresholds of best.pt do not see the labels", "engine/loop.py",
+          "self.save_best(auc, thresholds(self.validation.labels.numpy(), scored))",
+          "self.save_best(auc, thresholds(self.validation.labels.numpy() * 0 + 1, scored))", VAL_LABELS),
+    fault("an image at the threshold is normal", "engine/metrics.py", "called, anomalous = scores >= threshold",
+          "called, anomalous = scores > threshold", "test_metrics.py::test_figures_worked_out_by_hand"),
+    fault("prediction the wrong way round", "predict.py", "[main_score] >= threshold", "[main_score] < threshold",
+          PREDICTED),
+    fault("prediction by another score's threshold", "predict.py", ".get(main_score)", '.get("discriminator")',
+          PREDICTED),
+    fault("recall and specificity exchanged", "engine/metrics.py", '"recall": share(tp, tp + fn)',
+          '"recall": share(tn, tn + fp)', TABLE),
+    fault("average precision is the AUC", "engine/metrics.py", "average_precision_score(labels, scores))",
+          "roc_auc_score(labels, scores))", TABLE),
+    fault("bootstrap of the normal images alone", "engine/metrics.py", "in_order = times_anomalous @",
+          "times_anomalous = np.ones_like(times_anomalous)\n        in_order = times_anomalous @", BOOTSTRAP),
+    fault("bootstrap of images, not persons", "engine/metrics.py", "if persons is None else np.array(persons)",
+          "if True else np.array(persons)", "test_metrics.py::test_images_that_repeat_a_persons_tell_nothing_new"),
+    fault("90 % interval", "engine/metrics.py", "tail = (1 - LEVEL) / 2", "tail = 1 - LEVEL",
+          "test_protocol.py::test_the_interval_holds_95_percent_of_resampled_figures"),
+    fault("ties of the bootstrap count nothing", "engine/metrics.py", 'for side in ("left", "right"))',
+          'for side in ("left", "left"))', "test_metrics.py::test_ties_of_the_bootstrap_count_half"),
+    fault("chi² doubled", "engine/metrics.py", "float(0.5 * (((a - b)", "float(1.0 * (((a - b)",
+          "test_ddad.py::test_chi2_distance_by_hand"),
+
+    # -- turns, queue, memory, losses
+    fault("SQUID's n_critic off by one", "methods/squid.py", "step % self.config.n_critic == 0",
+          "(step + 1) % self.config.n_critic == 0", TURNS),
+    fault("SimSID's n_critic off by one", "methods/simsid.py", "step % self.config.n_critic == 0",
+          "(step + 1) % self.config.n_critic == 0", TURNS),
+    fault("turns counted through the epochs", "engine/loop.py", "training_step(images, self.batch)",
+          "training_step(images, self.global_step)", COUNTS),
+    fault("queue never filled", "methods/squid.py", "            self.fill_queue()", "            pass", TURNS),
+    fault("queue filled before the generator's step", "methods/squid.py",
+          "            terms = self.generator_losses(images, out)",
+          "            self.fill_queue()\n            terms = self.generator_losses(images, out)", TURNS),
+    fault("queue's pointer stands still", "models/memory.py", "self.pointer.copy_((self.pointer + count) % num_slots)",
+          "self.pointer.copy_(self.pointer)", TURNS, "test_golden_squid.py::test_memory_queue"),
+    fault("k slots survive, not k − 1", "models/memory.py", "soft.topk(top_k, dim=-1)", "soft.topk(top_k + 1, dim=-1)",
+          SHRINKAGE),
+    fault("no gradient straight through", "models/memory.py", "return (hard - soft).detach() + soft", "return hard",
+          SHRINKAGE),
+    fault("the mask is drawn per channel", "models/blocks.py", "torch.full_like(x[:, :1], self.ratio)",
+          "torch.full_like(x, self.ratio)", MASKS),
+    fault("the mask acts in evaluation", "models/blocks.py", "if not self.training or self.ratio", "if self.ratio",
+          MASKS),
+    fault("the mask the wrong way round", "models/blocks.py", "torch.where(self.draw_mask(x), replaced, x)",
+          "torch.where(self.draw_mask(x), x, replaced)", MASKS),
+    fault("the teacher's gradient reaches the encoder", "models/generator.py",
+          "generator.teacher(f if generator.teacher_gradient else f.detach(), ", "generator.teacher(f, ",
+          "test_methods.py::test_squid_teacher_sends_nothing_to_the_encoder"),
+    fault("the teacher's skips reach the encoder", "models/generator.py", "f.detach(), detached(skips))",
+          "f.detach(), skips)", "test_methods.py::test_squid_teacher_sends_nothing_to_the_encoder"),
+    fault("distillation without the deepest level", "methods/losses.py", "zip(student, teacher, strict=True)",
+          "zip(student[1:], teacher[1:], strict=True)", SIX),
+    fault("distillation teaches the student alone", "methods/losses.py", "mean_squared_error(s, t) for",
+          "mean_squared_error(s, t.detach()) for", SIX),
+    fault("the teacher's loss has the student's weight", "methods/squid.py", "config.teacher_weight * mse_loss",
+          "config.recon_weight * mse_loss", WEIGHTS),
+    fault("the adversarial term without its weight", "methods/squid.py",
+          "config.adversarial_weight * adversarial_loss", "adversarial_loss", WEIGHTS),
+    fault("the reconstruction counts twice", "methods/squid.py", "config.recon_weight * mse_loss(out.x_hat, x)",
+          "2 * config.recon_weight * mse_loss(out.x_hat, x)", SIX),
+    fault("the generator steps on half of its terms", "methods/squid.py", "total = sum(losses.values())",
+          "total = sum(list(losses.values())[:2])", WEIGHTS),
+    fault("the discriminator's labels swapped", "methods/squid.py",
+          "real = adversarial_loss(self.discriminator(x), real=True)\n"
+          "        fake = adversarial_loss(self.discriminator(x_hat), real=False)",
+          "real = adversarial_loss(self.discriminator(x), real=False)\n"
+          "        fake = adversarial_loss(self.discriminator(x_hat), real=True)", SIX),
+    fault("the generator wants to be found out", "methods/squid.py", "adversarial_loss(self.discriminator(out.x_hat), "
+          "real=True)", "adversarial_loss(self.discriminator(out.x_hat), real=False)", SIX, SIX_SIMSID),
+    fault("the discriminator trains the generator", "methods/simsid.py", "self.discriminator_loss(x, "
+          "out.x_hat.detach())", "self.discriminator_loss(x, x)", SIX_SIMSID),
+    fault("the discriminator in evaluation mode while it trains", "methods/squid.py",
+          "        self.train()\n", "        self.train()\n        self.discriminator.eval()\n", SIX),
+    fault("losses divided by the generator's steps", "engine/loop.py", "float(distributed.stack(s).sum()) / self.batch",
+          "float(distributed.stack(s).sum()) / (self.batch // 2 + 1)", COUNTS),
+
+    # -- scores
+    fault("the discriminator's score the wrong way round", "methods/squid.py",
+          "deviation = (self.mu.cpu() - logit)", "deviation = (logit - self.mu.cpu())", STATISTICS),
+    fault("the shown score of normal images is high", "methods/squid.py", "torch.sigmoid(deviation)",
+          "torch.sigmoid(-deviation)", STATISTICS),
+    fault("scores normalised by the images that are scored", "methods/squid.py",
+          "deviation = (self.mu.cpu() - logit) / self.sigma.cpu()",
+          "deviation = (logit.mean() - logit) / self.sigma.cpu()",
+          "test_methods.py::test_scores_of_an_image_do_not_depend_on_the_batch_and_survive_saving[squid]"),
+    fault("sigma with n − 1", "methods/squid.py", "logits.std(correction=0)", "logits.std()", STATISTICS),
+    fault("SimSID's sigma without its epsilon", "methods/simsid.py", "sigma_epsilon = 1e-8", "sigma_epsilon = 0.0",
+          STATISTICS),
+    fault("statistics of the last training images", "dataloader/loader.py",
+          "self.dataset.training_images(epoch)[:count]", "self.dataset.training_images(epoch)[-count:]", STATISTICS),
+    fault("statistics of one batch", "methods/squid.py", "in_order(drawn, self.config.statistics_images)",
+          "in_order(drawn, self.config.batch_size)", STATISTICS),
+    fault("statistics drawn anew at every evaluation", "methods/squid.py",
+          'epoch if self.config.statistics_draw == "redrawn" else 0', "epoch",
+          "test_statistics.py::test_statistics_are_of_the_same_images_every_time_or_drawn_anew"),
+    fault("batch norm always estimated anew", "methods/squid.py", "if self.config.reestimate_batch_norm:", "if True:",
+          "test_statistics.py::test_batch_norm_is_left_alone_by_default", STATISTICS),
+    fault("running statistics when scoring", "methods/squid.py",
+          'per_image=self.config.score_statistics == "image"', "per_image=False", STATISTICS),
+    fault("scoring in training mode", "methods/squid.py", "        self.eval()\n        x_hat",
+          "        self.train()\n        x_hat", STATISTICS),
+    fault("SimSID's images in [0, 1]", "methods/simsid.py", "return 2 * images - 1 if self.config.tanh else images",
+          "return images", "test_simsid.py::test_the_networks_see_minus_one_to_one_with_tanh"),
+
+    # -- data, order and seeds
+    fault("the same order every epoch", "dataloader/loader.py", '"order", epoch, ', '"order", 0, ',
+          "test_data.py::test_order_and_augmentation_are_functions_of_seed_and_epoch"),
+    fault("the members share an order", "dataloader/loader.py", "*([k] if k else [])", "*[]",
+          "test_ddad.py::test_every_member_has_an_order_of_its_own"),
+    fault("every epoch draws alike", "engine/loop.py", '"step", self.global_step, ', '"step", self.batch, ',
+          "test_protocol.py::test_what_an_iteration_draws_follows_from_the_seed_and_is_new_at_every_iteration"),
+    fault("a last batch that is not full is left out", "configs/base.py", "drop_last: bool = False",
+          "drop_last: bool = True", "test_protocol.py::test_a_last_batch_of_one_image_is_trained_on"),
+    fault("DDAD trains on a last batch that is not full", "configs/ddad.py",
+          'ensemble |= {"drop_last": True,', 'ensemble |= {"drop_last": False,',
+          "test_protocol.py::test_ddad_leaves_out_a_last_batch_that_is_not_full"),
+    fault("validation images in training", "dataloader/zhang.py",
+          '"train": [item for item in train if item.path not in chosen]', '"train": train',
+          "test_data.py::test_zhang_official_layout"),
+    fault("validation digits of the run's seed", "dataloader/digit.py", 'generator(0, "digits", name)',
+          'generator(self.config.seed, "digits", name)', DIGITS),
+    fault("the same digits every epoch", "dataloader/digit.py", 'generator(self.config.seed, "digits", epoch)',
+          'generator(self.config.seed, "digits", 0)', DIGITS),
+    fault("gray levels of 256", "engine/device.py", ".float() / 255", ".float() / 256",
+          "test_data.py::test_max_batches_cuts_the_epoch_and_in_order_the_images"),
+    fault("SQUID's files read bilinearly, as a setting", "configs/base.py", '["bicubic", "bilinear"] = "bicubic"',
+          '["bicubic", "bilinear"] = "bilinear"', SETTINGS),
+    fault("DDAD's files read bicubically, as a setting", "configs/autoencoder.py", 'resize = "bilinear"',
+          'resize = "bicubic"', SETTINGS),
+    fault("all files read bilinearly", "dataloader/images.py", "Image.Resampling[resize.upper()]",
+          "Image.Resampling.BILINEAR", "test_data.py::test_files_are_resized_to_a_square_as_the_methods_program_does"),
+    fault("prediction reads files bilinearly", "predict.py", "trained.config.resize", '"bilinear"',
+          "test_protocol.py::test_prediction_reads_files_with_the_rows_filter"),
+    fault("digits' crops clamped, as a setting", "configs/base.py", '["redrawn", "clamped"] = "redrawn"',
+          '["redrawn", "clamped"] = "clamped"', SETTINGS),
+    fault("digits' crops that do not fit are the whole digit", "dataloader/digit.py",
+          "sides[torch.arange(count), fitting.int().argmax(1)]", "sides[:, 0].clamp(max=side)",
+          "test_data.py::test_crops_are_torchvisions"),
+    fault("digits' crops too small", "dataloader/digit.py", "AREA = (0.6, 1.3)", "AREA = (0.4, 1.3)",
+          "test_data.py::test_crops_are_torchvisions"),
+    fault("SimSID's CheXpert row without anomalous training images", "configs/simsid_chexpert.py",
+          "train_normal_fraction = 0.9", "train_normal_fraction = 1.0", SETTINGS),
+    fault("the first anomalous images, not drawn ones, as a setting", "configs/base.py",
+          '["drawn", "first"] = "drawn"', '["drawn", "first"] = "first"', SETTINGS),
+    fault("the first anomalous images always", "dataloader/base.py", 'self.config.contamination == "first"', "True",
+          "test_contamination.py::test_the_choice_is_a_function_of_the_seed"),
+    fault("drawn anomalous images always", "dataloader/base.py", 'self.config.contamination == "first"', "False",
+          "test_contamination.py::test_the_released_program_takes_the_first_of_the_listing"),
+    fault("contaminated training keeps all normal images", "dataloader/base.py", "return normal[:kept] + ",
+          "return normal + ", "test_contamination.py::test_the_last_normal_images_give_way_to_anomalous_ones"),
+    fault("digits that look the same mirrored are flipped", "dataloader/digit.py",
+          "eligible = torch.tensor(FLIPPABLE) - 1", "eligible = torch.tensor(FLIPPABLE)",
+          "test_data.py::test_masks_cover_whole_cells_and_kinds_are_what_they_say"),
+    fault("DDAD's first module without unlabeled images", "configs/ddad.py", "unlabeled=True", "unlabeled=False",
+          "test_protocol.py::test_each_stage_is_trained_on_its_own_images"),
+    fault("the anomaly rate is ignored", "dataloader/medad.py", "wanted = {1: int(extra * rate)}",
+          "wanted = {1: int(extra * 0.6)}",
+          "test_medad.py::test_an_empty_pool_does_not_matter_where_nothing_is_asked_of_it"),
+    fault("the anomaly rate is ignored for digits", "dataloader/digit.py",
+          "int(self.config.extra_data * self.config.anomaly_rate)", "int(self.config.extra_data * 0.6)",
+          "test_ddad.py::test_the_unlabeled_images_are_as_many_as_asked_for"),
+
+    # -- DDAD
+    fault("intra with a biased deviation", "methods/ddad.py", "x_hats.var(0)", "x_hats.var(0, correction=0)",
+          DDAD_MAPS),
+    fault("AE-U's variance is the geometric mean", "methods/ddad.py",
+          "torch.stack([out.log_var.exp() for out in b]).mean(0)",
+          "torch.stack([out.log_var for out in b]).mean(0).exp()", DDAD_MAPS),
+    fault("AE-U's error times its variance", "methods/autoencoder.py", "(-out.log_var).exp() * error",
+          "out.log_var.exp() * error", DDAD_STEPS),
+    fault("MemAE's entropy of the wrong sign", "methods/autoencoder.py", "reconstruction + entropy_weight * entropy",
+          "reconstruction - entropy_weight * entropy", DDAD_STEPS),
+    fault("focal loss with an exponent of 1", "methods/ddad.py", "FOCAL_GAMMA = 2", "FOCAL_GAMMA = 1", FOCAL),
+    fault("the refinement's probability of normal is its score", "methods/ddad.py", "p[:, 1:]", "p[:, :1]", DDAD_MAPS),
+    fault("inter and intra exchanged", "methods/ddad.py", "torch.cat([found.inter, found.intra], dim=1)",
+          "torch.cat([found.intra, found.inter], dim=1)", DDAD_MAPS),
+    fault("the frozen modules in training mode", "methods/ddad.py",
+          "self.eval()  # the modules that are not in training stay frozen", "self.train()",
+          "test_ddad.py::test_the_refinement_sees_the_frozen_modules_in_evaluation_mode"),
+    fault("squares too wide", "methods/synthetic.py", "HALF_WIDTH = (0.05, 0.2)", "HALF_WIDTH = (0.05, 0.4)", SQUARES),
+    fault("squares at the border", "methods/synthetic.py", "CENTRE = (0.1, 0.9)", "CENTRE = (0.0, 1.0)", SQUARES),
+    fault("a square in every image", "methods/synthetic.py", "PROBABILITY = 0.5", "PROBABILITY = 1.0",
+          "test_protocol.py::test_half_of_the_refinements_images_have_a_square_of_another"),
+    fault("a square of the image itself", "methods/synthetic.py", "torch.randint(1, count, (count,))",
+          "torch.zeros(count, dtype=torch.long)",
+          "test_protocol.py::test_half_of_the_refinements_images_have_a_square_of_another"),
+
+    # -- resuming
+    fault("the scheduler starts anew", "engine/loop.py", '                scheduler.load_state_dict(saved["schedulers"]'
+          "[name])", "                pass", SITTINGS),
+    fault("the optimizers start anew", "engine/loop.py", '                optimizer.load_state_dict(saved["optimizers"]'
+          "[name])", "                pass", SITTINGS),
+    fault("the random draws start anew", "engine/loop.py", 'position["epoch"], position["batch"], '
+          'position["global_step"]', 'position["epoch"], position["batch"], 0', SITTINGS),
+    fault("the queue's pointer is lost", "models/memory.py", "torch.zeros((), dtype=torch.long))",
+          "torch.zeros((), dtype=torch.long), persistent=False)", SITTINGS),
+]  # fmt: skip
+
+
+def copy_repository(folder: Path) -> None:
+    """Tracked files and new ones that are not ignored, as they are now."""
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
+    for name in subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines():
+        if (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, folder / name)
+
+
+def run_tests(folder: Path, tests: tuple[str, ...]) -> tuple[int, str]:
+    """Pytest's exit code and what it wrote. For a process of its own: it imports the modules of that folder."""
+    os.chdir(folder)
+    os.environ["COLUMNS"] = "300"  # so that errors are named in full
+    sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() not in (ROOT, ROOT / "tests")]
+    options = ["-x", "-q", "--tb=line", "-p", "no:cacheprovider"]
+    with contextlib.redirect_stdout(io.StringIO()) as written, contextlib.redirect_stderr(written):
+        code = pytest.main([*options, *(f"tests/{test}" for test in tests)])
+    return int(code), written.getvalue()
+
+
+def verdict(repository: Path, planted: Fault) -> str:
+    """``caught``, or what is wrong."""
+    with tempfile.TemporaryDirectory(prefix="planted_") as place:
+        folder = shutil.copytree(repository, Path(place) / "repository")
+        path = folder / planted.file
+        text = path.read_text(encoding="utf-8")
+        if text.count(planted.old) != planted.count:
+            return f"does not apply: the text occurs {text.count(planted.old)} times, not {planted.count}"
+        path.write_text(text.replace(planted.old, planted.new), encoding="utf-8")
+        code, output = run_tests(folder, planted.tests)
+    if code == pytest.ExitCode.OK:
+        return "NOT CAUGHT"
+    failed = re.search(r"^FAILED \S+(.*)$", output, re.MULTILINE)
+    if code != pytest.ExitCode.TESTS_FAILED or not failed or any(name in failed[1] for name in BREAKS):
+        return f"broken edit: {failed[1] if failed else output.strip().splitlines()[-1:]}"
+    return "caught"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("-k", default="", metavar="SUBSTRING", help="only the faults whose name or file has this")
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="so many at a time (default: 1)")
+    args = parser.parse_args()
+    chosen = [planted for planted in FAULTS if args.k.lower() in f"{planted.what} {planted.file}".lower()]
+    named = tuple(sorted({test for planted in chosen for test in planted.tests}))
+    if not named:
+        parser.error(f"no fault has {args.k!r} in its name or file")
+
+    missed = 0
+    # a new process for every fault, forked from this one, which has imported what takes long
+    with (
+        tempfile.TemporaryDirectory(prefix="planted_") as place,
+        multiprocessing.get_context("fork").Pool(args.jobs, maxtasksperchild=1) as pool,
+    ):
+        repository = Path(place)
+        copy_repository(repository)
+        code, output = pool.apply(run_tests, (repository, named))
+        if code:
+            print(f"The tests do not pass without a fault:\n{output}")
+            return 1
+        verdicts = pool.imap(partial(verdict, repository), chosen)
+        for planted, found in zip(chosen, verdicts, strict=True):
+            missed += found != "caught"
+            print(f"{found:>10}  {planted.what} ({planted.file})", flush=True)
+    print(f"{len(chosen) - missed} of {len(chosen)} caught")
+    return int(missed > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,344 @@
+"""The published rows as the papers and released programs have them, written down here and not read back from configs/.
+
+Every setting of every row is here: one that is not, new ones too, makes a test fail until its published value is
+given, or its value of OURS where it is none of the papers'.
+"""
+
+from itertools import pairwise
+
+import pytest
+import torch
+from torch.optim.lr_scheduler import CosineAnnealingLR, MultiStepLR
+
+import configs
+from configs.base import Stage
+from configs.squid import SquidConfig
+from methods import METHODS
+from models.blocks import MaskedShortcut
+from models.memory import Memory, Shrinkage
+
+pytestmark = pytest.mark.filterwarnings("ignore:Detected call of `lr_scheduler.step")
+
+# where things lie, how they are computed, and what a row does not read unless it says so
+OURS = {
+    "data_root": "", "seed": 0, "precision": "fp32", "sync_batch_norm": False, "save_seconds": 60.0, "val_every": 1,
+    "digit_source": "auto", "digits_per_epoch": 1600, "digit_crop": "redrawn", "extra_data": 0, "anomaly_rate": 0.6,
+    "contamination": "drawn", "train_normal_fraction": 1.0, "max_batches": 0, "lr_steps": (200, 300), "lr_factor": 0.2,
+    "cosine_epochs": 300, "cosine_min": 1e-5, "best_tolerance": 0.5,
+}  # fmt: skip
+
+INPAINTING = {
+    "main_score": "discriminator", "image_size": 128, "augment": True, "resize": "bicubic", "batch_size": 16,
+    "learning_rate": 1e-4, "lr_schedule": "cosine", "base_channels": 32, "patches_per_side": 2, "levels": 4,
+    "initial_combine": 2, "ops": ("concat", "concat", "none", "none"), "decoder_memory": ("V1", "V1", "none", "none"),
+    "gumbel_top_k": 5, "shrink_threshold": 0.0, "dropout": 0.0, "teacher": True, "n_critic": 2, "recon_weight": 10.0,
+    "teacher_weight": 0.01, "distill_weight": 0.001, "adversarial_weight": 0.005, "discriminator_weight": 0.005,
+    "score_statistics": "image", "statistics_images": 201, "statistics_draw": "fixed", "reestimate_batch_norm": False,
+}  # fmt: skip
+SQUID = {
+    **INPAINTING, "method": "squid", "best_rule": "tolerance", "epochs": 200, "queue_slots": 200, "matrix_slots": 200,
+    "mask_ratio": 0.95,
+}  # fmt: skip
+SIMSID = {
+    **INPAINTING, "method": "simsid", "best_rule": "strict", "tanh": True, "inpaint_attention": True,
+    "bottleneck_slots": 200, "mask_ratio": 1.0, "decoder_slots": 200, "decoder_top_k": 5, "decoder_threshold": 0.0,
+    "decoder_mask_ratio": 1.0, "dim_reduce": False, "slot_dim": 256, "teacher_gradient": False,
+    "skip_weights": (0.0, 0.0, 1.0, 1.0), "num_layers": 4, "hierarchical": False, "hierarchical_slots": 20,
+}  # fmt: skip
+SIMSID_ZHANG = {**SIMSID, "dataset": "zhang", "epochs": 1000, "bottleneck": "queue"}
+AUTO_ENCODER = {
+    "main_score": "", "image_size": 64, "augment": False, "resize": "bilinear", "epochs": 250, "batch_size": 64,
+    "learning_rate": 5e-4, "lr_schedule": "steps", "lr_steps": (), "best_rule": "last", "multiplier": 1.0,
+    "latent_size": 16, "num_slots": 25, "latent_threshold": 0.0, "entropy_weight": 0.0002,
+}  # fmt: skip
+DDAD = {
+    **AUTO_ENCODER, "method": "ddad", "members": 3, "refine_epochs": 100, "refine_batch_size": 8,
+    "refine_learning_rate": 1e-4, "refine_weight_decay": 1e-4,
+}  # fmt: skip
+EXTRA_DATA = {"rsna": 4000, "vindr": 4000, "brain": 1000, "lag": 1500}
+BACKBONES = ("ae", "aeu", "memae")
+
+PUBLISHED = {
+    "zhang_best": {**SQUID, "dataset": "zhang"},
+    "chexpert_best": {**SQUID, "dataset": "chexpert", "cosine_min": 5e-5, "max_batches": 85},
+    "digit_best": {
+        **SQUID, "dataset": "digit", "image_size": 96, "patches_per_side": 3, "levels": 3, "initial_combine": 1,
+        "ops": ("concat", "concat", "none"), "decoder_memory": ("V3", "V3", "none"), "cosine_min": 1e-6, "n_critic": 1,
+        "recon_weight": 1.0, "augment": False, "statistics_images": 101,
+    },
+    "simsid_zhang": SIMSID_ZHANG,
+    "simsid_chexpert": {
+        **SIMSID, "dataset": "chexpert", "epochs": 600, "cosine_min": 5e-5, "bottleneck": "matrix", "mask_ratio": 0.9,
+        "train_normal_fraction": 0.9,
+    },
+    "simsid_covidx": {
+        **SIMSID, "dataset": "covidx", "epochs": 300, "bottleneck": "matrix", "train_normal_fraction": 0.7,
+    },
+    "simsid_hierarchical": {**SIMSID_ZHANG, "hierarchical": True, "skip_weights": ()},
+    **{
+        f"ddad_{dataset}_{backbone}": {**DDAD, "dataset": dataset, "extra_data": extra, "backbone": backbone}
+        for dataset, extra in EXTRA_DATA.items() for backbone in BACKBONES
+    },
+    **{
+        f"{backbone}_{dataset}": {**AUTO_ENCODER, "dataset": dataset, "method": backbone}
+        for dataset in EXTRA_DATA for backbone in BACKBONES
+    },
+}  # fmt: skip
+OF_THIS_REPOSITORY = {"digit_quick"}
+INPAINTING_ROWS = [name for name in PUBLISHED if PUBLISHED[name]["method"] in ("squid", "simsid")]
+SQUID_BASE = {
+    **SQUID, "dataset": "digit", "epochs": 400, "lr_schedule": "steps", "queue_slots": 1000, "matrix_slots": 500,
+    "gumbel_top_k": 0, "shrink_threshold": 0.0005, "n_critic": 1, "recon_weight": 1.0, "teacher_weight": 0.5,
+    "distill_weight": 0.1, "adversarial_weight": 0.0005, "discriminator_weight": 1.0,
+}  # fmt: skip
+
+
+def built(name):
+    """A row's method at its full size, without memory for its weights."""
+    config = configs.build(name)
+    with torch.device("meta"):
+        return METHODS[config.method](config)
+
+
+# -- settings ---------------------------------------------------------------------------------------------------------
+
+
+def test_every_row_is_written_down():
+    assert set(configs.names()) == set(PUBLISHED) | OF_THIS_REPOSITORY
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_every_setting_is_the_published_one(name):
+    assert vars(configs.build(name)) == {**OURS, **PUBLISHED[name]}
+
+
+def test_the_base_of_squid():
+    assert vars(SquidConfig()) == {**OURS, **SQUID_BASE}
+
+
+def test_stages():
+    for name in INPAINTING_ROWS:
+        assert configs.build(name).stages() == (Stage("train", PUBLISHED[name]["epochs"], 16),), name
+    for dataset in EXTRA_DATA:
+        for backbone in BACKBONES:
+            (single,) = configs.build(f"{backbone}_{dataset}").stages()
+            assert single == Stage("train", 250, 64, drop_last=True, least=single.least)
+            udm, ndm, refine = configs.build(f"ddad_{dataset}_{backbone}").stages()
+            assert udm == Stage("udm", 250, 64, unlabeled=True, drop_last=True, orders=3, least=udm.least)
+            assert ndm == Stage("ndm", 250, 64, drop_last=True, orders=3, least=ndm.least)
+            assert (refine.name, refine.epochs, refine.batch_size) == ("refine", 100, 8)
+            assert (refine.unlabeled, refine.drop_last, refine.orders) == (False, True, 1)
+
+
+# -- optimizers and schedules as built --------------------------------------------------------------------------------
+
+ADAM = {"lr": 1e-4, "betas": (0.5, 0.999), "eps": 1e-8, "weight_decay": 0, "amsgrad": False, "maximize": False,
+        "decoupled_weight_decay": False}  # fmt: skip
+
+
+def assert_steps(optimizer, networks, **adam):
+    """One group with these constants, of all parameters of these networks and of no other."""
+    assert type(optimizer) is torch.optim.Adam
+    (group,) = optimizer.param_groups
+    assert {key: group[key] for key in ADAM} == {**ADAM, **adam}
+    expected = [id(parameter) for network in networks for parameter in network.parameters()]
+    assert sorted(map(id, group["params"])) == sorted(expected)
+
+
+@pytest.mark.parametrize("name", INPAINTING_ROWS)
+def test_the_two_players_optimizers(name):
+    method = built(name)
+    assert set(method.optimizers) == {"generator", "discriminator"}
+    assert_steps(method.optimizers["generator"], [method.generator], eps=1e-7, weight_decay=1e-5)
+    assert_steps(method.optimizers["discriminator"], [method.discriminator])
+    assert set(method.schedulers) == {"generator"}
+    scheduler = method.schedulers["generator"]
+    assert type(scheduler) is CosineAnnealingLR and scheduler.optimizer is method.optimizers["generator"]
+    floors = {"chexpert_best": 5e-5, "simsid_chexpert": 5e-5, "digit_best": 1e-6}
+    assert (scheduler.T_max, scheduler.eta_min) == (300, floors.get(name, 1e-5))
+
+
+def test_the_base_of_squid_steps_its_learning_rate_down():
+    with torch.device("meta"):
+        scheduler = METHODS["squid"](SquidConfig()).schedulers["generator"]
+    assert type(scheduler) is MultiStepLR and scheduler.gamma == 0.2 and sorted(scheduler.milestones) == [200, 300]
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_the_auto_encoders_optimizers(backbone):
+    single = built(f"{backbone}_brain")
+    assert set(single.optimizers) == {"network"}
+    assert_steps(single.optimizers["network"], [single.network], lr=5e-4)
+    method = built(f"ddad_brain_{backbone}")
+    assert list(method.members) == ["udm_0", "udm_1", "udm_2", "ndm_0", "ndm_1", "ndm_2"]
+    for module in ("udm", "ndm"):
+        method.start_stage(module)
+        (optimizer,) = method.optimizers.values()
+        assert_steps(optimizer, [method.members[f"{module}_{k}"] for k in range(3)], lr=5e-4)
+    method.start_stage("refine")
+    (optimizer,) = method.optimizers.values()
+    assert_steps(optimizer, [method.refinement["dual"], method.refinement["intra"]], lr=1e-4, weight_decay=1e-4)
+
+
+def learning_rates(method, epochs):
+    """{optimizer: its rate in every epoch}."""
+    found = {name: [] for name in method.optimizers}
+    for _ in range(epochs):
+        for name, optimizer in method.optimizers.items():
+            found[name].append(optimizer.param_groups[0]["lr"])
+        method.epoch_end()
+    return found
+
+
+@pytest.mark.parametrize("name", INPAINTING_ROWS)
+def test_the_learning_rate_of_every_epoch(name):
+    epochs = {"simsid_zhang": 1000, "simsid_hierarchical": 1000, "simsid_chexpert": 600, "simsid_covidx": 300}
+    floor = {"chexpert_best": 5e-5, "simsid_chexpert": 5e-5, "digit_best": 1e-6}.get(name, 1e-5)
+    epoch = torch.arange(epochs.get(name, 200), dtype=torch.float64)
+    cosine = floor + (1e-4 - floor) * (1 + torch.cos(torch.pi * epoch / 300)) / 2
+    found = learning_rates(built(name), len(epoch))
+    assert found["generator"] == pytest.approx(cosine.tolist(), rel=1e-6)
+    assert found["discriminator"] == [1e-4] * len(epoch)
+
+
+def test_the_learning_rate_of_every_epoch_of_squids_base_and_of_the_auto_encoders():
+    with torch.device("meta"):
+        found = learning_rates(METHODS["squid"](SquidConfig()), 400)
+    assert found["generator"] == pytest.approx([1e-4] * 200 + [2e-5] * 100 + [4e-6] * 100)
+    assert found["discriminator"] == [1e-4] * 400
+    assert learning_rates(built("memae_lag"), 250) == {"network": [5e-4] * 250}
+    method = built("ddad_rsna_aeu")
+    for stage, epochs, rate in (("udm", 250, 5e-4), ("ndm", 250, 5e-4), ("refine", 100, 1e-4)):
+        method.start_stage(stage)
+        assert learning_rates(method, epochs) == {stage: [rate] * epochs}
+
+
+# -- networks as built ------------------------------------------------------------------------------------------------
+
+
+def count(network) -> int:
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+def convolution(c_in, c_out, side, bias=True) -> int:
+    return side**2 * c_in * c_out + bias * c_out
+
+
+def linear(d_in, d_out) -> int:
+    return d_in * d_out + d_out
+
+
+def residual(c_in, c_out) -> int:
+    """Three convolutions 3 × 3 with biases, a batch norm after each."""
+    return convolution(c_in, c_out, 3) + 2 * convolution(c_out, c_out, 3) + 3 * 2 * c_out
+
+
+def encoder(channels) -> int:
+    return residual(1, channels[0]) + sum(residual(a, b) for a, b in pairwise(channels))
+
+
+def decoder(channels, concatenated) -> int:
+    """The first ``concatenated`` up blocks have a skip of as many channels as they give."""
+    steps = list(pairwise(channels[::-1]))
+    blocks = [residual(a + b if i < concatenated else a, b) for i, (a, b) in enumerate(steps)]
+    return sum(blocks) + convolution(channels[0], 1, 1)
+
+
+def inpainting(channels, d, bits) -> int:
+    """Reduce, attention (four projections), feed-forward, two layer norms, expand; the queue is no parameter."""
+    reduced = channels // 4
+    ends = convolution(channels, reduced, 1, bias=False) + 2 * reduced
+    ends += convolution(reduced + bits, channels, 1) + 2 * channels
+    return ends + 4 * linear(d, d) + linear(d, d // 4) + linear(d // 4, d) + 2 * 2 * d
+
+
+def discriminator(channels, side) -> int:
+    convolutions = sum(convolution(a, b, 5) for a, b in pairwise((1, *channels)))
+    return convolutions + sum(2 * c for c in channels[1:]) + linear(channels[-1] * side**2, 1)
+
+
+C4, C3 = (32, 64, 128, 256, 512), (32, 64, 128, 256)
+SQUID_D, SIMSID_D = (16, 32, 64, 128, 128), (16, 32, 64, 128, 256)
+V1 = 4 * 200 * (4 * 4 * 256 + 8 * 8 * 128)  # places · slots · d of the two memories of 128 px images
+V3 = 9 * 200 * (128 * 8 * 8 + 64 * 16 * 16)
+BOTH = {"128": encoder(C4) + 2 * decoder(C4, 2), "96": encoder(C3) + 2 * decoder(C3, 2)}  # student and teacher
+MATRIX = 4 * 200 * 2048
+# four levels' memories of 2 × 2 … 16 × 16 places with 20 slots, each of 128 channels of 4 × 4 pixels
+LEVELS = sum(
+    2 * convolution(c, 128, 1, bias=False) + 2 * 128 + 2 * c + 4 ** (i + 1) * 20 * 2048 + 2 * 2048 * 256
+    for i, c in enumerate((512, 256, 128, 64))
+)
+PARAMETERS = {  # of generator and discriminator
+    "zhang_best": (BOTH["128"] + inpainting(512, 2048, 3) + V1, discriminator(SQUID_D, 4)),
+    "chexpert_best": (BOTH["128"] + inpainting(512, 2048, 3) + V1, discriminator(SQUID_D, 4)),
+    "digit_best": (BOTH["96"] + inpainting(256, 1024, 4) + V3, discriminator(SQUID_D, 3)),
+    "simsid_zhang": (BOTH["128"] + inpainting(512, 2048, 3) + V1, discriminator(SIMSID_D, 4)),
+    "simsid_chexpert": (BOTH["128"] + inpainting(512, 2048, 3) + V1 + MATRIX, discriminator(SIMSID_D, 4)),
+    "simsid_covidx": (BOTH["128"] + inpainting(512, 2048, 3) + V1 + MATRIX, discriminator(SIMSID_D, 4)),
+    "simsid_hierarchical": (BOTH["128"] + LEVELS, discriminator(SIMSID_D, 4)),
+}
+
+
+@pytest.mark.parametrize("name", INPAINTING_ROWS)
+def test_the_networks_have_as_many_parameters_as_the_papers(name):
+    method = built(name)
+    assert (count(method.generator), count(method.discriminator)) == PARAMETERS[name]
+    channels = SQUID_D if PUBLISHED[name]["method"] == "squid" else SIMSID_D
+    assert tuple(conv.out_channels for conv in method.discriminator.convs) == channels
+
+
+SLOTS = {  # (places, slots, d) of every memory
+    "zhang_best": [(4, 200, 2048), (4, 200, 4096), (4, 200, 8192)],
+    "chexpert_best": [(4, 200, 2048), (4, 200, 4096), (4, 200, 8192)],
+    "digit_best": [(9, 200, 1024), (9, 200, 8192), (9, 200, 16384)],
+    "simsid_zhang": [(4, 200, 2048), (4, 200, 4096), (4, 200, 8192)],
+    "simsid_chexpert": [(4, 200, 2048), (4, 200, 4096), (4, 200, 8192)],
+    "simsid_covidx": [(4, 200, 2048), (4, 200, 4096), (4, 200, 8192)],
+    "simsid_hierarchical": [(4, 20, 2048), (16, 20, 2048), (64, 20, 2048), (256, 20, 2048)],
+}
+QUEUES = {"zhang_best", "chexpert_best", "digit_best", "simsid_zhang"}  # the others learn their bottleneck's slots
+SHORTCUTS = {  # the share of positions that take a memory's output in training: bottleneck, then decoder
+    **dict.fromkeys(("zhang_best", "chexpert_best", "digit_best"), [0.95, 0.95, 0.95]),
+    "simsid_zhang": [1.0, 1.0, 1.0], "simsid_covidx": [1.0, 1.0, 1.0], "simsid_chexpert": [0.9, 1.0, 1.0],
+    "simsid_hierarchical": [],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", INPAINTING_ROWS)
+def test_the_memories_as_built(name):
+    modules = list(built(name).generator.modules())
+    memories = [module for module in modules if isinstance(module, Memory)]
+    assert [tuple(memory.slots.shape) for memory in memories] == SLOTS[name]
+    learned = [isinstance(memory.slots, torch.nn.Parameter) for memory in memories]
+    assert learned == [name not in QUEUES, *[True] * (len(memories) - 1)]
+    assert [module.ratio for module in modules if isinstance(module, MaskedShortcut)] == SHORTCUTS[name]
+    if name != "simsid_hierarchical":  # a softmax reads its slots
+        assert [memory.shrinkage for memory in memories] == [Shrinkage(gumbel_top_k=5)] * 3
+
+
+def test_the_base_of_squid_as_built():
+    with torch.device("meta"):
+        generator = METHODS["squid"](SquidConfig()).generator
+    memories = [module for module in generator.modules() if isinstance(module, Memory)]
+    assert [tuple(memory.slots.shape) for memory in memories] == [(4, 1000, 2048), (4, 500, 4096), (4, 500, 8192)]
+    assert [memory.shrinkage for memory in memories] == [Shrinkage(threshold=0.0005)] * 3
+
+
+def auto_encoder(out_channels) -> int:
+    widths = (16, 32, 64, 64)
+    down = sum(convolution(a, b, 4, bias=False) + 2 * b for a, b in pairwise((1, *widths)))
+    up = sum(convolution(a, b, 4, bias=False) + 2 * b for a, b in pairwise(widths[::-1]))
+    latent = linear(64 * 4 * 4, 2048) + linear(2048, 16) + linear(16, 2048) + linear(2048, 64 * 4 * 4)
+    return down + latent + 2 * 2 * 2048 + up + convolution(16, out_channels, 4, bias=False)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "expected"), [("ae", auto_encoder(1)), ("aeu", auto_encoder(2)), ("memae", auto_encoder(1) + 25 * 16)]
+)
+def test_the_auto_encoders_have_as_many_parameters_as_the_papers(backbone, expected):
+    assert count(built(f"{backbone}_brain").network) == expected
+    method = built(f"ddad_brain_{backbone}")
+    assert [count(network) for network in method.members.values()] == [expected] * 6
+    for name, maps in (("dual", 2), ("intra", 1)):
+        layers = convolution(maps, 128, 3) + convolution(128, 128, 3) + convolution(128, 2, 3) + 2 * 2 * 128
+        assert count(method.refinement[name]) == layers
