@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Run the style checks and the tests: ./test.sh [pytest options]
+# Run the style checks and the tests: ./test.sh [pytest options]; with -n 0 in one process, as --pdb needs it
 set -euo pipefail
 cd "$(dirname "$0")"
 TEST_PACKAGES="pytest, xdist, ruff"
