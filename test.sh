@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Run the style checks and the tests: ./test.sh [pytest options]
+# Run the style checks and the tests: ./test.sh [pytest options]; with -n 0 in one process, as --pdb needs it
 set -euo pipefail
 cd "$(dirname "$0")"
-TEST_PACKAGES="pytest, ruff"
+TEST_PACKAGES="pytest, xdist, ruff"
 source ./environment.sh
 if [ "$PYTHON" != python ] && ! "$PYTHON" -c "import pydicom" 2>/dev/null; then
     "$PYTHON" -m pip install --quiet --disable-pip-version-check "$(grep ^pydicom requirements-dicom.txt)" ||
@@ -10,4 +10,5 @@ if [ "$PYTHON" != python ] && ! "$PYTHON" -c "import pydicom" 2>/dev/null; then
 fi
 "$PYTHON" -m ruff check .
 "$PYTHON" -m ruff format --check .
-"$PYTHON" -m pytest "$@"
+export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}" # each core has a process of its own; every file is one process's
+"$PYTHON" -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile "$@"

@@ -1,17 +1,17 @@
-"""Paths and the recorded numbers that several test files use."""
+"""Paths, recorded numbers and tiny trained experiments that several test files use."""
 
 import json
 import os
-import sys
+import shutil
 import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from tiny import FEW, train
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
 GOLDEN = ROOT / "tests" / "golden"
 DEVICE = torch.device(os.environ.get("GOLDEN_DEVICE", "cpu"))  # where the golden tests compute
 SHARED = ROOT.parent / "shared" / "data"
@@ -82,8 +82,37 @@ def workspace(tmp_path, monkeypatch):
     """An empty folder in which the commands make their checkpoints/ and data/; small fixed digit sets."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("ANOMALY_DATA_ROOT", raising=False)
-    monkeypatch.setattr("dataloader.digit.COUNTS", {"val": 16, "test": 16})
+    monkeypatch.setattr("dataloader.digit.COUNTS", FEW)
     return tmp_path
+
+
+@pytest.fixture(scope="session")
+def trained_once(tmp_path_factory):
+    """(method, overrides) → the folder of a tiny experiment, trained when it is first asked for; not to be changed."""
+    folders = {}
+
+    def folder(method, overrides=()):
+        key = (method, *overrides)
+        if key not in folders:
+            place = tmp_path_factory.mktemp(method)
+            with pytest.MonkeyPatch.context() as patch:
+                patch.chdir(place)
+                patch.setattr("dataloader.digit.COUNTS", FEW)
+                assert train("a", method=method, overrides=overrides) == 0
+            folders[key] = place / "checkpoints" / "a"
+        return folders[key]
+
+    return folder
+
+
+@pytest.fixture
+def trained(workspace, trained_once):
+    """Puts a tiny experiment into the workspace, as ``train`` with the same arguments would; returns its folder."""
+
+    def put(exp, method="squid", overrides=()):
+        return shutil.copytree(trained_once(method, overrides), workspace / "checkpoints" / exp)
+
+    return put
 
 
 def same(a, b):

@@ -25,8 +25,8 @@ def test_a_second_process_is_refused(workspace, capsys):
     assert train("a", overrides=["epochs=1"]) == 0
 
 
-def test_a_full_disk_keeps_the_last_good_checkpoint(workspace, capsys):
-    assert train("a", overrides=["epochs=1"]) == 0
+def test_a_full_disk_keeps_the_last_good_checkpoint(workspace, trained, trained_once, capsys):
+    trained("a", overrides=["epochs=1"])
     folder = workspace / "checkpoints" / "a"
     before = (folder / "last.pt").read_bytes()
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -38,17 +38,17 @@ def test_a_full_disk_keeps_the_last_good_checkpoint(workspace, capsys):
     error = capsys.readouterr().err
     assert ".pt: could not be written" in error and "make room" in error
     assert (folder / "last.pt").read_bytes() == before and not list(folder.glob("*.part"))
-    assert train("whole") == 0 and command("main", "--exp", "a", "--device", "cpu") == 0
-    assert_same_run(folder, workspace / "checkpoints" / "whole")
+    assert command("main", "--exp", "a", "--device", "cpu") == 0
+    assert_same_run(folder, trained_once("squid"))
 
 
-def test_experiments_that_cannot_be_read(workspace, capsys):
+def test_experiments_that_cannot_be_read(workspace, trained, capsys):
     assert command("eval", "--exp", "none") == 1
     assert "Train it first: python main.py --exp none" in capsys.readouterr().err
     assert command("main", "--exp", "new") == 1
     assert "is new: give --config" in capsys.readouterr().err
     assert command("main", "--exp", "../evil", "--config", "digit_quick") == 1
-    assert train("a", overrides=["epochs=1"]) == 0
+    trained("a", overrides=["epochs=1"])
     folder = workspace / "checkpoints" / "a"
     capsys.readouterr()
 
@@ -78,8 +78,8 @@ def test_experiments_that_cannot_be_read(workspace, capsys):
     assert "config.json: not a configuration" in capsys.readouterr().err
 
 
-def test_a_checkpoint_runs_no_code(workspace, capsys):
-    assert train("a", overrides=["epochs=1"]) == 0
+def test_a_checkpoint_runs_no_code(workspace, trained, capsys):
+    trained("a", overrides=["epochs=1"])
 
     class Evil:
         def __reduce__(self):
@@ -90,8 +90,8 @@ def test_a_checkpoint_runs_no_code(workspace, capsys):
     assert not (workspace / "evil").exists()
 
 
-def test_scores_that_are_not_finite_are_an_error(workspace, monkeypatch, capsys):
-    assert train("a", overrides=["epochs=1"]) == 0
+def test_scores_that_are_not_finite_are_an_error(workspace, trained, monkeypatch, capsys):
+    trained("a", overrides=["epochs=1"])
     original = Squid.score
 
     def broken(self, images):
@@ -104,8 +104,8 @@ def test_scores_that_are_not_finite_are_an_error(workspace, monkeypatch, capsys)
     assert "scores of the validation images are not finite" in capsys.readouterr().err
 
 
-def test_a_test_set_of_one_class_is_an_error(workspace, monkeypatch, capsys):
-    assert train("a", overrides=["epochs=1"]) == 0
+def test_a_test_set_of_one_class_is_an_error(workspace, trained, monkeypatch, capsys):
+    trained("a", overrides=["epochs=1"])
     original = DigitAnatomy.split
 
     def normals_only(self, name):
@@ -130,8 +130,8 @@ def test_missing_data_leaves_no_folder(workspace, capsys):
     assert "--data-root absent: no such folder" in capsys.readouterr().err
 
 
-def test_other_training_data_is_refused_on_resume(workspace, capsys):
-    assert train("a", overrides=["epochs=1"]) == 0
+def test_other_training_data_is_refused_on_resume(workspace, trained, capsys):
+    trained("a", overrides=["epochs=1"])
     config = json.loads((workspace / "checkpoints" / "a" / "config.json").read_text())
     config["data"] = "mnist-0123"
     (workspace / "checkpoints" / "a" / "config.json").write_text(json.dumps(config))
@@ -139,8 +139,8 @@ def test_other_training_data_is_refused_on_resume(workspace, capsys):
     assert "training data: mnist-0123 → sklearn-" in capsys.readouterr().err
 
 
-def test_predict_names_unreadable_files_and_scores_the_rest(workspace, capsys):
-    assert train("a", overrides=["epochs=1"]) == 0
+def test_predict_names_unreadable_files_and_scores_the_rest(workspace, trained, capsys):
+    trained("a", overrides=["epochs=1"])
     good, bad = workspace / "in" / "good.png", workspace / "in" / "bad.png"
     good.parent.mkdir()
     Image.new("L", (48, 48), 90).save(good)
@@ -162,8 +162,8 @@ def test_a_device_that_is_not_there(workspace, capsys):
     assert f"--device {missing} is not available here" in capsys.readouterr().err
 
 
-def test_pictures_are_not_written_over_the_images(workspace, capsys):
-    assert train("a", overrides=["epochs=1"]) == 0
+def test_pictures_are_not_written_over_the_images(workspace, trained, capsys):
+    trained("a", overrides=["epochs=1"])
     image = workspace / "in" / "x.png"
     image.parent.mkdir()
     Image.new("L", (200, 100), 90).save(image)
@@ -173,8 +173,8 @@ def test_pictures_are_not_written_over_the_images(workspace, capsys):
     assert Image.open(image).size == (200, 100) and len(list(image.parent.iterdir())) == 1
 
 
-def test_overwrite_deletes_only_when_the_new_run_can_start(workspace, capsys):
-    assert train("a", overrides=["epochs=1"]) == 0
+def test_overwrite_deletes_only_when_the_new_run_can_start(workspace, trained, capsys):
+    trained("a", overrides=["epochs=1"])
     folder = workspace / "checkpoints" / "a"
     before = {p.name for p in folder.iterdir()}
     for arguments in (
@@ -191,8 +191,8 @@ def test_overwrite_deletes_only_when_the_new_run_can_start(workspace, capsys):
     assert train("a", "--overwrite", overrides=["epochs=1"]) == 0
 
 
-def test_other_settings_are_told_before_data_is_looked_for(workspace, capsys):
-    assert train("a", overrides=["epochs=1"]) == 0
+def test_other_settings_are_told_before_data_is_looked_for(workspace, trained, capsys):
+    trained("a", overrides=["epochs=1"])
     assert command("main", "--exp", "a", "--config", "zhang_best") == 1
     assert 'dataset: "digit" → "zhang"' in capsys.readouterr().err
     (workspace / "checkpoints" / "a" / "config.json").unlink()
@@ -264,8 +264,8 @@ def test_logs_that_cannot_be_written_do_not_hide_the_error(workspace, monkeypatc
     assert "could not be written" in capsys.readouterr().err
 
 
-def test_evaluating_on_other_data_is_said(workspace, monkeypatch, capsys):
-    assert train("a", overrides=["epochs=1"]) == 0
+def test_evaluating_on_other_data_is_said(workspace, trained, monkeypatch, capsys):
+    trained("a", overrides=["epochs=1"])
     monkeypatch.setattr(DigitAnatomy, "fingerprint", lambda self: "mnist-0123")
     assert command("eval", "--exp", "a") == 0
     assert "note: trained on sklearn-" in capsys.readouterr().err

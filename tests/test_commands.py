@@ -5,10 +5,26 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from conftest import SHARED, assert_same_run, needs_shared
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tiny import command, train
+from tiny import TINY, command, train
+
+import configs
+from dataloader import build_dataset
+from methods import METHODS
+
+
+def rows_of(path):
+    with open(path) as file:
+        return list(csv.DictReader(file))
+
+
+def auc_by_hand(scores, labels):
+    """The share of pairs of an anomalous and a normal image that are in order; of a tie, half."""
+    anomalous, normal = ([s for s, found in zip(scores, labels, strict=True) if found == label] for label in (1, 0))
+    return np.mean([(a > n) + (a == n) / 2 for a in anomalous for n in normal])
 
 
 def test_train_evaluate_and_predict(workspace, capsys):
@@ -33,8 +49,7 @@ def test_train_evaluate_and_predict(workspace, capsys):
         assert low <= found["auc"] <= high
         assert set(found["per_kind"]) == {"missing", "misordered", "flipped", "zero"}
         assert found["at_oracle_threshold"]["accuracy"] >= found["at_val_threshold"]["accuracy"]
-    with open(folder / "scores.csv") as file:
-        table = list(csv.DictReader(file))
+    table = rows_of(folder / "scores.csv")
     assert len(table) == 32 and list(table[0])[:3] == ["id", "label", "kind"]
     ranks = np.argsort([float(row["reconstruction"]) for row in table])
     assert np.array_equal(ranks, np.argsort([float(row["score"]) for row in table]))  # the main score is shown
@@ -54,24 +69,61 @@ def test_train_evaluate_and_predict(workspace, capsys):
         Image.fromarray(np.random.RandomState(i).randint(0, 256, (60, 50), np.uint8)).save(pictures / f"{i}.png")
     assert command("predict", "--exp", "a", workspace / "in", pictures / "0.png", "--csv", workspace / "out.csv",
                    "--images", workspace / "out") == 0  # fmt: skip
-    with open(workspace / "out.csv") as file:
-        table = list(csv.DictReader(file))
+    table = rows_of(workspace / "out.csv")
     assert list(table[0])[:3] == ["path", "logit", "score"] and "anomalous_at_val_threshold" in table[0]
     assert [row["path"] for row in table] == [str(pictures / f"{i}.png") for i in range(3)]
     assert Image.open(workspace / "out" / "deep" / "1.png").size == (3 * 6 * 48, 6 * 48)
 
 
-def test_the_same_command_again_says_it_is_finished_and_more_epochs_go_on(workspace, capsys):
-    assert train("a", overrides=["epochs=1"]) == 0
+@pytest.mark.parametrize("method", METHODS)
+def test_results_and_predictions_are_those_of_scores_csv(workspace, trained, method):
+    folder = trained("a", method)
+    last = torch.load(folder / "last.pt", weights_only=True)
+    for value in last["method"].values():  # not those of best.pt, which may be the last epoch's
+        if value.is_floating_point():
+            value *= 1.01
+    torch.save(last, folder / "last.pt")
+    split = build_dataset(configs.build(*TINY[method])).split("test")
+    files = [workspace / "in" / f"{name}.png" for name in split.ids]
+    files[0].parent.mkdir(parents=True)
+    for file, image in zip(files, split.images.numpy(), strict=True):
+        Image.fromarray(image).save(file)
+
+    scores = {}
+    for checkpoint in ("best", "last"):
+        which = ["--exp", "a", "--device", "cpu", "--checkpoint", checkpoint]
+        assert command("eval", *which) == 0 and command("predict", *which, *files, "--csv", "out.csv") == 0
+        results = json.loads((folder / "results.json").read_text())
+        table, predicted = rows_of(folder / "scores.csv"), rows_of("out.csv")
+        labels = [int(row["label"]) for row in table]
+        assert results["checkpoint"] == checkpoint and labels == split.labels.tolist()
+        for name, found in results["scores"].items():
+            assert found["auc"] == pytest.approx(auc_by_hand([float(row[name]) for row in table], labels)), name
+        for row, again in zip(table, predicted, strict=True):
+            columns = row.keys() - {"id", "label", "kind"}
+            assert {key: again[key] for key in columns} == {key: row[key] for key in columns}, row["id"]
+        if checkpoint == "best":
+            flagged = [int(row["anomalous_at_val_threshold"]) for row in predicted]
+            found = results["scores"][results["main_score"]]["at_val_threshold"]
+            assert found["recall"] == pytest.approx(
+                np.mean([f for f, label in zip(flagged, labels, strict=True) if label])
+            )
+        scores[checkpoint] = [row["score"] for row in table]
+    assert scores["best"] != scores["last"]
+    for name in ("roc_pr", "histograms", "curves"):
+        assert (folder / "figures" / f"{name}.png").exists()
+
+
+def test_the_same_command_again_says_it_is_finished_and_more_epochs_go_on(workspace, trained, trained_once, capsys):
+    trained("a", overrides=["epochs=1"])
     assert train("a", overrides=["epochs=1"]) == 0
     assert "is finished: 1 epochs" in capsys.readouterr().out
     assert command("main", "--exp", "a", "--set", "epochs=2", "--device", "cpu") == 0
-    assert train("whole") == 0
-    assert_same_run(workspace / "checkpoints" / "a", workspace / "checkpoints" / "whole")
+    assert_same_run(workspace / "checkpoints" / "a", trained_once("squid"))
 
 
-def test_other_settings_are_refused_with_the_difference(workspace, capsys):
-    assert train("a", overrides=["epochs=1"]) == 0
+def test_other_settings_are_refused_with_the_difference(workspace, trained, capsys):
+    trained("a", overrides=["epochs=1"])
     before = (workspace / "checkpoints" / "a" / "last.pt").read_bytes()
     assert train("a", "--seed", "5", overrides=["learning_rate=0.5", "epochs=2"]) == 1
     error = capsys.readouterr().err

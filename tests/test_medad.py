@@ -4,7 +4,11 @@ import csv
 import importlib.util
 import json
 import shutil
+import subprocess
+import sys
 import zlib
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -188,7 +192,13 @@ def test_a_class_of_twins_alone_leaves_no_figures(workspace):
     assert found["images"] == "0 normal, 6 anomalous" and found["scores"] == {}
 
 
-def test_the_sweep_is_one_command(workspace, capfd):
+def test_the_sweep_is_one_command(workspace, monkeypatch, capfd):
+    def run(words):  # without the start of another process, which imports torch anew
+        python, script, *arguments = words
+        assert python == sys.executable and Path(script).is_file()
+        return subprocess.CompletedProcess(words, command(Path(script).stem, *arguments))
+
+    monkeypatch.setattr(sweep, "subprocess", SimpleNamespace(run=run))
     make_medad(workspace / "d")
     key = ("--key", "anomaly_rate")
     more = ("--", "--set", *DDAD, "extra_data=4", "--data-root", "d", "--device", "cpu")

@@ -84,8 +84,8 @@ def test_similarities_and_the_choice_of_slots_stay_in_float32():
     assert torch.equal(rounded, latent.weights(query))
 
 
-def test_a_run_may_go_on_in_another_precision_and_the_log_tells(workspace):
-    assert train("exp") == 0
+def test_a_run_may_go_on_in_another_precision_and_the_log_tells(workspace, trained):
+    trained("exp")
     assert train("exp", overrides=["epochs=3", "precision=bf16"]) == 0
     log = (workspace / "checkpoints/exp/log.txt").read_text()
     first, second = (line for line in log.splitlines() if "precision" in line)
@@ -93,8 +93,8 @@ def test_a_run_may_go_on_in_another_precision_and_the_log_tells(workspace):
     assert [made["precision"] for made in sittings(Experiment("exp"))] == ["fp32", "bf16"]
 
 
-def test_the_precision_of_an_evaluation_is_not_one_of_training(workspace):
-    assert train("exp", overrides=["epochs=1"]) == 0
+def test_the_precision_of_an_evaluation_is_not_one_of_training(workspace, trained):
+    trained("exp", overrides=["epochs=1"])
     found = []
     for precision in ("fp32", "bf16"):
         assert command("eval", "--exp", "exp", "--precision", precision) == 0

@@ -1,39 +1,25 @@
 """Interrupted in any way, a run ends as the run that was never stopped."""
 
+import json
+import multiprocessing
 import os
+import pkgutil
 import signal
-import subprocess
-import sys
 
 import pytest
 import torch
 from conftest import ROOT, assert_same_run
-from tiny import command, train
+from tiny import FEW, TINY, command, train
 
+import configs
+import dataloader.digit
+from methods import METHODS
 from methods.squid import Squid
 
-KILL = """
-import os, signal, sys
-sys.path[:0] = [{root!r}, {tests!r}]
-import dataloader.digit, engine.experiment, engine.loop, methods.ddad, methods.squid
-dataloader.digit.COUNTS = {{"val": 16, "test": 16}}
-def after(owner, name, calls):
-    original, count = getattr(owner, name), 0
-    def counted(*args, **kwargs):
-        nonlocal count
-        count += 1
-        if count == calls:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return original(*args, **kwargs)
-    setattr(owner, name, counted)
-after({owner}, {name!r}, {calls})
-from tiny import train
-train("killed", method={method!r}, overrides={overrides!r})
-"""
-
+FORKS = multiprocessing.get_context("forkserver")  # one process imports torch, and is forked for every killed run
+FORKS.set_forkserver_preload(["test_resume"])
 KILLS = {  # 5 iterations an epoch; the generator steps at 0, 2, 4 of each
     "before an iteration of both": ("methods.squid.Squid", "training_step", 3),
-    "before an iteration of the discriminator alone": ("methods.squid.Squid", "training_step", 4),
     "between the discriminator's step and the generator's": ("methods.squid.Squid", "_step", 5),
     "in the second epoch": ("methods.squid.Squid", "training_step", 9),
     "while last.pt is put in place": ("engine.experiment.os", "replace", 5),
@@ -44,18 +30,54 @@ KILLS = {  # 5 iterations an epoch; the generator steps at 0, 2, 4 of each
 
 def kill_in_training(workspace, owner, name, calls, method, overrides):
     """Train the experiment ``killed`` in a process of its own, killed at the n-th call of owner.name."""
-    script = KILL.format(
-        root=str(ROOT), tests=str(ROOT / "tests"), owner=owner, name=name, calls=calls, method=method,
-        overrides=overrides,
-    )  # fmt: skip
-    killed = subprocess.run([sys.executable, "-c", script], cwd=workspace, capture_output=True, text=True)
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    process = FORKS.Process(target=train_until, args=(workspace, owner, name, calls, method, overrides), daemon=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", f"{ROOT}{os.pathsep}{ROOT / 'tests'}")  # what is preloaded is looked for there
+        process.start()
+    process.join(200)
+    assert process.exitcode == -signal.SIGKILL
+
+
+def train_until(workspace, owner, name, calls, method, overrides):
+    os.chdir(workspace)
+    dataloader.digit.COUNTS = FEW
+    owner = pkgutil.resolve_name(owner)
+    original, count = getattr(owner, name), 0
+
+    def counted(*args, **kwargs):
+        nonlocal count
+        count += 1
+        if count == calls:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return original(*args, **kwargs)
+
+    setattr(owner, name, counted)
+    train("killed", method=method, overrides=overrides)
+
+
+def moments():
+    """Method, epoch from 0, iteration from 1: in the last epoch of every stage, and where another stage begins."""
+    for method in METHODS:
+        config, overrides = TINY[method]
+        epoch = 0
+        for stage in configs.build(config, overrides).stages():
+            if epoch:
+                yield pytest.param(method, epoch, 1, id=f"{method} before {stage.name}")
+            epoch += stage.epochs
+            yield pytest.param(method, epoch - 1, 2, id=f"{method} in {stage.name}")
+
+
+MOMENTS = list(moments())
+
+
+def steps_before(folder):
+    """The iterations before each epoch of a finished run, and before its end."""
+    return [0, *(json.loads(line)["step"] for line in (folder / "metrics.jsonl").read_text().splitlines())]
 
 
 @pytest.mark.parametrize("method", ["squid", "ae"])
-def test_a_deleted_last_checkpoint_is_not_trained_over(workspace, method, capsys):
-    assert train("a", method=method, overrides=["epochs=1"]) == 0
-    folder = workspace / "checkpoints" / "a"
+def test_a_deleted_last_checkpoint_is_not_trained_over(trained, method, capsys):
+    folder = trained("a", method, ["epochs=1"])
     best, rows = ((folder / name).read_bytes() for name in ("best.pt", "metrics.jsonl"))
     (folder / "last.pt").unlink()
     assert train("a", method=method, overrides=["epochs=2"]) == 1
@@ -63,48 +85,63 @@ def test_a_deleted_last_checkpoint_is_not_trained_over(workspace, method, capsys
     assert [(folder / name).read_bytes() for name in ("best.pt", "metrics.jsonl")] == [best, rows]
 
 
-@pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory):
-    """The run never stopped, that every killed one must equal."""
-    folder = tmp_path_factory.mktemp("whole")
-    patch = pytest.MonkeyPatch()
-    patch.chdir(folder)
-    patch.setattr("dataloader.digit.COUNTS", {"val": 16, "test": 16})
-    assert train("whole") == 0
-    patch.undo()
-    return folder / "checkpoints" / "whole"
-
-
-# 0 saves after every iteration; 1000 at the end only, so that a resume starts over
+# 0 saves after every iteration; 1000 where a stage ends only, so that a resume starts it anew
 @pytest.mark.parametrize(("moment", "save_seconds"), [*((m, 0) for m in KILLS), ("in the second epoch", 1000)])
-def test_a_killed_run_ends_as_the_run_never_stopped(workspace, uninterrupted, moment, save_seconds):
+def test_a_killed_run_ends_as_the_run_never_stopped(workspace, trained_once, moment, save_seconds):
     overrides = [f"save_seconds={save_seconds}"]
     kill_in_training(workspace, *KILLS[moment], "squid", overrides)
     assert train("killed", overrides=overrides) == 0
-    assert_same_run(workspace / "checkpoints" / "killed", uninterrupted)
+    assert_same_run(workspace / "checkpoints" / "killed", trained_once("squid"))
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("step", [1, 2, 5])
-def test_a_signal_finishes_the_iteration_saves_and_says_how_to_go_on(
-    workspace, uninterrupted, monkeypatch, capsys, number, step
+@pytest.mark.parametrize(("method", "epoch", "iteration"), MOMENTS)
+def test_any_method_killed_in_a_stage_or_between_two_ends_as_never_stopped(
+    workspace, trained_once, method, epoch, iteration
 ):
-    original, taken = Squid.training_step, []
+    whole = trained_once(method)
+    cls, calls = METHODS[method], steps_before(whole)[epoch] + iteration
+    overrides = [] if iteration > 1 else ["save_seconds=1000"]  # a stage's end is saved by itself
+    kill_in_training(workspace, f"{cls.__module__}:{cls.__name__}", "training_step", calls, method, overrides)
+    killed = workspace / "checkpoints" / "killed"
+    position = torch.load(killed / "last.pt", weights_only=True)["position"]
+    assert position == {"epoch": epoch, "batch": iteration - 1, "global_step": calls - 1}
+    assert train("killed", method=method, overrides=overrides) == 0
+    assert_same_run(killed, whole)
 
-    def signalled(self, images, index):
-        taken.append(index)
-        if len(taken) == step:
+
+@pytest.mark.parametrize(
+    ("number", "method", "epoch", "iteration"),
+    [
+        *((signal.SIGINT, "squid", *before) for before in ((0, 2), (0, 3), (1, 1))),
+        *(pytest.param(signal.SIGTERM, *moment.values, id=f"SIGTERM {moment.id}") for moment in MOMENTS),
+    ],
+)
+def test_a_signal_finishes_the_iteration_saves_and_says_how_to_go_on(
+    workspace, trained_once, monkeypatch, capsys, number, method, epoch, iteration
+):
+    whole = trained_once(method)
+    steps = steps_before(whole)
+    stop_in = steps[epoch] + iteration - 1
+    cls, taken = METHODS[method], []
+    original = cls.training_step
+
+    def signalled(self, images, step):
+        taken.append(step)
+        if len(taken) == stop_in:
             os.kill(os.getpid(), number)
-        return original(self, images, index)
+        return original(self, images, step)
 
-    monkeypatch.setattr(Squid, "training_step", signalled)
+    monkeypatch.setattr(cls, "training_step", signalled)
     handler = signal.getsignal(number)
-    assert train("a", overrides=["save_seconds=1000"]) == 128 + number
-    assert "Go on from there with: python main.py --exp a" in capsys.readouterr().err
-    assert len(taken) == step and signal.getsignal(number) is handler
+    assert train("a", method=method, overrides=["save_seconds=1000"]) == 128 + number
+    stopped = (
+        f"Stopped and saved at epoch {epoch + 1}, batch {iteration}. Go on from there with: python main.py --exp a"
+    )
+    assert stopped in capsys.readouterr().err
+    assert len(taken) == stop_in and signal.getsignal(number) is handler
     assert command("main", "--exp", "a", "--device", "cpu") == 0
-    assert len(taken) == 10
-    assert_same_run(workspace / "checkpoints" / "a", uninterrupted)
+    assert len(taken) == steps[-1]
+    assert_same_run(workspace / "checkpoints" / "a", whole)
 
 
 def test_a_loss_that_is_not_finite_stops_with_the_batch_named(workspace, monkeypatch, capsys):

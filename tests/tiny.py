@@ -31,6 +31,7 @@ TINY = {
         [*DIGITS, *SMALL, "epochs=1", "members=2", "extra_data=8", "refine_epochs=2", "refine_batch_size=8"],
     ),
 }  # fmt: skip
+FEW = {"val": 16, "test": 16}  # for dataloader.digit.COUNTS
 COMMANDS = {"main": main_command, "eval": eval_command, "predict": predict_command}
 
 
