@@ -109,7 +109,7 @@ def test_scores_of_an_image_do_not_depend_on_the_batch_and_survive_saving(name, 
 def test_one_batch_is_learnt_by_heart(name):
     learning_rate, factor = OVERFITTING.get(name, LEAST)
     method, loader = build(name, f"learning_rate={learning_rate}", "augment=false")
-    images = next(loader.in_order(8))
+    images = next(loader.in_order(0, 8))
 
     def rebuilt():
         return method.score(images).reconstruction
@@ -157,7 +157,7 @@ def test_a_batch_that_is_not_finite_stops_before_the_update(name):
 def test_squid_statistics_are_those_of_the_first_training_logits():
     method, loader = build("squid")
     method.fit(loader)
-    batches = list(loader.in_order(8))
+    batches = list(loader.in_order(0, 8))
     logits = torch.cat([method.score(images).columns["logit"] for images in batches])
     assert len(logits) == 8
     assert method.mu.item() == pytest.approx(logits.mean().item(), rel=1e-5)
