@@ -150,7 +150,7 @@ def test_sigma_is_never_zero():
     method = build()
 
     class OneImage:
-        def in_order(self, count):
+        def in_order(self, epoch, count):
             return [torch.full((4, 1, 48, 48), 0.5, dtype=torch.float64)]
 
     method.double().fit(OneImage())
