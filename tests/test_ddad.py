@@ -140,33 +140,23 @@ def test_epochs_count_through_the_stages():
     assert stage_epochs(stages, 7) == {"udm": 2, "ndm": 2, "refine": 3}
 
 
-@pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("whole")
-    patch = pytest.MonkeyPatch()
-    patch.chdir(folder)
-    patch.setattr("dataloader.digit.COUNTS", {"val": 16, "test": 16})
-    assert train("whole", method="ddad") == 0
-    patch.undo()
-    return folder / "checkpoints" / "whole"
+@pytest.fixture
+def uninterrupted(trained_once):
+    return trained_once("ddad")
 
 
 STEP = ("methods.ddad.Ddad", "training_step")
-KILLS = {  # 4 iterations of udm, 3 of ndm, 2 · 3 of refine
-    "in udm": (*STEP, 3),
+KILLS = {  # 4 iterations of udm, 3 of ndm, 2 · 3 of refine; test_resume.py has those in and between the stages
     "between udm and ndm, before last.pt": ("engine.loop.Trainer", "save_last", 5),
-    "between udm and ndm": (*STEP, 5),
-    "in ndm": (*STEP, 6),
-    "between ndm and refine": (*STEP, 8),
-    "in refine": (*STEP, 10),
     "in the last epoch": (*STEP, 12),
     "before best.pt": ("engine.loop.Trainer", "save_best", 1),
 }
 
 
-@pytest.mark.parametrize(
-    ("moment", "save_seconds"), [*((m, 0) for m in KILLS), ("in ndm", 1000), ("in the last epoch", 1000)]
-)
+MOMENTS = [(moment, 0) for moment in KILLS] + [("in the last epoch", 1000)]
+
+
+@pytest.mark.parametrize(("moment", "save_seconds"), MOMENTS)
 def test_a_killed_run_ends_as_the_run_never_stopped(workspace, uninterrupted, moment, save_seconds):
     overrides = [f"save_seconds={save_seconds}"]
     kill_in_training(workspace, *KILLS[moment], "ddad", overrides)
@@ -192,8 +182,8 @@ def test_stages_leave_the_other_stages_networks_alone(workspace, uninterrupted, 
         assert "num_batches" in entry or not torch.equal(value, seen["udm"][entry]), entry
 
 
-def test_a_re_run_never_grows_an_ensemble_and_other_members_are_refused(workspace, uninterrupted, capsys):
-    assert train("a", method="ddad") == 0
+def test_a_re_run_never_grows_an_ensemble_and_other_members_are_refused(workspace, trained, capsys):
+    trained("a", "ddad")
     folder = workspace / "checkpoints" / "a"
     before = (folder / "last.pt").read_bytes()
     assert train("a", method="ddad") == 0
@@ -220,8 +210,8 @@ def test_only_the_last_stage_can_be_made_longer(workspace, uninterrupted, capsys
     assert_same_run(workspace / "checkpoints" / "a", uninterrupted)
 
 
-def test_a_deleted_checkpoint_is_an_error_not_a_new_start(workspace, uninterrupted, capsys):
-    assert train("a", method="ddad") == 0
+def test_a_deleted_checkpoint_is_an_error_not_a_new_start(workspace, trained, capsys):
+    trained("a", "ddad")
     folder = workspace / "checkpoints" / "a"
     (folder / "last.pt").unlink()
     assert train("a", method="ddad") == 1
@@ -361,8 +351,8 @@ def repeat(exp, *arguments):
     return command("main", "--exp", exp, "--from", "a", "--stage", "refine", "--device", "cpu", *arguments)
 
 
-def test_a_repeated_stage_ends_as_it_did(workspace, uninterrupted):
-    assert train("a", method="ddad") == 0
+def test_a_repeated_stage_ends_as_it_did(workspace, uninterrupted, trained):
+    trained("a", "ddad")
     assert repeat("again") == 0
     assert_same_run(workspace / "checkpoints" / "again", uninterrupted)
     assert command("eval", "--exp", "again", "--device", "cpu") == 0
@@ -370,8 +360,8 @@ def test_a_repeated_stage_ends_as_it_did(workspace, uninterrupted):
     assert "the stage refine again, from a" in log and log.count("(udm)") == log.count("(ndm)") == 1
 
 
-def test_a_stage_is_repeated_with_other_settings_from_the_same_modules(workspace, uninterrupted, capsys):
-    assert train("a", method="ddad") == 0
+def test_a_stage_is_repeated_with_other_settings_from_the_same_modules(workspace, trained, capsys):
+    trained("a", "ddad")
     assert repeat("b", "--set", "refine_learning_rate=0.01", "refine_epochs=1") == 0
     old, new = (torch.load(workspace / f"checkpoints/{e}/last.pt", weights_only=True)["method"] for e in "ab")
     assert all(torch.equal(old[k], new[k]) == k.startswith("members") for k in old if "num_batches" not in k)
@@ -387,8 +377,8 @@ def test_a_stage_is_repeated_with_other_settings_from_the_same_modules(workspace
         (["--from", "b"], "checkpoints/b is not an experiment"),
     ],
 )
-def test_what_cannot_be_repeated_is_said(workspace, uninterrupted, capsys, arguments, message):
-    assert train("a", method="ddad") == 0
+def test_what_cannot_be_repeated_is_said(workspace, trained, capsys, arguments, message):
+    trained("a", "ddad")
     assert repeat("c", *arguments) == 1
     assert message in capsys.readouterr().err and not (workspace / "checkpoints" / "c").exists()
 
@@ -400,8 +390,8 @@ def test_a_stage_whose_forerunners_are_not_trained_cannot_be_repeated(workspace,
     assert "has trained 0 of the 2 epochs before the stage refine" in capsys.readouterr().err
 
 
-def test_an_older_experiment_is_not_trained_on_but_its_modules_are_taken_over(workspace, uninterrupted, capsys):
-    assert train("a", method="ddad") == 0
+def test_an_older_experiment_is_not_trained_on_but_its_modules_are_taken_over(workspace, trained, capsys):
+    trained("a", "ddad")
     path = workspace / "checkpoints" / "a" / "config.json"
     content = json.loads(path.read_text())
     for key in configs.OLDER:
