@@ -1,6 +1,6 @@
 """Faults planted one at a time, and whether the tests notice.
 
-    python tests/planted_faults.py [-k SUBSTRING] [--jobs N]
+    python tests/planted_faults.py [-k SUBSTRING] [--jobs N] [--out docs/planted_faults.md]
 
 Every fault is an edit of one place, with the tests of which at least one must fail. Each is made in a copy of the
 repository, the named tests are run there, and the verdict is printed: caught; NOT CAUGHT; does not apply (the text to
@@ -456,13 +456,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-k", default="", metavar="SUBSTRING", help="only the faults whose name or file has this")
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="so many at a time (default: 1)")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="write the table of faults and verdicts there")
     args = parser.parse_args()
     chosen = [planted for planted in FAULTS if args.k.lower() in f"{planted.what} {planted.file}".lower()]
     named = tuple(sorted({test for planted in chosen for test in planted.tests}))
     if not named:
         parser.error(f"no fault has {args.k!r} in its name or file")
 
-    missed = 0
+    found = []
     # a new process for every fault, forked from this one, which has imported what takes long
     with (
         tempfile.TemporaryDirectory(prefix="planted_") as place,
@@ -475,11 +476,29 @@ def main() -> int:
             print(f"The tests do not pass without a fault:\n{output}")
             return 1
         verdicts = pool.imap(partial(verdict, repository), chosen)
-        for planted, found in zip(chosen, verdicts, strict=True):
-            missed += found != "caught"
-            print(f"{found:>10}  {planted.what} ({planted.file})", flush=True)
-    print(f"{len(chosen) - missed} of {len(chosen)} caught")
-    return int(missed > 0)
+        for planted, of_it in zip(chosen, verdicts, strict=True):
+            found.append(of_it)
+            print(f"{of_it:>10}  {planted.what} ({planted.file})", flush=True)
+    caught = f"{found.count('caught')} of {len(chosen)} caught"
+    print(caught)
+    if args.out:
+        args.out.write_text(table(chosen, found, caught), encoding="utf-8")
+    return int(found.count("caught") < len(chosen))
+
+
+def table(faults: list[Fault], verdicts: list[str], caught: str) -> str:
+    """Markdown: every fault, where it is planted, the tests that are named for it and the verdict."""
+    commit = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True).stdout
+    lines = [
+        "# Planted faults",
+        "",
+        f"Written by `python tests/planted_faults.py --out …` at {commit.strip()}: {caught}.",
+    ]
+    lines += ["", "| fault | file | tests of which one must fail | |", "| --- | --- | --- | --- |"]
+    for planted, of_it in zip(faults, verdicts, strict=True):
+        tests = ", ".join(f"`{test}`" for test in planted.tests)
+        lines.append(f"| {planted.what} | {planted.file} | {tests} | {of_it} |")
+    return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":
