@@ -102,7 +102,7 @@ def weights_apart(ours: Ours, plain: PlainSquid) -> float:
 
 def statistics_apart(ours: Ours, plain: PlainSquid, images: torch.Tensor) -> float:
     """Of mu and sigma."""
-    loader = SimpleNamespace(in_order=lambda count: images.split(3))
+    loader = SimpleNamespace(in_order=lambda epoch, count: images.split(3))
     ours.fit(loader)
     plain.fit(loader)
     found = np.array([float(ours.method.mu), float(ours.method.sigma)])

@@ -82,7 +82,7 @@ class PlainSquid:
         return self.discriminator(self.generator(x)[0]).item()
 
     def fit(self, loader) -> None:
-        batches = loader.in_order(self.config.statistics_images)
+        batches = loader.in_order(0, self.config.statistics_images)
         logits = np.array([self.logit(x) for images in batches for x in images.split(1)])
         self.mu, self.sigma = logits.mean(), logits.std()
 
