@@ -14,8 +14,8 @@ from methods import METHODS, NonFiniteLoss
 
 CPU = torch.device("cpu")
 # Method → learning rate, and by what factor 40 steps on one batch must lower its reconstruction error. The best
-# constant image lowers it by 1.3 to 2, the mean of the batch by 3.4 to 5.4; a method must do far better than a constant. Found
-# were 7, 5, 7, 6.5, 2.8 and 6.5.
+# constant image lowers it by 1.3 to 2, the mean of the batch by 3.4 to 5.4; a method must beat a constant by far.
+# Found were 7, 5, 7, 6.5, 2.8 and 6.5.
 OVERFITTING = {
     "squid": (1e-1, 4),  # its mask and dropout hide a part of every image in training, never in scoring
     "simsid": (3e-2, 4),
