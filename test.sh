@@ -10,5 +10,5 @@ if [ "$PYTHON" != python ] && ! "$PYTHON" -c "import pydicom" 2>/dev/null; then
 fi
 "$PYTHON" -m ruff check .
 "$PYTHON" -m ruff format --check .
-export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}" # each core has a process of its own; every file is one process's
-"$PYTHON" -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile "$@"
+export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}" # each core has a process of its own, which takes whole files
+"$PYTHON" -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder "$@"
