@@ -44,7 +44,7 @@ class BaseConfig:
     augment: bool = True  # training images: translate ±5 %, scale 0.95–1.05
     digit_source: Literal["auto", "sklearn", "mnist"] = "auto"  # DigitAnatomy: auto is mnist where its files are
     digits_per_epoch: int = 1600  # DigitAnatomy: images made anew for every epoch
-    # DigitAnatomy: a crop that does not fit its specimen is drawn again, or (as once here) is the whole cell
+    # DigitAnatomy: a crop that does not fit its specimen is drawn again, or (older experiments) is the whole cell
     digit_crop: Literal["redrawn", "clamped"] = "redrawn"
     train_normal_fraction: float = 1.0  # below 1, so much of the training images is normal and the rest anomalous
     contamination: Literal["drawn", "first"] = "drawn"  # these are drawn by the seed, or the first of the listing

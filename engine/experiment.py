@@ -65,6 +65,11 @@ def not_finite(state: dict[str, torch.Tensor]) -> str | None:
     return next((name for name, value in state.items() if not torch.isfinite(value).all()), None)
 
 
+def reached(checkpoint: dict[str, Any]) -> int:
+    """The whole epochs behind a checkpoint, be it best.pt's or last.pt's."""
+    return checkpoint["position"]["epoch"] if "position" in checkpoint else checkpoint["epoch"]
+
+
 class Experiment:
     """One experiment id. Open it with ``with`` to train: a second run is refused meanwhile."""
 

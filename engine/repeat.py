@@ -9,7 +9,7 @@ import re
 import torch
 
 from configs import BaseConfig
-from engine.experiment import Experiment, ExperimentError, write_text
+from engine.experiment import Experiment, ExperimentError, reached, write_text
 from engine.logging import log_until
 from engine.loop import Trainer
 from engine.resume import FREE, differences
@@ -40,10 +40,9 @@ def take_over(trainer: Trainer, source: Experiment, stage: str) -> None:
     before = trainer.stages[: names.index(stage)]
     epochs = sum(each.epochs for each in before)
     saved = source.load_checkpoint("last.pt" if source.path("last.pt").exists() else "best.pt")
-    reached = saved["position"]["epoch"] if "position" in saved else saved["epoch"]
-    if reached < epochs:
+    if reached(saved) < epochs:
         raise ExperimentError(
-            f"{source.folder} has trained {reached} of the {epochs} epochs before the stage {stage}. "
+            f"{source.folder} has trained {reached(saved)} of the {epochs} epochs before the stage {stage}. "
             f"Train those first: python main.py --exp {source.name}"
         )
     try:

@@ -12,7 +12,7 @@ from dataloader.twins import RULE
 from engine import metrics, plots
 from engine.device import to_float
 from engine.evaluation import Scored, score_table, selected
-from engine.experiment import Experiment, ExperimentError, write_atomically, write_text
+from engine.experiment import Experiment, ExperimentError, reached, write_atomically, write_text
 from engine.loop import stage_epochs
 
 SHOWN = 6  # images of each group in samples.png
@@ -41,11 +41,6 @@ def progress(experiment: Experiment, method, checkpoint: dict) -> dict[str, obje
         "stages": stage_epochs(method.stages, epoch),
         "training_seconds": latest.get("seconds") if reached(latest) == trained else None,
     }
-
-
-def reached(checkpoint: dict) -> int:
-    """The whole epochs behind a checkpoint, be it best.pt's or last.pt's."""
-    return checkpoint["position"]["epoch"] if "position" in checkpoint else checkpoint["epoch"]
 
 
 def build_results(split, scored: Scored, val_thresholds: dict[str, float], groups=None) -> dict[str, object]:

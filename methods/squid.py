@@ -152,6 +152,7 @@ class Squid(Method):
     @torch.no_grad()
     def fit(self, loader, epoch: int = 0) -> None:
         """mu and sigma of the logits of training images: what normal looks like to the discriminator."""
+        # the draw of the epoch to come, which no training step has seen yet
         drawn = epoch if self.config.statistics_draw == "redrawn" else 0
         if self.config.reestimate_batch_norm:
             self._reestimate_batch_norm(loader.in_order(drawn))
