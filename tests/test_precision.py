@@ -1,9 +1,14 @@
 """bf16 changes how networks compute, not what is kept, nor what decides which slots are read."""
 
 import json
+import platform
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
+from conftest import ROOT
 from test_methods import build, images_of
 from tiny import command, train
 
@@ -123,3 +128,25 @@ def test_a_containers_cpu_quota_is_read(tmp_path, files, cores):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text + "\n")
     assert cpu_quota(tmp_path) == cores
+
+
+THP = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+
+
+@pytest.mark.skipif(not THP.exists() or platform.libc_ver()[0] != "glibc", reason="needs Linux's huge pages and glibc")
+def test_the_heap_asks_for_huge_pages_and_keeps_what_it_was_given():
+    code = """
+import ctypes, re
+from engine.device import keep_memory
+keep_memory()
+libc = ctypes.CDLL(None)
+libc.malloc.restype = ctypes.c_void_p
+block = libc.malloc(ctypes.c_size_t(64 * 2**20))
+entries = re.split(r"^(?=[0-9a-f]+-[0-9a-f]+ )", open("/proc/self/smaps").read(), flags=re.MULTILINE)[1:]
+for entry in entries:
+    first, last = (int(end, 16) for end in entry.split()[0].split("-"))
+    if first <= block + 2**22 < last:
+        print(re.search("VmFlags: (.*)", entry)[1].split())
+"""
+    found = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "'hg'" in found.stdout  # madvise(MADV_HUGEPAGE)
