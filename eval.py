@@ -1,6 +1,6 @@
 """Evaluate an experiment: results.json, scores.csv and figures in its folder, a summary on the screen.
 
-    python eval.py --exp ID [--checkpoint best|last] [--precision fp32|bf16] [--split test|val] [--by disease[=NAME]]
+    python eval.py --exp ID [--checkpoint NAME] [--precision fp32|bf16] [--split test|val] [--by disease[=NAME]]
                    [--reestimate-batch-norm]
 
 Where the dataset has a validation set, the threshold is chosen on it; figures at the oracle threshold (chosen on the
@@ -11,7 +11,6 @@ for where the dataset is known for them (Med-AD), and every figure is given with
 import argparse
 import sys
 
-import configs
 from configs import ConfigError
 from dataloader import build_dataset
 from dataloader.loader import TrainLoader
@@ -20,7 +19,7 @@ from engine.device import provenance
 from engine.evaluation import csv_text, score_images, thresholds, validation_auc
 from engine.experiment import IMPORTED, write_text
 from engine.logging import sittings
-from engine.resume import differences
+from engine.resume import changed_settings
 
 
 def arguments() -> argparse.Namespace:
@@ -102,13 +101,6 @@ def main() -> None:
         write_text(experiment.path("by_disease.csv"), csv_text(by_disease.COLUMNS, rows))
         print(by_disease.table(rows, method.main_score))
     print(f"Written: results.json, scores.csv and figures/ in {experiment.folder}")
-
-
-def changed_settings(name: str, config: configs.BaseConfig) -> list[str]:
-    """What the experiment overrides of its configuration, but for what results.json says elsewhere."""
-    elsewhere = ("data_root", "save_seconds", "seed", "epochs")
-    without_effect = [key for key in config.as_dict() if key.startswith("digit") and config.dataset != "digit"]
-    return differences(configs.build(name), config, ignore=(*elsewhere, *without_effect))
 
 
 if __name__ == "__main__":

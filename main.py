@@ -119,7 +119,8 @@ def settings(args: argparse.Namespace, experiment: Experiment) -> tuple[str, Bas
 
 
 def build_trainer(experiment: Experiment, config: BaseConfig, dataset: Dataset, device) -> Trainer:
-    validation = dataset.split("val") if dataset.has_validation else None
+    scored = ["val"] * dataset.has_validation + ["test"] * config.record_scores
+    splits = {name: dataset.split(name) for name in scored}
     loader = TrainLoader(dataset, config, device)
     for stage in config.stages():
         loader.epoch(0, stage)  # every file is read, and a stage with too few found, before anything is written
@@ -127,7 +128,7 @@ def build_trainer(experiment: Experiment, config: BaseConfig, dataset: Dataset, 
     method = METHODS[config.method](config).to(device)
     if config.sync_batch_norm and distributed.world_size() > 1:
         synchronise_batch_norm(method)
-    return Trainer(experiment, config, method, loader, validation, device)
+    return Trainer(experiment, config, method, loader, splits, device)
 
 
 if __name__ == "__main__":

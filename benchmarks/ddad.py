@@ -24,7 +24,7 @@ from methods import METHODS
 from methods.autoencoder import BETAS, losses, to_network
 from methods.ddad import Ddad, focal_loss, refinement_inputs
 from methods.synthetic import with_squares
-from tools.make_tables import markdown
+from tools.results import markdown
 
 
 def arguments() -> argparse.Namespace:

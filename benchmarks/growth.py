@@ -22,7 +22,7 @@ from benchmarks.workloads import Ours, arrange, epoch, random_images, scoring, t
 from dataloader import DATASETS
 from dataloader.loader import TrainLoader
 from engine.device import to_float
-from tools.make_tables import markdown
+from tools.results import markdown
 
 MIB = 2**20
 LINEAR, FLAT = 1.1, 0.15  # the exponents above which something is worse than linear, or not flat

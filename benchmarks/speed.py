@@ -23,7 +23,7 @@ from benchmarks.measure import Measured, Worker, count_flops, timed
 from benchmarks.workloads import ARRANGEMENTS, Counts, machine_limit, scoring, training, whole_epoch
 from engine import cli
 from engine.device import choose_device, fit_threads
-from tools.make_tables import markdown
+from tools.results import markdown
 
 LIMITS = ("product fp32", "product bf16", "convolution fp32", "convolution bf16")
 MIB = 2**20

@@ -66,6 +66,9 @@ class BaseConfig:
     precision: Literal["fp32", "tf32", "bf16"] = "fp32"
     sync_batch_norm: bool = False  # several processes: batch norm over all their images, not each process's own
 
+    average_decay: float = 0.0  # of the weights' exponential moving average, per step; 0 keeps none
+    record_scores: bool = False  # keep all validation's and test's scores of every validated epoch; none decides
+
     save_seconds: float = 60.0  # between two saves of last.pt; it is also saved at the end and on a signal
     val_every: int = 1  # epochs from one validation to the next; the last epoch always validates
     best_rule: Literal["tolerance", "strict", "last"] = "strict"  # last: the final epoch's weights, whatever its AUC
@@ -93,6 +96,8 @@ class BaseConfig:
         self.check_at_least(1, "image_size", "epochs", "batch_size", "val_every", "cosine_epochs", "digits_per_epoch")
         self.check_at_least(0, "max_batches", "best_tolerance", "learning_rate", "seed", "save_seconds", "extra_data")
         self.check_share("train_normal_fraction")
+        if not 0 <= self.average_decay < 1:
+            raise ConfigError(f"average_decay = {self.average_decay}: must lie in [0, 1).")
         if not 0 <= self.anomaly_rate <= 1:
             raise ConfigError(f"anomaly_rate = {self.anomaly_rate}: must lie in [0, 1].")
 

@@ -11,6 +11,7 @@ class Config(DigitBest):
     image_size = 48
     base_channels = 16
     learning_rate = 2e-4
+    recon_weight = 10.0  # at 1 the adversarial loss outweighs it after a dozen epochs
     epochs = 15
     cosine_epochs = 15
     save_seconds = 15.0

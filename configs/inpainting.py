@@ -21,6 +21,10 @@ class InpaintingConfig(BaseConfig):
     shrink_threshold: float = 0.0  # hard shrinkage; 0 is off
     mask_ratio: float = 1.0  # share of positions that take the memory's output in training
     dropout: float = 0.0  # in the in-painting block's feed-forward layers
+    # remedies of ours, off in every published row (docs/steadying.md)
+    cosine_addressing: bool = False  # memories are read by the cosine of query and slot, not by their product
+    skip_dropout: float = 0.0  # in training, the probability that the student's decoder goes without a map's skip
+    r1_weight: float = 0.0  # of the discriminator's gradient penalty on images
     teacher: bool = True  # train a teacher generator and distil from it
 
     n_critic: int = 1  # the generator steps at every n-th iteration
@@ -41,11 +45,12 @@ class InpaintingConfig(BaseConfig):
     def check(self) -> None:
         super().check()
         self.check_share("mask_ratio")
-        self.check_at_least(0, "shrink_threshold")
+        self.check_at_least(0, "shrink_threshold", "r1_weight")
         self.check_at_least(1, "n_critic")
         self.check_at_least(2, "statistics_images")
-        if not 0 <= self.dropout < 1:
-            raise ConfigError(f"dropout = {self.dropout}: must lie in [0, 1).")
+        for key in ("dropout", "skip_dropout"):
+            if not 0 <= getattr(self, key) < 1:
+                raise ConfigError(f"{key} = {getattr(self, key)}: must lie in [0, 1).")
 
     def check_top_k(self, key: str, slots: int) -> None:
         """Raise a ConfigError for a k that a memory of so many slots does not have."""

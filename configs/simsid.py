@@ -57,6 +57,11 @@ class SimSidConfig(InpaintingConfig):
         check_with(check_hierarchical_sizes, self.image_size, self.levels, self.base_channels, self.ops)
         if self.skip_weights:
             raise ConfigError("skip_weights: the hierarchical variant has no skips to weigh; leave it empty.")
+        if self.skip_dropout or self.cosine_addressing:
+            raise ConfigError(
+                "skip_dropout and cosine_addressing: the hierarchical variant has no skips to drop, and memories "
+                "addressed by attention; leave them off."
+            )
 
     def _check_patches(self) -> None:
         check_with(

@@ -13,7 +13,7 @@ from configs import BaseConfig, ConfigError
 from dataloader import DATA_ROOT_VARIABLE, DataError
 from engine import distributed
 from engine.device import DeviceError, choose_device, tune
-from engine.experiment import Experiment, ExperimentError
+from engine.experiment import WEIGHTS, Experiment, ExperimentError
 from engine.loop import Interrupted, TrainingError
 from engine.metrics import MetricError
 from methods import METHODS, Method
@@ -28,7 +28,10 @@ def add_common(parser: argparse.ArgumentParser) -> None:
 
 def add_trained(parser: argparse.ArgumentParser) -> None:
     """Which weights of the experiment are taken, and how they compute."""
-    parser.add_argument("--checkpoint", default="best", choices=("best", "last"), help="default: best on validation")
+    parser.add_argument(
+        "--checkpoint", default="best", choices=WEIGHTS,
+        help="default: best on validation; averaged: last.pt's averaged weights (with average_decay)",
+    )  # fmt: skip
     precisions = get_args(BaseConfig.keys()["precision"])
     parser.add_argument("--precision", choices=precisions, help="default: what it was trained in")
 
@@ -53,7 +56,7 @@ def load_trained(args: argparse.Namespace) -> Trained:
     used = configs.override(config, [f"precision={args.precision}"]) if args.precision else config
     tune(used.precision)
     method = METHODS[config.method](used)
-    checkpoint = experiment.load_weights(f"{args.checkpoint}.pt", method)
+    checkpoint = experiment.load_weights(args.checkpoint, method)
     method.untrained = tuple(checkpoint.get("untrained", ()))
     return Trained(experiment, name, config, data, method.to(device), checkpoint, device)
 

@@ -3,7 +3,9 @@
 checkpoints/<exp>/config.json    the settings; this copy alone drives eval and resume
                   data.json      what is trained on: counts, anomalous images among it, files that are missing
                   last.pt        all that a resume needs        best.pt   the best epoch's weights
+                  best_averaged.pt  the same of averaged weights (average_decay)
                   metrics.jsonl  one line per epoch             log.txt   what happened, with times
+                  epochs/NNNN.csv  an epoch's scores (record_scores)
                   tensorboard/   figures/   results.json   scores.csv
 """
 
@@ -21,6 +23,13 @@ from filelock import FileLock, Timeout
 import configs
 from engine import distributed
 
+# which weights of an experiment are taken → the file, and the entry in it
+WEIGHTS = {
+    "best": ("best.pt", "method"),
+    "last": ("last.pt", "method"),
+    "best_averaged": ("best_averaged.pt", "method"),
+    "averaged": ("last.pt", "average"),
+}
 CHECKPOINTS = Path("checkpoints")  # below the folder the commands are run in
 FORMAT = 1  # of the checkpoint files
 IMPORTED = "imported weights"  # the data fingerprint of an experiment that was not trained here
@@ -168,18 +177,22 @@ class Experiment:
             ) from error
         return content
 
-    def load_weights(self, name: str, method: torch.nn.Module) -> dict[str, Any]:
-        """Load a checkpoint's weights into ``method``; returns the whole checkpoint. Raises ExperimentError."""
+    def load_weights(self, weights: str, method: torch.nn.Module) -> dict[str, Any]:
+        """Load :data:`WEIGHTS` into ``method``; returns the whole checkpoint. Raises ExperimentError."""
+        name, entry = WEIGHTS[weights]
         content = self.load_checkpoint(name)
+        other = f"Take others (--checkpoint {'|'.join(w for w in WEIGHTS if w != weights)})"
+        if weights == "averaged" and entry not in content:
+            raise ExperimentError(
+                f"{self.path(name)} has no averaged weights: it was trained without average_decay. {other}, or train "
+                "anew with --set average_decay=0.999."
+            )
         try:
-            method.load_state_dict(content["method"])
+            method.load_state_dict(content[entry])
         except (KeyError, RuntimeError) as error:
             raise ExperimentError(f"{self.path(name)}: the weights do not fit the settings ({error}).") from error
-        if entry := not_finite(content["method"]):
-            raise ExperimentError(
-                f"{self.path(name)}: {entry} holds values that are not finite. Take the other checkpoint "
-                "(--checkpoint best|last) or train anew."
-            )
+        if bad := not_finite(content[entry]):
+            raise ExperimentError(f"{self.path(name)}: {bad} holds values that are not finite. {other} or train anew.")
         return content
 
     def read_metrics(self) -> list[dict[str, Any]]:

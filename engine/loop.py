@@ -3,16 +3,20 @@
 import math
 import signal
 import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from tqdm import tqdm
 
 from configs import BaseConfig, Stage
+from dataloader import Split
 from engine import distributed, plots
+from engine.averaging import Average
 from engine.device import provenance
-from engine.evaluation import score_images, thresholds, validation_auc
-from engine.experiment import Experiment, ExperimentError, not_finite
+from engine.evaluation import Scored, recorded_scores, score_images, thresholds, validation_auc
+from engine.experiment import Experiment, ExperimentError, not_finite, write_text
 from engine.logging import Board, Log, opening
 from engine.seeding import seed_everything
 from engine.signals import handled_by
@@ -40,19 +44,22 @@ class Trainer:
     function of the seed and the position, so last.pt at any position leads to the weights of the run never stopped.
     """
 
-    def __init__(self, experiment: Experiment, config: BaseConfig, method: Method, loader, validation, device):
+    def __init__(
+        self, experiment: Experiment, config: BaseConfig, method: Method, loader, splits: dict[str, Split], device
+    ):
         self.experiment = experiment
         self.config = config
         self.method = method
         self.loader = loader
-        self.validation = validation  # a dataloader.Split, or None where the dataset has none
+        self.splits = splits  # that are scored while training: val where the dataset has it, test to be recorded only
         self.device = device
         self.stages = method.stages
         self.epochs = sum(stage.epochs for stage in self.stages)
         self.epoch, self.batch, self.global_step = 0, 0, 0
-        self.method.start_stage(self.stage.name)
+        self.average: Average | None = None
+        self.start_stage()
         self.loss_sums: dict[str, torch.Tensor] = {}  # of the epoch in progress; of several processes this one's share
-        self.best_auc = -math.inf  # of the main score on validation
+        self.best_auc = {"best.pt": -math.inf, "best_averaged.pt": -math.inf}  # of the main score on validation
         self.rows: list[dict[str, Any]] = []  # of metrics.jsonl
         self.seconds, self.counted_at = 0.0, time.monotonic()  # of training, all sittings together
         self.saved_at = time.monotonic()
@@ -68,6 +75,12 @@ class Trainer:
     def finished(self) -> bool:
         return self.epoch >= self.epochs
 
+    def start_stage(self) -> None:
+        """Get ready for the stage that the epoch belongs to, whose weights have an average of their own."""
+        self.method.start_stage(self.stage.name)
+        if self.config.average_decay:
+            self.average = Average(self.method, self.config.average_decay)
+
     # -- the state --------------------------------------------------------------------------------------------------
 
     def state(self) -> dict[str, Any]:
@@ -78,24 +91,30 @@ class Trainer:
             "schedulers": {name: s.state_dict() for name, s in method.schedulers.items()},
             "position": {"epoch": self.epoch, "batch": self.batch, "global_step": self.global_step},
             "loss_sums": {name: distributed.stack(total).squeeze(0) for name, total in self.loss_sums.items()},
-            "best_auc": self.best_auc,
+            "best_auc": self.best_auc["best.pt"],
             "seconds": self._count_seconds(),
-        }
+        } | (self.average_state() if self.average else {})
+
+    def average_state(self) -> dict[str, Any]:
+        return {**self.average.state(), "average_best_auc": self.best_auc["best_averaged.pt"]}
 
     def resume(self) -> None:
         """Take up last.pt. Raises ExperimentError."""
-        saved = self.experiment.load_weights("last.pt", self.method)
+        saved = self.experiment.load_weights("last", self.method)
         try:
             position = saved["position"]
             self.epoch, self.batch, self.global_step = position["epoch"], position["batch"], position["global_step"]
-            self.method.start_stage(self.stage.name)
+            self.start_stage()
             for name, optimizer in self.method.optimizers.items():
                 optimizer.load_state_dict(saved["optimizers"][name])
             for name, scheduler in self.method.schedulers.items():
                 scheduler.load_state_dict(saved["schedulers"][name])
             self.loss_sums = {name: own_sum(totals).to(self.device) for name, totals in saved["loss_sums"].items()}
-            self.best_auc = saved["best_auc"]
+            self.best_auc["best.pt"] = saved["best_auc"]
             self.seconds = saved["seconds"]
+            if self.average:
+                self.average.load(saved)
+                self.best_auc["best_averaged.pt"] = saved["average_best_auc"]
         except (KeyError, ValueError) as error:
             path = self.experiment.path("last.pt")
             raise ExperimentError(
@@ -134,9 +153,9 @@ class Trainer:
         self.experiment.save_checkpoint("last.pt", state)
         self.saved_at = time.monotonic()
 
-    def save_best(self, val_auc: dict[str, float], val_thresholds: dict[str, float]) -> None:
+    def save_best(self, name: str, val_auc: dict[str, float], val_thresholds: dict[str, float]) -> None:
         self.experiment.save_checkpoint(
-            "best.pt",
+            name,
             {
                 "method": self.method.state_dict(),
                 "epoch": self.epoch + 1,
@@ -165,7 +184,7 @@ class Trainer:
             log(opening({**provenance(self.device), "precision": self.config.precision}))
             dataset = self.loader.dataset
             images = f"{dataset.training_count()} images ({dataset.fingerprint()})"
-            validating = f"validating on {self.validation.count()}" if self.validation is not None else NO_VALIDATION
+            validating = f"validating on {self.splits['val'].count()}" if "val" in self.splits else NO_VALIDATION
             log(f"epoch {self.epoch + 1}, batch {self.batch + 1}: training on {images}, {validating}")
             self.counted_at = time.monotonic()
             distributed.take_from_first([*self.method.parameters(), *self.method.buffers()])
@@ -200,6 +219,8 @@ class Trainer:
                         f"images {index.tolist()}). Its update was not made and nothing was saved: last.pt and best.pt "
                         "are as they were. Look at those images, or start anew with a lower learning_rate."
                     ) from error
+                if self.average:
+                    self.average.update()
                 for name, loss in losses.items():
                     self.loss_sums[name] = self.loss_sums.get(name, 0) + self.method.share * loss
                 self.batch += 1
@@ -225,13 +246,11 @@ class Trainer:
         # as the released programs report it: sums over the steps taken, divided by all batches
         row["losses"] = {name: float(distributed.stack(s).sum()) / self.batch for name, s in self.loss_sums.items()}
         self.method.epoch_end()
-        distributed.take_from_first(self.method.buffers())  # batch norm's running statistics differ
-        if final and self.validation is None:
-            self._fit()
-            self.save_best({}, {})
+        averaged = self.average.tensors() if self.average else []
+        distributed.take_from_first([*self.method.buffers(), *averaged])  # batch norm's running statistics differ
         due = (self.epoch + 1) % self.config.val_every == 0 or final
-        if self.validation is not None and due and stage == self.stages[-1]:
-            row["val_auc"] = self._validate(board, final)
+        if due and stage == self.stages[-1] and (self.splits or final):
+            row |= self._assess(board, final)
         self.rows.append(row)
         self.experiment.write_metrics(self.rows)
         for name, value in row["losses"].items():
@@ -239,26 +258,53 @@ class Trainer:
         board.scalar("lr", row["lr"], self.global_step)
         self.epoch, self.batch, self.loss_sums = self.epoch + 1, 0, {}
         if self.stage != stage:
-            self.method.start_stage(self.stage.name)
+            self.start_stage()
         return row
 
-    def _fit(self) -> None:
-        self.method.fit(self.loader, self.epoch + 1)
-        distributed.take_from_first(self.method.buffers())  # GPUs may round differently
+    def _assess(self, board: Board, final: bool) -> dict[str, dict[str, float]]:
+        """Score the splits, keep the best weights, record the scores; returns the AUCs on validation.
 
-    def _validate(self, board: Board, final: bool) -> dict[str, float]:
-        self._fit()
-        scored = score_images(self.method, self.validation.images, self.device, "validating")
-        auc = validation_auc(self.validation.labels.numpy(), scored)
+        Where weights are averaged, with both: ``val_auc`` and best.pt, ``val_auc_averaged`` and best_averaged.pt.
+        """
+        found, recorded = {}, {}
+        for suffix, weights in self._variants():
+            with weights:
+                self.method.fit(self.loader, self.epoch + 1)
+                distributed.take_from_first(self.method.buffers())  # GPUs may round differently
+                recorded[suffix] = scored = {
+                    name: score_images(self.method, split.images, self.device, f"scoring {name}")
+                    for name, split in self.splits.items()
+                }
+                if "val" in scored:
+                    found[f"val_auc{suffix}"] = auc = self._validate(f"best{suffix}.pt", scored["val"], final)
+                    if not suffix:
+                        val = self.splits["val"]
+                        board.validation(self.method, val, scored["val"], auc, self.global_step, self.device)
+                elif final:
+                    self.save_best(f"best{suffix}.pt", {}, {})
+        if self.config.record_scores:
+            write_text(self.experiment.path(f"epochs/{self.epoch + 1:04d}.csv"), recorded_scores(self.splits, recorded))
+        return found
+
+    def _variants(self) -> Iterator[tuple[str, AbstractContextManager[None]]]:
+        """The weights as they are, and averaged: what names say of them, and the context that has them in place."""
+        yield "", nullcontext()
+        if self.average:
+            yield "_averaged", self.average.in_place()
+
+    def _validate(self, name: str, scored: Scored, final: bool) -> dict[str, float]:
+        """The AUCs on validation. Where the configured rule takes these weights for the best, they become ``name``."""
+        labels = self.splits["val"].labels.numpy()
+        auc = validation_auc(labels, scored)
         main = auc[self.method.main_score]
+        best_auc = self.best_auc[name]
         if self.config.best_rule == "last":
-            better, self.best_auc = final, main
+            better, self.best_auc[name] = final, main
         else:
             tolerance = self.config.best_tolerance / 100 if self.config.best_rule == "tolerance" else 0.0
-            better, self.best_auc = main > self.best_auc - tolerance, max(self.best_auc, main)
+            better, self.best_auc[name] = main > best_auc - tolerance, max(best_auc, main)
         if better:
-            self.save_best(auc, thresholds(self.validation.labels.numpy(), scored))
-        board.validation(self.method, self.validation, scored, auc, self.global_step, self.device)
+            self.save_best(name, auc, thresholds(labels, scored))
         return auc
 
     def _learning_rate(self) -> float:
@@ -317,5 +363,6 @@ def describe(row: dict[str, Any], epochs: int) -> str:
     """One line on an epoch, for people."""
     parts = [f"epoch {row['epoch']}/{epochs}" + (f" ({row['stage']})" if "stage" in row else "")]
     parts += [f"{name} {value:.4f}" for name, value in row["losses"].items()]
-    parts += [f"val AUC {name} {100 * value:.1f} %" for name, value in row.get("val_auc", {}).items()]
+    for key, what in (("val_auc", "val AUC"), ("val_auc_averaged", "averaged")):
+        parts += [f"{what} {name} {100 * value:.1f} %" for name, value in row.get(key, {}).items()]
     return "  ".join(parts)

@@ -38,10 +38,12 @@ def curves(rows: list[dict], path: Path) -> None:
 
 
 def validation_curves(validation: Axes, validated: list[dict]) -> None:
+    epochs = [r["epoch"] for r in validated]
     for name in validated[-1]["val_auc"]:
-        validation.plot(
-            [r["epoch"] for r in validated], [100 * r["val_auc"][name] for r in validated], ".-", label=name
-        )
+        (line,) = validation.plot(epochs, [100 * r["val_auc"][name] for r in validated], ".-", label=name)
+        if "val_auc_averaged" in validated[-1]:
+            averaged = [100 * r["val_auc_averaged"][name] for r in validated]
+            validation.plot(epochs, averaged, ".--", color=line.get_color(), label=f"{name}, averaged weights")
     validation.set(xlabel="epoch", ylabel="AUC, %", title="validation", ylim=(0, 100))
     validation.axhline(50, color="grey", linewidth=0.5)
     validation.xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -53,7 +53,7 @@ def take_over(trainer: Trainer, source: Experiment, stage: str) -> None:
     trainer.rows = [row for row in source.read_metrics() if row["epoch"] <= epochs]
     trainer.epoch = epochs
     trainer.global_step = sum(each.epochs * len(trainer.loader.epoch(0, each)) for each in before)
-    method.start_stage(stage)
+    trainer.start_stage()
     log = log_until(source, epochs)
     trainer.seconds = sum(float(seconds) for seconds in re.findall(r" (\d+\.\d) s$", log, re.MULTILINE))
     write_text(trainer.experiment.path("log.txt"), f"{log}the stage {stage} again, from {source.name}\n")

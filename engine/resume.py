@@ -1,12 +1,19 @@
-"""What may change when an experiment goes on: the length of its last stage, where its data lies, how it computes."""
+"""What may change when an experiment goes on: the length of its last stage, where its data lies, how it computes, what
+is kept of it."""
 
 import json
 
+import configs
 from configs import BaseConfig
 from dataloader import Dataset
 from engine.experiment import Experiment, ExperimentError
 
-FREE = ("data_root", "save_seconds", "precision")  # log.txt tells from which epoch on a precision was in use
+FREE = (
+    "data_root",
+    "save_seconds",
+    "record_scores",
+    "precision",
+)  # log.txt tells from which epoch on a precision was in use
 
 
 def check_same(experiment: Experiment, config: BaseConfig) -> None:
@@ -46,3 +53,10 @@ def differences(saved: BaseConfig, wanted: BaseConfig, ignore: tuple[str, ...]) 
     before, after = saved.as_dict(), wanted.as_dict()
     keys = [key for key in {**before, **after} if key not in ignore and before.get(key) != after.get(key)]
     return [f"{key}: {json.dumps(before.get(key))} → {json.dumps(after.get(key))}" for key in keys]
+
+
+def changed_settings(name: str, config: BaseConfig) -> list[str]:
+    """What an experiment overrides of its configuration, but for what its results say elsewhere."""
+    elsewhere = ("data_root", "save_seconds", "record_scores", "seed", "epochs", "digit_source")
+    without_effect = [key for key in config.as_dict() if key.startswith("digit") and config.dataset != "digit"]
+    return differences(configs.build(name), config, ignore=(*elsewhere, *without_effect))

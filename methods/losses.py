@@ -9,6 +9,17 @@ def adversarial_loss(logits: torch.Tensor, real: bool) -> torch.Tensor:
     return binary_cross_entropy_with_logits(logits, torch.full_like(logits, float(real)))
 
 
+def gradient_penalty(logits: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    """R1: mean over the images of the squared norm of the logits' gradient (Mescheder et al., ICML 2018, equation 9).
+
+    Args:
+        logits: (B, 1), computed from x.
+        x: (B, 1, H, W) images that require gradients.
+    """
+    (gradient,) = torch.autograd.grad(logits.sum(), x, create_graph=True)
+    return gradient.square().sum((1, 2, 3)).mean()
+
+
 def distillation_loss(student: list[torch.Tensor], teacher: list[torch.Tensor]) -> torch.Tensor:
     """Sum over the levels of MSE(student feature, teacher feature); gradients flow into both decoders."""
     return sum(mean_squared_error(s, t) for s, t in zip(student, teacher, strict=True))

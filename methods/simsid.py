@@ -22,7 +22,7 @@ from models.discriminator import Discriminator, simsid_channels
 from models.generator import Generator
 from models.hierarchical import HierarchicalGenerator
 from models.inpaint import InpaintBlock
-from models.memory import DECODER_MEMORIES, Shrinkage
+from models.memory import DECODER_MEMORIES, Addressing
 
 
 class SimSid(Squid):
@@ -42,7 +42,7 @@ class SimSid(Squid):
         inpaint = partial(
             InpaintBlock,
             num_slots=config.bottleneck_slots,
-            shrinkage=Shrinkage(config.gumbel_top_k, config.shrink_threshold),
+            addressing=Addressing(config.gumbel_top_k, config.shrink_threshold, config.cosine_addressing),
             mask_ratio=config.mask_ratio,
             dropout=config.dropout,
             queue=config.bottleneck == "queue",
@@ -55,6 +55,7 @@ class SimSid(Squid):
             inpaint=None if config.bottleneck == "none" else inpaint,
             decoder_memory=[self._decoder_memory(name) for name in config.decoder_memory],
             skip_weights=config.skip_weights,
+            skip_dropout=config.skip_dropout,
         )
 
     def _decoder_memory(self, name: str) -> partial | None:
@@ -64,7 +65,7 @@ class SimSid(Squid):
         build = partial(
             DECODER_MEMORIES[name],
             num_slots=config.decoder_slots,
-            shrinkage=Shrinkage(config.decoder_top_k, config.decoder_threshold),
+            addressing=Addressing(config.decoder_top_k, config.decoder_threshold, config.cosine_addressing),
             mask_ratio=config.decoder_mask_ratio,
         )
         if name == "V1":

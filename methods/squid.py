@@ -22,12 +22,12 @@ from torch.nn.functional import mse_loss
 from configs.squid import SquidConfig
 from engine import distributed
 from methods.base import Method, Scores, lr_scheduler
-from methods.losses import adversarial_loss, distillation_loss
+from methods.losses import adversarial_loss, distillation_loss, gradient_penalty
 from models.blocks import counting_twice, estimating_batch_norm
 from models.discriminator import Discriminator
 from models.generator import Generated, Generator
 from models.inpaint import InpaintBlock
-from models.memory import DECODER_MEMORIES, Shrinkage, recorded_weights
+from models.memory import DECODER_MEMORIES, Addressing, recorded_weights
 
 
 class Squid(Method):
@@ -53,8 +53,8 @@ class Squid(Method):
 
     def build_generator(self) -> torch.nn.Module:
         config = self.config
-        shrinkage = Shrinkage(config.gumbel_top_k, config.shrink_threshold)
-        memory = {"num_slots": config.matrix_slots, "shrinkage": shrinkage, "mask_ratio": config.mask_ratio}
+        addressing = Addressing(config.gumbel_top_k, config.shrink_threshold, config.cosine_addressing)
+        memory = {"num_slots": config.matrix_slots, "addressing": addressing, "mask_ratio": config.mask_ratio}
         return Generator(
             image_size=config.image_size,
             patches_per_side=config.patches_per_side,
@@ -65,7 +65,7 @@ class Squid(Method):
             inpaint=partial(
                 InpaintBlock,
                 num_slots=config.queue_slots,
-                shrinkage=shrinkage,
+                addressing=addressing,
                 mask_ratio=config.mask_ratio,
                 dropout=config.dropout,
             ),
@@ -73,6 +73,7 @@ class Squid(Method):
                 None if name == "none" else partial(DECODER_MEMORIES[name], **memory) for name in config.decoder_memory
             ],
             teacher=config.teacher,
+            skip_dropout=config.skip_dropout,
         )
 
     def build_discriminator(self) -> torch.nn.Module:
@@ -126,9 +127,15 @@ class Squid(Method):
 
     def discriminator_loss(self, x: torch.Tensor, x_hat: torch.Tensor) -> torch.Tensor:
         """Images and detached reconstructions, each its own batch to batch norm → the weighted loss."""
-        real = adversarial_loss(self.discriminator(x), real=True)
+        config = self.config
+        x = x.detach().requires_grad_(config.r1_weight > 0)
+        logits = self.discriminator(x)
+        real = adversarial_loss(logits, real=True)
         fake = adversarial_loss(self.discriminator(x_hat), real=False)
-        return self.config.discriminator_weight * (real + fake)
+        loss = real + fake
+        if config.r1_weight:
+            loss = loss + config.r1_weight / 2 * gradient_penalty(logits, x)
+        return config.discriminator_weight * loss
 
     def generator_losses(self, x: torch.Tensor, out: Generated) -> dict[str, torch.Tensor]:
         """The weighted losses that the generators minimise the sum of."""

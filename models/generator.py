@@ -55,18 +55,21 @@ class Decoder(nn.Module):
     """Bottleneck (B·P², C_L, h, w) and skips → image (B, 1, H, W) and the feature of every level.
 
     ``ops`` and ``memories`` run deepest first; ``memories`` holds a module or None for every level. The image ends
-    in a sigmoid, or with ``tanh`` in that. ``skip_weights``, shallowest first, multiply the skips in training.
+    in a sigmoid, or with ``tanh`` in that. In training ``skip_weights``, shallowest first, multiply the skips, and each
+    map's skip is left out with probability ``skip_dropout``, else divided by 1 − that.
     """
 
     def __init__(
-        self, patches_per_side, levels, base_channels, initial_combine, ops, memories=None, tanh=False, skip_weights=()
-    ):
+        self, patches_per_side, levels, base_channels, initial_combine, ops, memories=None, tanh=False, skip_weights=(),
+        skip_dropout=0.0,
+    ):  # fmt: skip
         super().__init__()
         channels = [base_channels * f for f in CHANNEL_FACTORS[: levels + 1]]
         self.patches_per_side = patches_per_side
         self.initial_combine = initial_combine
         self.ops = tuple(ops)
         self.skip_weights = tuple(skip_weights) or (1.0,) * levels
+        self.skip_dropout = skip_dropout
         self.up_blocks = nn.ModuleList()
         for i, op in enumerate(self.ops):
             deep, shallow = channels[levels - i], channels[levels - 1 - i]
@@ -86,11 +89,18 @@ class Decoder(nn.Module):
             weight, skip = self.skip_weights[-1 - i], skips[-1 - i]
             if op != "none" and self.training and weight != 1:
                 skip = weight * skip
+            if op != "none" and self.training and self.skip_dropout:
+                skip = skip * self.draw_kept(skip)
             x = memory(up(x) if op == "none" else up(x, skip))  # (B·P² or B, C_{L−1−i}, …), twice as large
             if with_features:
                 features.append(x)
         with full_precision(x):  # bfloat16 has too few grey levels
             return self.activation(self.output(x.to(self.output.weight))), features
+
+    def draw_kept(self, skip: torch.Tensor) -> torch.Tensor:
+        """Factors (N, 1, 1, 1) of mean 1 that leave out each map of a skip (N, C, h, w) with probability p."""
+        kept = 1 - self.skip_dropout
+        return torch.bernoulli(skip.new_full((len(skip), 1, 1, 1), kept)) / kept
 
 
 class Generator(nn.Module):
@@ -104,6 +114,7 @@ class Generator(nn.Module):
         teacher_gradient: the teacher's gradient goes through the bottleneck into the encoder (its skips stay detached).
         tanh: images in [−1, 1] and a tanh at the end; otherwise [0, 1] and a sigmoid.
         skip_weights: factors of the skips in training, shallowest first; empty is 1 everywhere.
+        skip_dropout: the probability in training that a skip of the student is left out.
     Raises:
         ValueError: where the sizes cannot be built.
     """
@@ -113,6 +124,7 @@ class Generator(nn.Module):
         ops: Sequence[str], inpaint: Callable[..., nn.Module] | None,
         decoder_memory: Sequence[Callable[..., nn.Module] | None], teacher: bool = True,
         teacher_gradient: bool = False, tanh: bool = False, skip_weights: Sequence[float] = (),
+        skip_dropout: float = 0.0,
     ):  # fmt: skip
         super().__init__()
         check_sizes(image_size, patches_per_side, levels, base_channels, initial_combine, ops)
@@ -128,7 +140,7 @@ class Generator(nn.Module):
         channels = base_channels * CHANNEL_FACTORS[levels]
         self.encoder = Encoder(*shape, keeps=[op != "none" for op in reversed(ops)])
         self.inpaint = inpaint(patches_per_side, channels, side, side) if inpaint else nn.Identity()
-        self.student = Decoder(*shape, ops, memories, tanh, skip_weights)
+        self.student = Decoder(*shape, ops, memories, tanh, skip_weights, skip_dropout)
         self.teacher = Decoder(*shape, ops, None, tanh, skip_weights) if teacher else None
         self.teacher_gradient = teacher_gradient
 

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from models.blocks import MaskedShortcut
-from models.memory import MemoryMatrix, MemoryQueue, Shrinkage
+from models.memory import Addressing, MemoryMatrix, MemoryQueue
 from models.patches import position_bits
 
 
@@ -50,7 +50,7 @@ class InpaintBlock(nn.Module):
     """
 
     def __init__(
-        self, per_side, channels, height, width, num_slots, shrinkage: Shrinkage, mask_ratio, dropout=0.0,
+        self, per_side, channels, height, width, num_slots, addressing: Addressing, mask_ratio, dropout=0.0,
         queue=True, attention=True,
     ):  # fmt: skip
         super().__init__()
@@ -59,7 +59,7 @@ class InpaintBlock(nn.Module):
         dim = reduced * height * width
         bits = position_bits(self.locations)  # (P², bits)
         self.reduce = nn.Sequential(nn.Conv2d(channels, reduced, 1, bias=False), nn.BatchNorm2d(reduced), nn.ReLU())
-        self.memory = (MemoryQueue if queue else MemoryMatrix)(self.locations, num_slots, dim, shrinkage)
+        self.memory = (MemoryQueue if queue else MemoryMatrix)(self.locations, num_slots, dim, addressing)
         self.attention = NeighbourAttention(per_side, dim) if attention else None
         if attention:
             self.norm1 = nn.LayerNorm(dim)

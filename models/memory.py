@@ -40,17 +40,24 @@ def hard_shrinkage(weights: torch.Tensor, threshold: float | torch.Tensor) -> to
 
 
 @dataclass(frozen=True)
-class Shrinkage:
-    """How similarities become slot weights: Gumbel (``gumbel_top_k`` > 0), hard (``threshold`` > 0), or not at all."""
+class Addressing:
+    """How queries and slots become slot weights: by their products, or by the products of their directions (``cosine``:
+    no slot wins by its length); then by Gumbel (``gumbel_top_k`` > 0) or hard shrinkage (``threshold`` > 0), or none.
+    """
 
     gumbel_top_k: int = 0
     threshold: float = 0.0
+    cosine: bool = False
 
     @property
-    def off(self) -> bool:
-        return not self.gumbel_top_k and not self.threshold
+    def shrinks(self) -> bool:
+        return bool(self.gumbel_top_k or self.threshold)
 
-    def __call__(self, similarity: torch.Tensor) -> torch.Tensor:
+    def __call__(self, query: torch.Tensor, slots: torch.Tensor) -> torch.Tensor:
+        """(J, B, d) and (J, S, d) → (J, B, S)."""
+        if self.cosine:
+            query, slots = (nn.functional.normalize(each, dim=-1) for each in (query, slots))
+        similarity = query @ slots.transpose(1, 2)
         if self.gumbel_top_k:
             return gumbel_shrinkage(similarity, self.gumbel_top_k)
         if self.threshold:
@@ -65,15 +72,15 @@ def initial_slots(locations: int, num_slots: int, dim: int) -> torch.Tensor:
 
 
 class Memory(nn.Module):
-    """Location j of every image reads its own ``slots[j]``; a subclass owns ``slots`` (J, S, d) and ``shrinkage``."""
+    """Location j of every image reads its own ``slots[j]``; a subclass owns ``slots`` (J, S, d) and ``addressing``."""
 
     slots: torch.Tensor
-    shrinkage: Shrinkage
+    addressing: Addressing
 
     def weights(self, query: torch.Tensor) -> torch.Tensor:
         """How much each slot has in what the queries read: (B, J, d) → (J, B, S)."""
         with full_precision(query):  # close similarities decide which slots are read
-            return self.shrinkage(query.to(self.slots).transpose(0, 1) @ self.slots.transpose(1, 2))
+            return self.addressing(query.to(self.slots).transpose(0, 1), self.slots)
 
     def forward(self, query: torch.Tensor) -> torch.Tensor:  # (B, J, d) → (B, J, d)
         return (self.weights(query) @ self.slots).transpose(0, 1)
@@ -86,9 +93,9 @@ class MemoryQueue(Memory):
     :meth:`enqueue` writes them over the oldest rows.
     """
 
-    def __init__(self, locations: int, num_slots: int, dim: int, shrinkage: Shrinkage):
+    def __init__(self, locations: int, num_slots: int, dim: int, addressing: Addressing):
         super().__init__()
-        self.shrinkage = shrinkage
+        self.addressing = addressing
         self.register_buffer("slots", initial_slots(locations, num_slots, dim))
         self.register_buffer("pointer", torch.zeros((), dtype=torch.long))
         self.pending: torch.Tensor | None = None
@@ -113,24 +120,24 @@ class MemoryQueue(Memory):
 
 
 class MemoryMatrix(Memory):
-    """A learned memory: gradients flow into the slots. With shrinkage off the weights are a softmax (SimSID)."""
+    """A learned memory: gradients flow into the slots. Without shrinkage the weights are a softmax (SimSID)."""
 
-    def __init__(self, locations: int, num_slots: int, dim: int, shrinkage: Shrinkage):
+    def __init__(self, locations: int, num_slots: int, dim: int, addressing: Addressing):
         super().__init__()
-        self.shrinkage = shrinkage
+        self.addressing = addressing
         self.slots = nn.Parameter(initial_slots(locations, num_slots, dim))
 
     def weights(self, query: torch.Tensor) -> torch.Tensor:
         weights = super().weights(query)
-        return weights.softmax(-1) if self.shrinkage.off else weights
+        return weights if self.addressing.shrinks else weights.softmax(-1)
 
 
 class ReducedMatrix(Memory):
     """A learned memory of ``slot_dim`` dimensions between two linear maps, all per location (SimSID's dim_reduce)."""
 
-    def __init__(self, locations: int, num_slots: int, dim: int, slot_dim: int, shrinkage: Shrinkage):
+    def __init__(self, locations: int, num_slots: int, dim: int, slot_dim: int, addressing: Addressing):
         super().__init__()
-        self.shrinkage = shrinkage
+        self.addressing = addressing
         self.down = nn.Parameter(initial_slots(locations, slot_dim, dim))  # (J, slot_dim, d), starts as nn.Linear does
         self.slots = nn.Parameter(initial_slots(locations, num_slots, slot_dim))
         self.up = nn.Parameter(initial_slots(locations, dim, slot_dim))  # (J, d, slot_dim)
@@ -174,16 +181,16 @@ class WindowMemory(nn.Module):
     needs_patches = False
 
     def __init__(
-        self, per_side, channels, height, width, num_slots, shrinkage, mask_ratio, channels_first=False, slot_dim=0
+        self, per_side, channels, height, width, num_slots, addressing, mask_ratio, channels_first=False, slot_dim=0
     ):
         super().__init__()
         self.per_side = per_side
         self.channels_first = channels_first
         dim = (height // per_side) * (width // per_side) * channels
         if slot_dim:
-            self.memory = ReducedMatrix(per_side**2, num_slots, dim, slot_dim, shrinkage)
+            self.memory = ReducedMatrix(per_side**2, num_slots, dim, slot_dim, addressing)
         else:
-            self.memory = MemoryMatrix(per_side**2, num_slots, dim, shrinkage)
+            self.memory = MemoryMatrix(per_side**2, num_slots, dim, addressing)
         self.shortcut = MaskedShortcut(mask_ratio)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -202,12 +209,12 @@ class ReducedPatchMemory(nn.Module):
 
     needs_patches = True
 
-    def __init__(self, per_side, channels, height, width, num_slots, shrinkage, mask_ratio):
+    def __init__(self, per_side, channels, height, width, num_slots, addressing, mask_ratio):
         super().__init__()
         self.locations = per_side**2
         reduced = channels // 4
         self.reduce = nn.Sequential(nn.Conv2d(channels, reduced, 1, bias=False), nn.BatchNorm2d(reduced), nn.ReLU())
-        self.memory = MemoryMatrix(self.locations, num_slots, reduced * height * width, shrinkage)
+        self.memory = MemoryMatrix(self.locations, num_slots, reduced * height * width, addressing)
         self.expand = nn.Sequential(nn.Conv2d(reduced, channels, 1, bias=False), nn.BatchNorm2d(channels), nn.ReLU())
         self.shortcut = MaskedShortcut(mask_ratio)
 
@@ -222,10 +229,10 @@ class PatchMemory(nn.Module):
 
     needs_patches = True
 
-    def __init__(self, per_side, channels, height, width, num_slots, shrinkage, mask_ratio):
+    def __init__(self, per_side, channels, height, width, num_slots, addressing, mask_ratio):
         super().__init__()
         self.locations = per_side**2
-        self.memory = MemoryMatrix(self.locations, num_slots, channels * height * width, shrinkage)
+        self.memory = MemoryMatrix(self.locations, num_slots, channels * height * width, addressing)
         self.shortcut = MaskedShortcut(mask_ratio)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -241,10 +248,10 @@ class SharedMemory(nn.Module):
 
     needs_patches = False
 
-    def __init__(self, per_side, channels, height, width, num_slots, shrinkage, mask_ratio):
+    def __init__(self, per_side, channels, height, width, num_slots, addressing, mask_ratio):
         super().__init__()
         self.per_side = per_side
-        self.memory = MemoryMatrix(1, num_slots, channels * height * width, shrinkage)
+        self.memory = MemoryMatrix(1, num_slots, channels * height * width, addressing)
         self.shortcut = MaskedShortcut(mask_ratio)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

@@ -127,9 +127,13 @@ def same(a, b):
 
 
 def assert_same_run(folder, other):
-    for name in ("last.pt", "best.pt"):
+    checkpoints = sorted(path.name for path in other.glob("*.pt"))
+    assert sorted(path.name for path in folder.glob("*.pt")) == checkpoints
+    for name in checkpoints:
         a, b = (torch.load(f / name, weights_only=True) for f in (folder, other))
         assert a.keys() == b.keys()
         for key in a.keys() - {"seconds"}:  # of the clock
             assert same(a[key], b[key]), f"{name}: {key} differs"
-    assert (folder / "metrics.jsonl").read_bytes() == (other / "metrics.jsonl").read_bytes()
+    scores = [path.name for path in other.glob("epochs/*.csv")]
+    for name in ("metrics.jsonl", *(f"epochs/{score}" for score in scores)):
+        assert (folder / name).read_bytes() == (other / name).read_bytes(), f"{name} differs"

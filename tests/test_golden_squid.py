@@ -9,7 +9,7 @@ from methods.squid import Squid, distillation_loss
 from models import memory as memories
 from models.blocks import MaskedShortcut
 from models.inpaint import InpaintBlock
-from models.memory import DECODER_MEMORIES, MemoryQueue, Shrinkage
+from models.memory import DECODER_MEMORIES, Addressing, MemoryQueue
 from models.patches import position_bits, to_maps, to_patches
 from tools.official_names import discriminator, squid_generator, translate
 
@@ -60,8 +60,8 @@ def test_patches_and_position_bits():
 def test_memory_queue(name):
     case = Golden(f"squid/memory_queue_{name}")
     threshold = case.info["shrink_thres"]
-    shrinkage = Shrinkage(gumbel_top_k=threshold) if name == "gumbel" else Shrinkage(threshold=threshold)
-    queue = MemoryQueue(1, case.info["slots"], case.info["dim"], shrinkage).double()
+    addressing = Addressing(gumbel_top_k=threshold) if name == "gumbel" else Addressing(threshold=threshold)
+    queue = MemoryQueue(1, case.info["slots"], case.info["dim"], addressing).double()
     queue.slots.copy_(case["init"].unsqueeze(0))
     for values, expected, pointer in zip(case["values"], case["queue"], case["ptr"], strict=True):
         queue(values.unsqueeze(1))
@@ -76,11 +76,11 @@ def test_memory_queue(name):
 
 
 def test_a_queue_takes_more_rows_than_it_has_slots():
-    queue = MemoryQueue(1, 3, 2, Shrinkage(threshold=0.1))
+    queue = MemoryQueue(1, 3, 2, Addressing(threshold=0.1))
     rows = torch.arange(10.0).reshape(5, 1, 2)
     queue(rows)
     queue.enqueue()
-    one_by_one = MemoryQueue(1, 3, 2, Shrinkage(threshold=0.1))
+    one_by_one = MemoryQueue(1, 3, 2, Addressing(threshold=0.1))
     for row in rows:
         one_by_one(row.unsqueeze(0))
         one_by_one.enqueue()
@@ -90,7 +90,7 @@ def test_a_queue_takes_more_rows_than_it_has_slots():
 @pytest.mark.parametrize("version", DECODER_MEMORIES)
 def test_memory_block(version):
     case = Golden(f"squid/memory_block_{version}")
-    block = DECODER_MEMORIES[version](2, 4, 4, 4, 10, Shrinkage(gumbel_top_k=5), 0.95).double().eval()
+    block = DECODER_MEMORIES[version](2, 4, 4, 4, 10, Addressing(gumbel_top_k=5), 0.95).double().eval()
     load_block(block, case.group("state/"))
     x = case["x"].requires_grad_()
     out = block(x)
@@ -109,7 +109,7 @@ def test_memory_block(version):
 
 def inpaint_case():
     case = Golden("squid/inpaint_block")
-    block = InpaintBlock(2, 32, 2, 2, 12, Shrinkage(gumbel_top_k=5), mask_ratio=1.0).double()
+    block = InpaintBlock(2, 32, 2, 2, 12, Addressing(gumbel_top_k=5), mask_ratio=1.0).double()
     load_block(block, case.group("state/"))
     return case, block
 
@@ -137,7 +137,7 @@ def test_masked_shortcuts(monkeypatch):
 
     monkeypatch.setattr(MaskedShortcut, "draw_mask", every_seventh_bypasses)
     case = Golden("squid/masked_shortcut")
-    v1 = DECODER_MEMORIES["V1"](2, 4, 4, 4, 10, Shrinkage(gumbel_top_k=5), 0.95).double().train()
+    v1 = DECODER_MEMORIES["V1"](2, 4, 4, 4, 10, Addressing(gumbel_top_k=5), 0.95).double().train()
     load_block(v1, case.group("v1_state/"))
     assert_close(v1(case["v1_x"]), case["v1_out"])
 

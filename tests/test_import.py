@@ -41,7 +41,7 @@ def test_released_weights_become_an_experiment(workspace, capsys):
     experiment = Experiment("released")
     _, config, _ = experiment.load_config()
     method = METHODS[config.method](config)
-    experiment.load_weights("best.pt", method)
+    experiment.load_weights("best", method)
     logits = method.score(case.batches()[0].float()).columns["logit"]
     assert_close(logits, case["score_before"].squeeze(1), 1e-4)
     assert method.sigma > 0 and method.sigma != 1
@@ -123,7 +123,7 @@ def test_simsid_weights_at_full_size_are_imported_and_score_images(workspace, ca
         logits = [float(row["logit"]) for row in csv.DictReader(file)]
 
     experiment = Experiment("full")
-    experiment.load_weights("best.pt", method)
+    experiment.load_weights("best", method)
     method.eval().discriminator.train()  # as the released program scores: one image at a time, its own statistics
     for i, logit in enumerate(logits):
         x = 2 * torch.from_numpy(read_image(workspace / f"{i}.png", 128, "bicubic")).float()[None, None] / 255 - 1

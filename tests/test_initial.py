@@ -16,7 +16,7 @@ from methods import METHODS
 from models.autoencoder import LatentMemory
 from models.hierarchical import KeyedMemory
 from models.inpaint import NeighbourAttention
-from models.memory import MemoryMatrix, MemoryQueue, ReducedMatrix, Shrinkage, initial_slots
+from models.memory import Addressing, MemoryMatrix, MemoryQueue, ReducedMatrix, initial_slots
 
 SIMSID = {
     "simsid matrix": ["bottleneck=matrix"],
@@ -102,8 +102,8 @@ def test_attention_starts_as_pytorchs():
 def test_slots_start_within_one_over_the_root_of_their_dimension(d):
     torch.manual_seed(0)
     for slots in (
-        initial_slots(2, 50, d), MemoryQueue(2, 50, d, Shrinkage()).slots, MemoryMatrix(2, 50, d, Shrinkage()).slots,
-        ReducedMatrix(2, 50, 12, d, Shrinkage()).slots, KeyedMemory(2, 50, d).slots, LatentMemory(50, d, 0.0).slots,
+        initial_slots(2, 50, d), MemoryQueue(2, 50, d, Addressing()).slots, MemoryMatrix(2, 50, d, Addressing()).slots,
+        ReducedMatrix(2, 50, 12, d, Addressing()).slots, KeyedMemory(2, 50, d).slots, LatentMemory(50, d, 0.0).slots,
     ):  # fmt: skip
         assert_uniform(slots, 1 / math.sqrt(d))
         assert not torch.equal(slots[0], slots[-1]) or len(slots) == 1  # every place has its own

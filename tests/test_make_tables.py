@@ -14,6 +14,7 @@ from configs import Stage
 from engine import report
 from engine.experiment import Experiment
 from tools import make_tables
+from tools.results import RESULTS
 
 KEYS = [
     "experiment", "config", "method", "dataset", "data", "seed", "settings", "checkpoint", "epochs", "epochs_trained",
@@ -59,12 +60,12 @@ def tabulate(*names):
 
 
 def rows_of_table(score="reconstruction"):
-    return [row for row in make_tables.read_table(make_tables.RESULTS / "results.csv") if row["score"] == score]
+    return [row for row in make_tables.read_table(RESULTS / "results.csv") if row["score"] == score]
 
 
 def lines(heading):
     """A section's table in tables.md: a dict per line; of equal headings the last counts."""
-    section = (make_tables.RESULTS / "tables.md").read_text().split(f"## {heading}\n")[1].split("\n## ")[0]
+    section = (RESULTS / "tables.md").read_text().split(f"## {heading}\n")[1].split("\n## ")[0]
     header, _, *body = [
         [cell.replace(r"\|", "|") for cell in line[2:-2].split(" | ")]
         for line in section.splitlines()
@@ -103,7 +104,7 @@ def test_the_validation_threshold_is_of_the_validation_images_alone(experiment, 
 def test_what_results_csv_holds(experiment):
     experiment()
     assert tabulate("a") == 0
-    text = (make_tables.RESULTS / "results.csv").read_text()
+    text = (RESULTS / "results.csv").read_text()
     assert text.splitlines()[0] == HEADER
     results = json.loads(Path("checkpoints/a/results.json").read_text())
     figures = results["scores"]["reconstruction"]
@@ -122,10 +123,10 @@ def test_what_results_csv_holds(experiment):
     with open("checkpoints/a/metrics.jsonl") as file:
         validated = {str(r["epoch"]): r["val_auc"]["reconstruction"] for r in map(json.loads, file)}
     assert json.loads(row["val_auc_per_epoch"]) == validated and list(validated) == ["1", "2"]
-    before = make_tables.read_table(make_tables.RESULTS / "results.csv")
+    before = make_tables.read_table(RESULTS / "results.csv")
     experiment("b")
     assert tabulate("b") == 0
-    assert [row for row in make_tables.read_table(make_tables.RESULTS / "results.csv") if row in before] == before
+    assert [row for row in make_tables.read_table(RESULTS / "results.csv") if row in before] == before
 
 
 @pytest.mark.parametrize(("gone", "trained_epochs"), [([], 2), (["last.pt"], 2), (["last.pt", "metrics.jsonl"], 1)])
@@ -205,7 +206,7 @@ def test_names_of_kinds_may_hold_anything(experiment):
     assert tabulate("a") == 0 and tabulate("a") == 0  # also with the rows that are there
     assert rows_of_table()[0]["per_kind_auc"] == kinds
     assert measured()[0]["AUC per kind"] == "bent wire 50.0, a=b 25.0, x|y 100.0"
-    assert r"x\|y 100.0" in (make_tables.RESULTS / "tables.md").read_text()
+    assert r"x\|y 100.0" in (RESULTS / "tables.md").read_text()
 
 
 def test_figures_without_twins_are_marked_as_not_comparable(experiment):
@@ -224,7 +225,7 @@ def test_figures_without_twins_are_marked_as_not_comparable(experiment):
     for column in ("AP", "acc / F1, val threshold", "acc / F1, oracle threshold"):
         assert part[column] == f"{whole[column]} †"
     assert part["AUC"] == whole["AUC"] and part["95 % interval"].endswith("by person")
-    assert "not comparable with those of the whole set" in (make_tables.RESULTS / "tables.md").read_text()
+    assert "not comparable with those of the whole set" in (RESULTS / "tables.md").read_text()
     (network,) = measured("ndm (one network)")
     assert network["AUC"].startswith("50.0 ± 35.4") and network["95 % interval"] == "–" and network["seeds"] == "0"
     networks = {"auc_mean": 0.5, "auc_std": 0.1, "average_precision_mean": 0.5, "average_precision_std": 0.0}
@@ -240,8 +241,8 @@ PUBLISHED = "dataset,method,AUC,AP,accuracy,F1,source,remark,ours\n"
 
 
 def publish(*entries):
-    make_tables.RESULTS.mkdir(exist_ok=True)
-    (make_tables.RESULTS / "published.csv").write_text(PUBLISHED + "\n".join(entries) + "\n")
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / "published.csv").write_text(PUBLISHED + "\n".join(entries) + "\n")
 
 
 def test_published_figures_stand_beside_ours(experiment):
@@ -274,7 +275,7 @@ def test_published_figures_that_cannot_be_used_are_named(experiment, capsys, ent
     experiment()
     publish(entry)
     assert tabulate("a") == 1
-    assert message in capsys.readouterr().err and not (make_tables.RESULTS / "results.csv").exists()
+    assert message in capsys.readouterr().err and not (RESULTS / "results.csv").exists()
 
 
 def test_the_published_figures_have_sources_and_counterparts():
@@ -287,12 +288,12 @@ def test_the_published_figures_have_sources_and_counterparts():
 
 def test_tables_of_other_columns_are_refused(experiment, capsys):
     experiment()
-    make_tables.RESULTS.mkdir()
+    RESULTS.mkdir()
     former = "experiment,config,auc\na,digit_quick,0.5\n"
-    (make_tables.RESULTS / "results.csv").write_text(former)
+    (RESULTS / "results.csv").write_text(former)
     assert tabulate("a") == 1
     assert "results.csv: has other columns than this version writes. Move it away" in capsys.readouterr().err
-    assert (make_tables.RESULTS / "results.csv").read_text() == former
+    assert (RESULTS / "results.csv").read_text() == former
 
 
 def test_experiments_that_are_not_evaluated_are_refused(experiment, capsys):
@@ -307,7 +308,7 @@ def test_experiments_that_are_not_evaluated_are_refused(experiment, capsys):
 def test_many_scores_stand_side_by_side(experiment):
     folder = experiment()
     assert tabulate("a") == 0
-    assert "side by side" not in (make_tables.RESULTS / "tables.md").read_text()  # two scores only
+    assert "side by side" not in (RESULTS / "tables.md").read_text()  # two scores only
     results = json.loads((folder / "results.json").read_text())
     results["networks"] = {"ndm": {"auc": [0.6, 0.8], "average_precision": [0.5, 0.5]}}
     results["scores"]["reconstruction"]["auc"] = 0.75

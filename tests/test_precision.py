@@ -70,15 +70,16 @@ def test_similarities_and_the_choice_of_slots_stay_in_float32():
     seen = []
 
     class Recorded:
-        off = False
+        shrinks = True
 
-        def __call__(self, similarity):
+        def __call__(self, query, slots):
+            similarity = query @ slots.transpose(1, 2)
             seen.append(similarity.dtype)
             return gumbel_shrinkage(similarity, 5)
 
-    memories = [m for m in method.generator.modules() if hasattr(m, "shrinkage")]
+    memories = [m for m in method.generator.modules() if hasattr(m, "addressing")]
     for memory in memories:
-        memory.shrinkage = Recorded()
+        memory.addressing = Recorded()
     in_bf16(method).generate(images_of(loader))
     assert len(seen) == len(memories) and set(seen) == {torch.float32}
 

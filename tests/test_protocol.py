@@ -220,7 +220,9 @@ def loop(workspace, monkeypatch):
 
             monkeypatch.setattr(experiment, "save_checkpoint", noted)
             method = Counting(config)
-            Trainer(experiment, config, method, TrainLoader(dataset, config, CPU), dataset.split("val"), CPU).train()
+            Trainer(
+                experiment, config, method, TrainLoader(dataset, config, CPU), {"val": dataset.split("val")}, CPU
+            ).train()
         best = experiment.load_checkpoint("best.pt")
         assert best["method"]["batches"] == 5 * best["epoch"], "the weights are not of the epoch that they say"
         assert best["val_auc"]["main"] == aucs[best["epoch"] - 1]
@@ -292,9 +294,8 @@ def test_a_stepped_learning_rate_through_the_loop(workspace, monkeypatch):
         config.lr_steps = steps
         dataset = Pictures(config, noise(4, 16))
         with Experiment(f"a{len(steps)}") as experiment:
-            Trainer(
-                experiment, config, METHODS["ae"](config), TrainLoader(dataset, config, CPU), dataset.split("val"), CPU
-            ).train()
+            loader, splits = TrainLoader(dataset, config, CPU), {"val": dataset.split("val")}
+            Trainer(experiment, config, METHODS["ae"](config), loader, splits, CPU).train()
         rates[steps] = [row["lr"] for row in experiment.read_metrics()]
     assert rates[()] == [5e-4] * 4 and rates[1, 3] == pytest.approx([5e-4, 1e-4, 1e-4, 2e-5])
 
@@ -375,7 +376,7 @@ def validation_scores(folder):
     """best.pt's scores of the validation images, in evaluation mode: (checkpoint, labels, {score: values})."""
     _, config, _ = Experiment(folder.name).load_config()
     method = Squid(config)
-    checkpoint = Experiment(folder.name).load_weights("best.pt", method)
+    checkpoint = Experiment(folder.name).load_weights("best", method)
     split = build_dataset(config).split("val")
     found = method.score(to_float(split.images, CPU)).image
     return checkpoint, split.labels.numpy(), {name: values.numpy() for name, values in found.items()}
@@ -490,7 +491,7 @@ def test_prediction_reads_files_with_the_rows_filter(run, workspace):
         (row,) = csv.DictReader(file)
     _, config, _ = Experiment("a").load_config()
     method = Squid(config)
-    Experiment("a").load_weights("best.pt", method)
+    Experiment("a").load_weights("best", method)
     errors = {}
     for name in ("BICUBIC", "BILINEAR"):
         pixels = np.array(Image.open(workspace / "x.png").resize((48, 48), Image.Resampling[name]))

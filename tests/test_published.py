@@ -15,13 +15,14 @@ from configs.base import Stage
 from configs.squid import SquidConfig
 from methods import METHODS
 from models.blocks import MaskedShortcut
-from models.memory import Memory, Shrinkage
+from models.memory import Addressing, Memory
 
 pytestmark = pytest.mark.filterwarnings("ignore:Detected call of `lr_scheduler.step")
 
 # where things lie, how they are computed, and what a row does not read unless it says so
 OURS = {
     "data_root": "", "seed": 0, "precision": "fp32", "sync_batch_norm": False, "save_seconds": 60.0, "val_every": 1,
+    "average_decay": 0.0, "record_scores": False,
     "digit_source": "auto", "digits_per_epoch": 1600, "digit_crop": "redrawn", "extra_data": 0, "anomaly_rate": 0.6,
     "contamination": "drawn", "train_normal_fraction": 1.0, "max_batches": 0, "lr_steps": (200, 300), "lr_factor": 0.2,
     "cosine_epochs": 300, "cosine_min": 1e-5, "best_tolerance": 0.5,
@@ -34,6 +35,7 @@ INPAINTING = {
     "gumbel_top_k": 5, "shrink_threshold": 0.0, "dropout": 0.0, "teacher": True, "n_critic": 2, "recon_weight": 10.0,
     "teacher_weight": 0.01, "distill_weight": 0.001, "adversarial_weight": 0.005, "discriminator_weight": 0.005,
     "score_statistics": "image", "statistics_images": 201, "statistics_draw": "fixed", "reestimate_batch_norm": False,
+    "cosine_addressing": False, "skip_dropout": 0.0, "r1_weight": 0.0,
 }  # fmt: skip
 SQUID = {
     **INPAINTING, "method": "squid", "best_rule": "tolerance", "epochs": 200, "queue_slots": 200, "matrix_slots": 200,
@@ -313,7 +315,7 @@ def test_the_memories_as_built(name):
     assert learned == [name not in QUEUES, *[True] * (len(memories) - 1)]
     assert [module.ratio for module in modules if isinstance(module, MaskedShortcut)] == SHORTCUTS[name]
     if name != "simsid_hierarchical":  # a softmax reads its slots
-        assert [memory.shrinkage for memory in memories] == [Shrinkage(gumbel_top_k=5)] * 3
+        assert [memory.addressing for memory in memories] == [Addressing(gumbel_top_k=5)] * 3
 
 
 def test_the_base_of_squid_as_built():
@@ -321,7 +323,7 @@ def test_the_base_of_squid_as_built():
         generator = METHODS["squid"](SquidConfig()).generator
     memories = [module for module in generator.modules() if isinstance(module, Memory)]
     assert [tuple(memory.slots.shape) for memory in memories] == [(4, 1000, 2048), (4, 500, 4096), (4, 500, 8192)]
-    assert [memory.shrinkage for memory in memories] == [Shrinkage(threshold=0.0005)] * 3
+    assert [memory.addressing for memory in memories] == [Addressing(threshold=0.0005)] * 3
 
 
 def auto_encoder(out_channels) -> int:

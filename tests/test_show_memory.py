@@ -53,7 +53,7 @@ def test_every_slot_is_traced_to_the_image_it_was_made_of(workspace, monkeypatch
     experiment = Experiment("a")
     _, config, _ = experiment.load_config()
     trained = METHODS[method](config)
-    checkpoint = experiment.load_weights("last.pt", trained)
+    checkpoint = experiment.load_weights("last", trained)
     epochs, batches = show_memory.position(checkpoint)
     assert (epochs, batches) == ((1, 2) if signalled_at else (2, 0))
     loader = TrainLoader(build_dataset(config), config, CPU)
@@ -79,7 +79,7 @@ def stop_after(monkeypatch, cls, steps):
 
 def test_slots_that_were_never_written_have_no_source():
     config = configs.build(TINY["squid"][0], [*TINY["squid"][1], "queue_slots=50"])
-    memory = MemoryQueue(9, 50, 4, METHODS["squid"](config).generator.inpaint.memory.shrinkage)
+    memory = MemoryQueue(9, 50, 4, METHODS["squid"](config).generator.inpaint.memory.addressing)
     memory.pointer.fill_(24)  # one epoch of 40 images: batches 0, 2, 4 of 8
     loader = TrainLoader(build_dataset(config), config, CPU)
     sources = show_memory.queue_sources(loader, 2, memory, 1, 0)

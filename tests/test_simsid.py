@@ -12,7 +12,7 @@ import configs
 from configs import ConfigError
 from methods.simsid import SimSid
 from models.discriminator import simsid_channels
-from models.memory import MemoryMatrix, MemoryQueue, ReducedMatrix, Shrinkage
+from models.memory import Addressing, MemoryMatrix, MemoryQueue, ReducedMatrix
 from tools import import_official
 
 HIERARCHICAL = ["hierarchical=true", "skip_weights="]
@@ -88,12 +88,12 @@ def test_the_networks_see_minus_one_to_one_with_tanh():
 
 def test_without_shrinkage_a_matrix_is_read_with_a_softmax_and_the_others_plainly():
     query = torch.randn(2, 3, 4)
-    for memory in (MemoryMatrix(3, 5, 4, Shrinkage()), MemoryQueue(3, 5, 4, Shrinkage())):
+    for memory in (MemoryMatrix(3, 5, 4, Addressing()), MemoryQueue(3, 5, 4, Addressing())):
         products = torch.einsum("bjd,jsd->jbs", query, memory.slots)
         expected = products.softmax(-1) if isinstance(memory, MemoryMatrix) else products
         torch.testing.assert_close(memory.weights(query), expected)
         torch.testing.assert_close(memory(query), torch.einsum("jbs,jsd->bjd", expected, memory.slots))
-    reduced = ReducedMatrix(3, 5, 4, 2, Shrinkage())
+    reduced = ReducedMatrix(3, 5, 4, 2, Addressing())
     expected = torch.einsum("bjd,jrd,jsr->jbs", query, reduced.down, reduced.slots)
     torch.testing.assert_close(reduced.weights(query), expected)
     torch.testing.assert_close(reduced(query), torch.einsum("jbs,jsr,jdr->bjd", expected, reduced.slots, reduced.up))

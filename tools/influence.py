@@ -9,7 +9,6 @@ results/influence.csv (rows are replaced by experiment id), a chart to figures/i
 """
 
 import argparse
-import csv
 import shlex
 import sys
 from collections.abc import Callable, Iterable
@@ -29,13 +28,13 @@ from dataloader import Split, build_dataset
 from dataloader.base import count
 from engine import cli, metrics
 from engine.device import provenance, to_float
-from engine.evaluation import csv_text, score_batches
+from engine.evaluation import score_batches
 from engine.experiment import ExperimentError, write_text
 from engine.plots import NORMAL, save
 from engine.seeding import generator
 from methods import METHODS
 from methods.squid import Squid
-from tools.make_tables import RESULTS, markdown
+from tools.results import RESULTS, markdown, replace_rows
 from tools.show_memory import USED, position, slot_weights, slots_in_use
 
 SCORES = Squid.score_names  # SimSID's too
@@ -239,12 +238,7 @@ def figures(
 
 def write_results(rows: list[dict[str, object]]) -> None:
     """influence.csv with the rows of one experiment in place of its former ones, and influence.md from it."""
-    path = RESULTS / "influence.csv"
-    if path.exists():
-        with open(path, newline="", encoding="utf-8") as file:
-            rows = [row for row in csv.DictReader(file) if row["experiment"] != rows[0]["experiment"]] + rows
-    rows = sorted(rows, key=lambda row: row["experiment"])  # an experiment's own rows keep their order
-    write_text(path, csv_text(FIELDS, rows))
+    rows = replace_rows(RESULTS / "influence.csv", FIELDS, rows)
     lines = [NOTES]
     for name in dict.fromkeys(row["experiment"] for row in rows):
         lines += ["", *table([row for row in rows if row["experiment"] == name])]

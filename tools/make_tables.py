@@ -15,7 +15,6 @@ import json
 import statistics
 import sys
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -24,8 +23,8 @@ from engine import cli
 from engine.evaluation import csv_text
 from engine.experiment import Experiment, ExperimentError, write_text
 from engine.report import prevalence
+from tools.results import RESULTS, markdown, percent
 
-RESULTS = Path("results")
 TEXT = (
     "experiment", "config", "method", "dataset", "data", "precision", "checkpoint", "split", "score", "commit", "torch",
     "device",
@@ -42,7 +41,6 @@ SAME = (  # of runs that are averaged
     "normal", "anomalous",
 )  # fmt: skip
 TWINS = "twins removed"
-BAR = r"\|"  # as Markdown wants it within a cell
 PUBLISHED = ("dataset", "method", "AUC", "AP", "accuracy", "F1", "source", "remark")
 
 Row = dict[str, object]  # of results.csv: a value for each of FIELDS, None where it is not known
@@ -347,18 +345,6 @@ def per_kind(group: list[Row]) -> str:
     """The mean AUC of every kind of anomaly."""
     kinds = [row["per_kind_auc"] or {} for row in group]
     return ", ".join(f"{kind} {percent(statistics.mean(of[kind] for of in kinds))}" for kind in kinds[0]) or "–"
-
-
-def percent(share: float) -> str:
-    return f"{100 * share:.1f}"
-
-
-def markdown(header: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:
-    """A table's lines; a | within a cell is escaped."""
-    return [
-        f"| {' | '.join(str(text).replace('|', BAR) for text in cells)} |"
-        for cells in (header, ["---"] * len(header), *rows)
-    ]
 
 
 if __name__ == "__main__":

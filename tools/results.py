@@ -1,0 +1,40 @@
+"""What the tools that write into results/ share: rows that replace an experiment's former ones, Markdown tables."""
+
+import csv
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from engine.evaluation import csv_text
+from engine.experiment import write_text
+
+RESULTS = Path("results")
+BAR = r"\|"  # as Markdown wants it within a cell
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """The rows of a CSV file, of none where it is not there."""
+    if not path.exists():
+        return []
+    with open(path, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def replace_rows(path: Path, fields: Sequence[str], rows: list[dict[str, object]]) -> list[dict[str, str]]:
+    """Write rows to a CSV file, in place of what it holds of their experiments; returns all as text, by experiment."""
+    named = {row["experiment"] for row in rows}
+    rows = [row for row in read_rows(path) if row["experiment"] not in named] + rows
+    # an experiment's own rows keep their order
+    write_text(path, csv_text(fields, sorted(rows, key=lambda row: row["experiment"])))
+    return read_rows(path)
+
+
+def markdown(header: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:
+    """A table's lines; a | within a cell is escaped."""
+    return [
+        f"| {' | '.join(str(text).replace('|', BAR) for text in cells)} |"
+        for cells in (header, ["---"] * len(header), *rows)
+    ]
+
+
+def percent(share: float) -> str:
+    return f"{100 * share:.1f}"
