@@ -11,15 +11,19 @@ for where the dataset is known for them (Med-AD), and every figure is given with
 import argparse
 import sys
 
+from commands import cli
 from configs import ConfigError
 from dataloader import build_dataset
 from dataloader.loader import TrainLoader
-from engine import by_disease, cli, distributed, report
-from engine.device import provenance
-from engine.evaluation import csv_text, score_images, thresholds, validation_auc
-from engine.experiment import IMPORTED, write_text
-from engine.logging import sittings
-from engine.resume import changed_settings
+from evaluation import by_disease, report
+from evaluation.scoring import score_images, thresholds, validation_auc
+from evaluation.tables import csv_text
+from experiments.folder import IMPORTED
+from experiments.log import sittings
+from experiments.settings import changed_settings
+from system import distributed
+from system.files import write_text
+from system.provenance import provenance
 
 
 def arguments() -> argparse.Namespace:
@@ -66,7 +70,7 @@ def main() -> None:
         split = dataset.split("test")
         scored = score_images(method, split.images, device, "scoring test", keep_maps=True)
         twins = dataset.twins()
-    if not distributed.is_first():
+    if not distributed.is_main_process():
         return  # its scores are with the first process, which writes
 
     results = {

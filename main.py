@@ -13,19 +13,21 @@ repeats a stage of ID (DDAD's refine, say) in a new experiment, from what the st
 import argparse
 
 import configs
+from commands import cli
+from commands.jobs import train_seeds
 from configs import BaseConfig
 from dataloader import Dataset, build_dataset
 from dataloader.loader import TrainLoader
-from engine import cli, distributed
-from engine.device import choose_device, tune
-from engine.experiment import Experiment, ExperimentError
-from engine.loop import Trainer
-from engine.repeat import check_repeatable, take_over
-from engine.resume import check_same, check_same_data
-from engine.seeding import seed_everything
-from engine.seeds import train_seeds
-from engine.sync_batch_norm import synchronise_batch_norm
+from experiments.folder import Experiment, ExperimentError
+from experiments.settings import check_same, check_same_data
 from methods import METHODS
+from system import distributed
+from system.device import choose_device
+from system.seeding import seed_everything
+from system.tuning import tune
+from training.loop import Trainer
+from training.repeat import check_repeatable, take_over
+from training.sync_batch_norm import synchronise_batch_norm
 
 
 def arguments() -> argparse.Namespace:

@@ -16,13 +16,16 @@ from pathlib import Path
 import torch
 from PIL import Image
 
+from commands import cli
 from dataloader import DataError
 from dataloader.images import image_files, read_image
-from engine import cli, plots
-from engine.device import to_float
-from engine.evaluation import score_batches, score_images, score_table
-from engine.experiment import ExperimentError, write_atomically, write_text
-from engine.metrics import require_finite
+from evaluation import plots
+from evaluation.metrics import require_finite
+from evaluation.scoring import score_batches, score_images
+from evaluation.tables import score_table
+from experiments.folder import ExperimentError
+from system.device import to_float
+from system.files import write_atomically, write_text
 
 
 def arguments() -> argparse.Namespace:

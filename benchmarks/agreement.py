@@ -9,8 +9,8 @@ import torch
 from benchmarks.plain_networks import plain_state
 from benchmarks.plain_squid import PlainSquid
 from benchmarks.workloads import ARRANGEMENTS, Ours, arrange, random_images
-from engine import metrics
-from engine.device import to_float
+from evaluation import metrics
+from system.device import to_float
 
 ITERATIONS = 4
 IMAGES = 4

@@ -17,13 +17,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import configs
 from benchmarks import report
 from benchmarks.measure import timed
-from engine import cli
-from engine.device import choose_device, to_float, tune
-from engine.evaluation import score_images
+from commands import cli
+from evaluation.scoring import score_images
 from methods import METHODS
 from methods.autoencoder import BETAS, losses, to_network
 from methods.ddad import Ddad, focal_loss, refinement_inputs
 from methods.synthetic import with_squares
+from system.device import choose_device, to_float
+from system.tuning import tune
 from tools.results import markdown
 
 

@@ -21,7 +21,7 @@ from benchmarks.measure import Work, Worker
 from benchmarks.workloads import Ours, arrange, epoch, random_images, scoring, training
 from dataloader import DATASETS
 from dataloader.loader import TrainLoader
-from engine.device import to_float
+from system.device import to_float
 from tools.results import markdown
 
 MIB = 2**20

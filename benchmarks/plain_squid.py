@@ -15,8 +15,8 @@ from torch.nn import functional as F
 
 from benchmarks.plain_networks import Discriminator, Generator, plain_state
 from configs import ConfigError
-from engine.device import to_float
 from methods.base import lr_scheduler
+from system.device import to_float
 
 
 def adversarial(logits: torch.Tensor, real: float) -> torch.Tensor:

@@ -8,8 +8,8 @@ from statistics import median
 
 import torch
 
-from engine.device import provenance
-from engine.experiment import write_text
+from system.files import write_text
+from system.provenance import provenance
 
 
 class Report:

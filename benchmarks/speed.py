@@ -21,8 +21,9 @@ import configs
 from benchmarks import agreement, growth, report
 from benchmarks.measure import Measured, Worker, count_flops, timed
 from benchmarks.workloads import ARRANGEMENTS, Counts, machine_limit, scoring, training, whole_epoch
-from engine import cli
-from engine.device import choose_device, fit_threads
+from commands import cli
+from system.device import choose_device
+from system.tuning import fit_threads
 from tools.results import markdown
 
 LIMITS = ("product fp32", "product bf16", "convolution fp32", "convolution bf16")

@@ -15,11 +15,12 @@ from benchmarks.plain_squid import PlainSquid
 from configs import BaseConfig
 from dataloader import Dataset, Split
 from dataloader.loader import TrainLoader
-from engine import metrics
-from engine.device import keep_memory, to_float
-from engine.evaluation import score_images, thresholds, validation_auc
-from engine.seeding import generator, seed_everything
+from evaluation import metrics
+from evaluation.scoring import score_images, thresholds, validation_auc
 from methods import METHODS
+from system.device import to_float
+from system.seeding import generator, seed_everything
+from system.tuning import keep_memory
 
 ARRANGEMENTS = ("plain", "ours", "ours bf16")
 
@@ -38,7 +39,7 @@ class Counts(NamedTuple):
 
 
 class Ours:
-    """A method as engine.loop uses it."""
+    """A method as training.loop uses it."""
 
     def __init__(self, method):
         self.method = method
@@ -117,7 +118,7 @@ def scoring(name: str, settings: tuple[str, list[str]], device: torch.device, co
 
 
 def whole_epoch(name: str, settings: tuple[str, list[str]], device: torch.device, counts: Counts) -> Work:
-    """An epoch as engine.loop goes through it, but for what it writes to the disk."""
+    """An epoch as training.loop goes through it, but for what it writes to the disk."""
     settings = (settings[0], [*settings[1], f"statistics_images={counts.statistics}"])
     config = configs.build(*settings)
     arrangement = arrange(name, settings, device)

@@ -19,7 +19,7 @@ SETTINGS: dict[str, type[BaseConfig]] = {
 }  # fmt: skip
 """The settings class of every method: what a saved config.json is read with."""
 
-_NOT_ROWS = {"__init__", "base", "inpainting", "autoencoder", "medad", *SETTINGS}
+_NOT_ROWS = {"__init__", "base", "stages", "inpainting", "autoencoder", "medad", *SETTINGS}
 
 
 def names() -> list[str]:

@@ -3,7 +3,7 @@
 from typing import Literal
 
 from configs.base import BaseConfig, Stage, check_with
-from models.autoencoder import check_sizes
+from models.sizes import check_autoencoder_sizes
 
 LEAST = 2  # images: batch norm has a variance of them at the latent
 
@@ -33,7 +33,7 @@ class AutoEncoderConfig(BaseConfig):
 
     def check(self) -> None:
         super().check()
-        check_with(check_sizes, self.image_size, self.multiplier)
+        check_with(check_autoencoder_sizes, self.image_size, self.multiplier)
         self.check_at_least(2, "batch_size")
         self.check_at_least(1, "latent_size", "num_slots")
         self.check_at_least(0, "latent_threshold", "entropy_weight")

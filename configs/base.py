@@ -9,26 +9,13 @@ import difflib
 import math
 import types
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from configs.stages import Stage
 
 
 class ConfigError(Exception):
     """An unknown key, a value of the wrong type or values that do not go together."""
-
-
-@dataclass(frozen=True)
-class Stage:
-    """A phase of training: what it goes over, and for how long."""
-
-    name: str
-    epochs: int
-    batch_size: int
-    unlabeled: bool = False  # trains on the unlabeled images too
-    drop_last: bool = False  # leaves out a last batch that is not full
-    orders: int = 1  # a batch is so many of batch_size, each drawn in an order of its own
-    least: int = 1  # images of a batch that it can do with, in each of several processes
-    epochs_key: str = "epochs"  # the setting that says how long it lasts
 
 
 class BaseConfig:

@@ -4,8 +4,7 @@ from typing import Literal
 
 from configs.base import ConfigError, check_with
 from configs.inpainting import InpaintingConfig
-from models.generator import check_decoder_memory, check_inpainting, check_sizes
-from models.hierarchical import check_hierarchical_sizes
+from models.sizes import check_decoder_memory, check_hierarchical_sizes, check_inpainting, check_sizes
 
 
 class SimSidConfig(InpaintingConfig):

@@ -2,7 +2,7 @@
 
 from configs.base import ConfigError, check_with
 from configs.inpainting import InpaintingConfig
-from models.generator import check_decoder_memory, check_inpainting, check_sizes
+from models.sizes import check_decoder_memory, check_inpainting, check_sizes
 
 
 class SquidConfig(InpaintingConfig):

@@ -10,7 +10,7 @@ from dataloader.digit import DigitAnatomy
 from dataloader.images import DataError
 from dataloader.medad import MedAd
 from dataloader.zhang import ZhangLab
-from engine import distributed
+from system import distributed
 
 DATASETS: dict[str, type[Dataset]] = {
     "digit": DigitAnatomy, "zhang": ZhangLab, "chexpert": CheXpert, "covidx": Covidx, "rsna": MedAd, "vindr": MedAd,
@@ -30,7 +30,7 @@ def build_dataset(config: BaseConfig, data_root: str | None = None) -> Dataset:
     dataset = DATASETS[config.dataset]
     if data_root and not Path(data_root).expanduser().is_dir():  # even for a dataset that can do without files
         raise DataError(f"--data-root {data_root}: no such folder. {dataset.how_to_get}")
-    with distributed.first_goes_ahead():  # a dataset may download its files
+    with distributed.main_process_first():  # a dataset may download its files
         return dataset(config, find_root(config, data_root))
 
 

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from configs import BaseConfig
 from dataloader.images import DataError, image_files, read_image
-from engine.seeding import generator
+from system.seeding import generator
 
 DATA_ROOT_VARIABLE = "ANOMALY_DATA_ROOT"
 

@@ -16,7 +16,7 @@ import torch
 
 from dataloader.base import FileDataset, Item, require_items
 from dataloader.images import SUFFIXES, DataError
-from engine.seeding import generator
+from system.seeding import generator
 
 FOLDERS = {"train": "train_256_pa", "val": "val_256_pa", "test": "our_test_256_pa"}
 CLASSES = ("normal_256", "abnormal_256")

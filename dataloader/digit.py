@@ -15,7 +15,7 @@ from PIL import Image
 
 from dataloader.base import Dataset, Split, count, digest, unlabeled_count
 from dataloader.images import DataError
-from engine.seeding import generator
+from system.seeding import generator
 
 KINDS = ("missing", "misordered", "flipped", "zero")
 PER_SIDE = 3

@@ -8,9 +8,9 @@ from configs import BaseConfig, Stage
 from dataloader.augment import affine, draw_affine
 from dataloader.base import Dataset
 from dataloader.images import DataError
-from engine import distributed
-from engine.device import resident, to_float
-from engine.seeding import generator
+from system import distributed
+from system.device import resident, to_float
+from system.seeding import generator
 
 
 class TrainLoader:
@@ -97,7 +97,7 @@ class Epoch:
         Of several processes each gets all indices, and the images of its own share of every part of the batch.
         """
         for index in self.indices[start:]:
-            yield index, self.augmented(torch.cat([distributed.own(part) for part in index.chunk(self.orders)]))
+            yield index, self.augmented(torch.cat([distributed.shard(part) for part in index.chunk(self.orders)]))
 
     def augmented(self, index: torch.Tensor) -> torch.Tensor:
         """The images of these indices (B,) as this epoch shows them: (B, 1, H, W) float in [0, 1]."""

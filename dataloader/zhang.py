@@ -21,7 +21,7 @@ import torch
 
 from dataloader.base import FileDataset, Item, require_items
 from dataloader.images import DataError
-from engine.seeding import generator
+from system.seeding import generator
 
 CLASSES = ("NORMAL", "PNEUMONIA")
 SQUID_CLASSES = ("normal_256", "pneumonia_256")

@@ -1,4 +1,4 @@
-"""The contract between a method and the engine."""
+"""The contract between a method and what trains and scores with it."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from configs import BaseConfig, Stage
-from engine import distributed
+from system import distributed
 
 if TYPE_CHECKING:
     from dataloader.loader import TrainLoader
@@ -79,7 +79,7 @@ class Method(nn.Module, ABC):
         optimizer.zero_grad(set_to_none=True)
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         (loss if self.share == 1 else self.share * loss).backward(inputs=parameters)
-        distributed.add_up(p.grad for p in parameters if p.grad is not None)
+        distributed.all_reduce(p.grad for p in parameters if p.grad is not None)
         optimizer.step()
 
     def epoch_end(self) -> None:
@@ -118,8 +118,8 @@ class Method(nn.Module, ABC):
         bad = []
         if not torch.isfinite(total):
             bad = [f"{name} = {float(loss.detach())}" for name, loss in losses.items() if not torch.isfinite(loss)]
-        if any(distributed.largest(bool(bad))):
-            raise NonFiniteLoss(", ".join(distributed.gather_list(bad)))
+        if any(distributed.all_reduce_max(bool(bad))):
+            raise NonFiniteLoss(", ".join(distributed.all_gather_objects(bad)))
 
 
 def lr_scheduler(optimizer: torch.optim.Optimizer, config: BaseConfig) -> torch.optim.lr_scheduler.LRScheduler:

@@ -21,12 +21,12 @@ import torch
 from torch import nn
 
 from configs.ddad import DdadConfig
-from engine.seeding import seeded
 from methods.autoencoder import BETAS, build_network, losses, mean_of, pixel_errors, to_images, to_network
 from methods.base import Method, Scores, lr_scheduler
 from methods.synthetic import with_squares
 from models.asrnet import AsrNet
 from models.autoencoder import AutoEncoder
+from system.seeding import seeded
 
 MODULES = ("udm", "ndm")  # the unknown and the normative distribution module
 FOCAL_GAMMA = 2

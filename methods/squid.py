@@ -20,7 +20,6 @@ import torch
 from torch.nn.functional import mse_loss
 
 from configs.squid import SquidConfig
-from engine import distributed
 from methods.base import Method, Scores, lr_scheduler
 from methods.losses import adversarial_loss, distillation_loss, gradient_penalty
 from models.blocks import counting_twice, estimating_batch_norm
@@ -28,6 +27,7 @@ from models.discriminator import Discriminator
 from models.generator import Generated, Generator
 from models.inpaint import InpaintBlock
 from models.memory import DECODER_MEMORIES, Addressing, recorded_weights
+from system import distributed
 
 
 class Squid(Method):
@@ -122,7 +122,7 @@ class Squid(Method):
     def fill_queue(self) -> None:
         """The queue takes the latest features of all processes, so that it is the same in each."""
         queue = self.generator.inpaint.memory
-        queue.pending = distributed.gather_rows(queue.pending)  # (N, J, d)
+        queue.pending = distributed.all_gather_rows(queue.pending)  # (N, J, d)
         queue.enqueue()
 
     def discriminator_loss(self, x: torch.Tensor, x_hat: torch.Tensor) -> torch.Tensor:

@@ -8,8 +8,8 @@ from torch import nn
 
 from models.blocks import full_precision
 from models.memory import Memory, hard_shrinkage, initial_slots
+from models.sizes import AUTOENCODER_CHANNELS, check_autoencoder_sizes
 
-CHANNELS = (16, 32, 64, 64)  # of the four levels, times the multiplier
 HIDDEN = 2048  # between the convolutions and the latent
 
 
@@ -32,8 +32,8 @@ class AutoEncoder(nn.Module):
 
     def __init__(self, image_size: int, multiplier: float = 1.0, latent_size: int = 16):
         super().__init__()
-        check_sizes(image_size, multiplier)
-        channels = [int(c * multiplier) for c in CHANNELS]
+        check_autoencoder_sizes(image_size, multiplier)
+        channels = [int(c * multiplier) for c in AUTOENCODER_CHANNELS]
         self.bottom = (channels[-1], image_size // 16, image_size // 16)
         flat = math.prod(self.bottom)
         encoder, decoder = [], []
@@ -105,12 +105,3 @@ class MemoryAutoEncoder(AutoEncoder):
         z = self.encode(x).unsqueeze(1)  # (B, 1, latent)
         z_hat, weights = self.memory(z)
         return Decoded(self.decode(z_hat.squeeze(1)), weights=weights.squeeze(0))
-
-
-def check_sizes(image_size: int, multiplier: float) -> None:
-    """Raise a ValueError that names the setting where a network of these sizes cannot be built."""
-    if image_size < 16 or image_size % 16:
-        below = max(image_size // 16, 1) * 16
-        raise ValueError(f"image_size = {image_size} is not divisible by 16; take {below} or {below + 16}.")
-    if int(CHANNELS[0] * multiplier) < 1:
-        raise ValueError(f"multiplier = {multiplier}: must be at least 1/{CHANNELS[0]}.")

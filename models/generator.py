@@ -7,10 +7,8 @@ import torch
 from torch import nn
 
 from models.blocks import ResidualBlock, UpBlock, full_precision
-from models.memory import DECODER_MEMORIES
 from models.patches import to_maps, to_patches
-
-CHANNEL_FACTORS = (1, 2, 4, 8, 16, 16)
+from models.sizes import CHANNEL_FACTORS, check_sizes
 
 
 class Generated(NamedTuple):
@@ -164,67 +162,3 @@ def taught(
 def detached(skips: Sequence[torch.Tensor | None]) -> list[torch.Tensor | None]:
     """The skips without the graph that they come from; those that are not kept stay None."""
     return [skip if skip is None else skip.detach() for skip in skips]
-
-
-def check_sizes(image_size, patches_per_side, levels, base_channels, initial_combine, ops) -> None:
-    """Raise a ValueError that names the setting where a network of these sizes cannot be built."""
-    if not 1 <= levels < len(CHANNEL_FACTORS):
-        raise ValueError(f"levels = {levels}: 1 to {len(CHANNEL_FACTORS) - 1} levels can be built.")
-    if patches_per_side < 1 or base_channels < 1:
-        raise ValueError(f"patches_per_side = {patches_per_side}, base_channels = {base_channels}: at least 1 each.")
-    step = patches_per_side * 2**levels
-    if image_size % step:
-        raise ValueError(
-            f"image_size = {image_size} is not divisible by patches_per_side · 2^levels = {step}; "
-            f"take {max(image_size // step, 1) * step} or {(image_size // step + 1) * step}."
-        )
-    if not 1 <= initial_combine <= levels:
-        raise ValueError(f"initial_combine = {initial_combine}: must lie in 1 … levels = {levels}.")
-    check_entries("ops", ops, ("concat", "add", "none"), levels)
-    for i, op in enumerate(ops):
-        if op == "add" and CHANNEL_FACTORS[levels - i] != CHANNEL_FACTORS[levels - 1 - i]:
-            raise ValueError(f"ops[{i}] = add: the channels differ at this level; use concat or none.")
-    if base_channels % 4 and (base_channels * CHANNEL_FACTORS[levels]) % 4:
-        raise ValueError(f"base_channels = {base_channels}: the bottleneck's channels must divide by 4.")
-
-
-def check_inpainting(image_size, patches_per_side, levels, base_channels) -> None:
-    """Raise a ValueError where the in-painting block's eight attention heads do not divide its dimension."""
-    side = image_size // patches_per_side // 2**levels
-    dim = base_channels * CHANNEL_FACTORS[levels] // 4 * side**2
-    if dim % 8:
-        raise ValueError(
-            f"base_channels = {base_channels} with {side} × {side} patches at the bottleneck gives features of "
-            f"{dim} dimensions, which eight attention heads do not divide; take more channels."
-        )
-
-
-def check_decoder_memory(
-    decoder_memory, image_size, patches_per_side, levels, initial_combine, known=tuple(DECODER_MEMORIES)
-) -> None:
-    """Raise a ValueError for a list of decoder memories (names or ``none``, deepest first) that cannot be built."""
-    check_entries("decoder_memory", decoder_memory, (*known, "none"), levels)
-    for i, name in enumerate(decoder_memory):
-        if name == "none":
-            continue
-        whole = levels - i <= initial_combine
-        side = (image_size if whole else image_size // patches_per_side) // 2 ** (levels - 1 - i)
-        if not DECODER_MEMORIES[name].needs_patches and side % patches_per_side:
-            raise ValueError(
-                f"decoder_memory[{i}] = {name} cuts {side} × {side} maps into {patches_per_side} × "
-                f"{patches_per_side} windows, which does not come out even; use another memory or image_size."
-            )
-        if DECODER_MEMORIES[name].needs_patches and whole:
-            raise ValueError(
-                f"decoder_memory[{i}] = {name} reads patches, but with initial_combine = {initial_combine} "
-                f"this level sees whole maps; use {' or '.join(n for n in ('V1', 'V4') if n in known)} there."
-            )
-
-
-def check_entries(name: str, entries: Sequence[str], known: Sequence[str], levels: int) -> None:
-    """Raise a ValueError where a setting does not have one known entry for every level."""
-    if len(entries) != levels:
-        raise ValueError(f"{name} = {','.join(entries)}: needs one entry per level, {levels} in all.")
-    for entry in entries:
-        if entry not in known:
-            raise ValueError(f"{name}: unknown entry {entry!r}; known are {', '.join(known)}.")

@@ -7,9 +7,10 @@ import torch
 from torch import nn
 
 from models.blocks import full_precision
-from models.generator import CHANNEL_FACTORS, Decoder, Encoder, Generated, check_sizes, taught
+from models.generator import Decoder, Encoder, Generated, taught
 from models.memory import Memory, initial_slots
 from models.patches import to_maps, to_patches
+from models.sizes import CHANNEL_FACTORS, check_hierarchical_sizes
 
 REDUCED = 128  # channels in which a level is rebuilt
 KEY_DIM = 256
@@ -83,11 +84,3 @@ class HierarchicalGenerator(nn.Module):
         with_teacher = with_teacher and self.teacher is not None
         student = self.student(rebuilt[0], [None, *reversed(rebuilt[1:])], with_teacher)
         return Generated(*student, *(taught(self, f, skips) if with_teacher else ()))
-
-
-def check_hierarchical_sizes(image_size, levels, base_channels, ops) -> None:
-    """Raise a ValueError that names the setting where a hierarchical network of these sizes cannot be built."""
-    # at every level a location is image_size / 2^(levels + 1) wide, as if there were two patches per side
-    check_sizes(image_size, 2, levels, base_channels, levels, ops)
-    if ops[-1] != "none":
-        raise ValueError(f"ops[{levels - 1}] = {ops[-1]}: the shallowest level has no memory to join; use none.")

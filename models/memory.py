@@ -178,8 +178,6 @@ class WindowMemory(nn.Module):
     (channel, row, column) with ``channels_first``. ``slot_dim`` > 0 reads a :class:`ReducedMatrix` of that many.
     """
 
-    needs_patches = False
-
     def __init__(
         self, per_side, channels, height, width, num_slots, addressing, mask_ratio, channels_first=False, slot_dim=0
     ):
@@ -207,8 +205,6 @@ class WindowMemory(nn.Module):
 class ReducedPatchMemory(nn.Module):
     """V2: one query per patch, in a quarter of the channels. (B·P², C, h, w) → same, d = C/4 · h · w."""
 
-    needs_patches = True
-
     def __init__(self, per_side, channels, height, width, num_slots, addressing, mask_ratio):
         super().__init__()
         self.locations = per_side**2
@@ -227,8 +223,6 @@ class ReducedPatchMemory(nn.Module):
 class PatchMemory(nn.Module):
     """V3: a whole patch feature is one query. (B·P², C, h, w) → same, order (channel, row, column), d = C·h·w."""
 
-    needs_patches = True
-
     def __init__(self, per_side, channels, height, width, num_slots, addressing, mask_ratio):
         super().__init__()
         self.locations = per_side**2
@@ -245,8 +239,6 @@ class SharedMemory(nn.Module):
 
     (N, C, h, w) → same, order (window row, window column, row, column, channel), d = C·h·w.
     """
-
-    needs_patches = False
 
     def __init__(self, per_side, channels, height, width, num_slots, addressing, mask_ratio):
         super().__init__()

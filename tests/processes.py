@@ -17,10 +17,10 @@ import configs
 import methods.ddad
 from dataloader import DataError, build_dataset
 from dataloader.loader import Epoch, TrainLoader
-from engine import distributed
-from engine.evaluation import score_images
-from engine.sync_batch_norm import synchronise_batch_norm
+from evaluation.scoring import score_images
 from methods import METHODS, NonFiniteLoss
+from system import distributed
+from training.sync_batch_norm import synchronise_batch_norm
 
 CPU = torch.device("cpu")
 BATCHES = (5, 8, 6)  # images; 5 is not even for two processes
@@ -159,7 +159,7 @@ def not_finite():
     images[-1] = torch.nan
     before = {name: p.clone() for name, p in method.named_parameters()}
     try:
-        method.training_step(distributed.own(images), 0)
+        method.training_step(distributed.shard(images), 0)
     except NonFiniteLoss as error:
         assert all(torch.equal(p, before[name]) for name, p in method.named_parameters())
         return str(error)

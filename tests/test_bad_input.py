@@ -257,9 +257,9 @@ def test_logs_that_cannot_be_written_do_not_hide_the_error(workspace, monkeypatc
         raise OSError(28, "No space left on device")
 
     for name in ("add_scalar", "add_histogram", "close"):
-        monkeypatch.setattr(f"engine.logging.SummaryWriter.{name}", full)
+        monkeypatch.setattr(f"training.board.SummaryWriter.{name}", full)
     assert train("a", overrides=["epochs=1"]) == 0
-    monkeypatch.setattr("engine.experiment.os.fsync", full)
+    monkeypatch.setattr("system.files.os.fsync", full)
     assert command("main", "--exp", "a", "--set", "epochs=2", "--device", "cpu") == 1
     assert "could not be written" in capsys.readouterr().err
 

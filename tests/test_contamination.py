@@ -8,7 +8,7 @@ from test_data import make_zhang
 
 import configs
 from dataloader import DataError, build_dataset
-from engine.experiment import Experiment
+from experiments.folder import Experiment
 
 
 def zhang(root, *overrides):

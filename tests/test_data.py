@@ -22,7 +22,7 @@ from dataloader.augment import affine, draw_affine
 from dataloader.digit import AREA, FLIPPABLE, KINDS, SPLIT_SHARES, chosen, draw_crops, random_crops
 from dataloader.images import read_image
 from dataloader.loader import TrainLoader
-from engine.seeding import generator
+from system.seeding import generator
 
 CPU = torch.device("cpu")
 

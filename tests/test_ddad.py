@@ -16,11 +16,11 @@ import configs
 from configs import ConfigError
 from dataloader import build_dataset
 from dataloader.loader import TrainLoader
-from engine.loop import stage_epochs, stage_of
-from engine.metrics import chi2_distance
+from evaluation.metrics import chi2_distance
 from methods.autoencoder import SingleAutoEncoder
 from methods.ddad import Ddad, focal_loss
 from methods.synthetic import Squares, blend, draw_partners, draw_squares, masks
+from training.loop import stage_epochs, stage_of
 
 CPU = torch.device("cpu")
 
@@ -147,9 +147,9 @@ def uninterrupted(trained_once):
 
 STEP = ("methods.ddad.Ddad", "training_step")
 KILLS = {  # 4 iterations of udm, 3 of ndm, 2 · 3 of refine; test_resume.py has those in and between the stages
-    "between udm and ndm, before last.pt": ("engine.loop.Trainer", "save_last", 5),
+    "between udm and ndm, before last.pt": ("training.loop.Trainer", "save_last", 5),
     "in the last epoch": (*STEP, 12),
-    "before best.pt": ("engine.loop.Trainer", "save_best", 1),
+    "before best.pt": ("training.loop.Trainer", "save_best", 1),
 }
 
 

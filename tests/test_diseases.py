@@ -12,8 +12,8 @@ from tiny import TINY, command
 import configs
 from dataloader import DataError, Split, build_dataset
 from dataloader.chexpert import DISEASES
-from engine import by_disease
-from engine.evaluation import Scored
+from evaluation import by_disease
+from evaluation.scoring import Scored
 
 
 def chexpert(root):

@@ -13,8 +13,8 @@ from conftest import ROOT, assert_same_run
 from processes import launch
 from tiny import command, train
 
-from engine.experiment import Experiment
-from engine.logging import sittings
+from experiments.folder import Experiment
+from experiments.log import sittings
 
 TRAIN = "from tiny import command, train\n"
 # a signal to the second process, before its n-th step
@@ -34,7 +34,7 @@ code = train("killed")
 PHASES = {
     "results": """
 import torch
-from engine import distributed
+from system import distributed
 from processes import results
 with distributed.joined():
     found = results()

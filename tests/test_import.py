@@ -11,7 +11,7 @@ from tiny import command
 
 import configs
 from dataloader.images import read_image
-from engine.experiment import Experiment
+from experiments.folder import Experiment
 from methods import METHODS
 from tools import import_official, official_names
 

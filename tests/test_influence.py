@@ -11,10 +11,10 @@ from torch import nn
 
 import configs
 from dataloader import Split, build_dataset
-from engine import evaluation
-from engine.device import to_float
-from engine.experiment import Experiment
+from evaluation import scoring
+from experiments.folder import Experiment
 from methods import METHODS
+from system.device import to_float
 from tools import influence
 
 CPU = torch.device("cpu")
@@ -88,7 +88,7 @@ def test_every_image_has_another_as_its_partner(n):
 
 @pytest.mark.parametrize("name", VARIANTS)
 def test_variants_have_their_interventions_and_the_yardstick_is_plain_scoring(name, images, monkeypatch):
-    monkeypatch.setattr(evaluation, "SCORE_BATCH", 4)  # batches of 4, 4 and 2
+    monkeypatch.setattr(scoring, "SCORE_BATCH", 4)  # batches of 4, 4 and 2
     method_name, overrides, expected = VARIANTS[name]
     method = build(method_name, *overrides)
     before = method.score(to_float(images, CPU))

@@ -11,7 +11,7 @@ from torch import nn
 import configs
 import main
 from dataloader import build_dataset
-from engine.experiment import Experiment
+from experiments.folder import Experiment
 from methods import METHODS
 from models.autoencoder import LatentMemory
 from models.hierarchical import KeyedMemory

@@ -11,8 +11,8 @@ from conftest import ROOT
 from tiny import command, train
 
 from configs import Stage
-from engine import report
-from engine.experiment import Experiment
+from evaluation import report
+from experiments.folder import Experiment
 from tools import make_tables
 from tools.results import RESULTS
 

@@ -9,7 +9,7 @@ from tiny import TINY
 import configs
 from dataloader import build_dataset
 from dataloader.loader import TrainLoader
-from engine.evaluation import score_batches
+from evaluation.scoring import score_batches
 from methods import METHODS, NonFiniteLoss
 
 CPU = torch.device("cpu")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from conftest import GOLDEN
 
-from engine import metrics
+from evaluation import metrics
 
 CASES = json.loads((GOLDEN / "metrics.json").read_text())["cases"]
 

@@ -13,8 +13,8 @@ from test_diseases import chexpert, make_csv, make_folders
 import configs
 from dataloader import Split, build_dataset
 from dataloader.zhang import ZhangLab
-from engine import report
-from engine.evaluation import Scored, selected
+from evaluation import report
+from evaluation.scoring import Scored, selected
 
 
 @pytest.mark.parametrize(

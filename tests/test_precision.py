@@ -13,12 +13,12 @@ from test_methods import build, images_of
 from tiny import command, train
 
 import configs
-from engine.device import cpu_quota
-from engine.experiment import Experiment
-from engine.logging import sittings
+from experiments.folder import Experiment
+from experiments.log import sittings
 from methods import METHODS
 from models.autoencoder import LatentMemory
 from models.memory import gumbel_shrinkage
+from system.tuning import cpu_quota
 
 
 def in_bf16(method):
@@ -138,7 +138,7 @@ THP = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 def test_the_heap_asks_for_huge_pages_and_keeps_what_it_was_given():
     code = """
 import ctypes, re
-from engine.device import keep_memory
+from system.tuning import keep_memory
 keep_memory()
 libc = ctypes.CDLL(None)
 libc.malloc.restype = ctypes.c_void_p

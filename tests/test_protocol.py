@@ -20,15 +20,15 @@ from dataloader import Dataset, Split, build_dataset
 from dataloader.augment import draw_affine
 from dataloader.digit import DigitAnatomy
 from dataloader.loader import TrainLoader
-from engine.device import to_float
-from engine.experiment import Experiment
-from engine.loop import Trainer
-from engine.metrics import auc_interval
-from engine.seeding import generator
+from evaluation.metrics import auc_interval
+from experiments.folder import Experiment
 from methods import METHODS, Method, Scores
 from methods.squid import Squid
 from methods.synthetic import with_squares
 from models.blocks import MaskedShortcut
+from system.device import to_float
+from system.seeding import generator
+from training.loop import Trainer
 
 CPU = torch.device("cpu")
 
@@ -202,12 +202,12 @@ class Counting(Method):
 @pytest.fixture
 def loop(workspace, monkeypatch):
     """Train for as many epochs of five batches as there are scripted AUCs of the main score; None is not validated."""
-    monkeypatch.setattr("engine.loop.plots.curves", lambda *_: None)
+    monkeypatch.setattr("training.loop.plots.curves", lambda *_: None)
 
     def run(*overrides, aucs):
         config = configs.build("ae_brain", [f"epochs={len(aucs)}", "batch_size=2", *overrides])
         given = iter([auc for auc in aucs if auc is not None])
-        monkeypatch.setattr("engine.loop.validation_auc", lambda *_: {"other": 0.5, "main": next(given)})
+        monkeypatch.setattr("training.loop.validation_auc", lambda *_: {"other": 0.5, "main": next(given)})
         dataset = Pictures(config, noise(10, 64))
         saved = []
         with Experiment("a") as experiment:
@@ -287,7 +287,7 @@ def test_validation_sees_the_images_as_they_are_and_training_the_augmented_ones(
 
 
 def test_a_stepped_learning_rate_through_the_loop(workspace, monkeypatch):
-    monkeypatch.setattr("engine.loop.plots.curves", lambda *_: None)
+    monkeypatch.setattr("training.loop.plots.curves", lambda *_: None)
     config = configs.build("ae_brain", ["epochs=4", "batch_size=2", "image_size=16", "multiplier=0.0625"])
     rates = {}
     for steps in ((), (1, 3)):
@@ -311,7 +311,7 @@ def quick(patch):
     patch.delenv("ANOMALY_DATA_ROOT", raising=False)
     patch.setattr("dataloader.digit.COUNTS", {"val": 16, "test": 16})
     for name in PLOTS:
-        patch.setattr(f"engine.plots.{name}", lambda *_: None)
+        patch.setattr(f"evaluation.plots.{name}", lambda *_: None)
 
 
 @pytest.fixture(scope="module")

@@ -22,9 +22,9 @@ KILLS = {  # 5 iterations an epoch; the generator steps at 0, 2, 4 of each
     "before an iteration of both": ("methods.squid.Squid", "training_step", 3),
     "between the discriminator's step and the generator's": ("methods.squid.Squid", "_step", 5),
     "in the second epoch": ("methods.squid.Squid", "training_step", 9),
-    "while last.pt is put in place": ("engine.experiment.os", "replace", 5),
-    "while best.pt is put in place": ("engine.experiment.os", "replace", 8),
-    "after validation, before metrics.jsonl": ("engine.experiment.Experiment", "write_metrics", 1),
+    "while last.pt is put in place": ("system.files.os", "replace", 5),
+    "while best.pt is put in place": ("system.files.os", "replace", 8),
+    "after validation, before metrics.jsonl": ("experiments.folder.Experiment", "write_metrics", 1),
 }
 
 

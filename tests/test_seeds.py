@@ -11,7 +11,7 @@ import pytest
 import torch
 from tiny import TINY, command
 
-from engine.seeds import Job, places_for
+from commands.jobs import Job, places_for
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 OVERRIDES = [*TINY["ae"][1], "epochs=1"]

@@ -8,7 +8,7 @@ from tiny import TINY, command, train
 import configs
 from dataloader import build_dataset
 from dataloader.loader import TrainLoader
-from engine.experiment import Experiment
+from experiments.folder import Experiment
 from methods import METHODS
 from models.memory import MemoryQueue
 from tools import show_memory

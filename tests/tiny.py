@@ -5,7 +5,7 @@ import sys
 import eval as eval_command
 import main as main_command
 import predict as predict_command
-from engine import cli
+from commands import cli
 
 DIGITS = ["dataset=digit", "image_size=48", "digits_per_epoch=24", "digit_source=sklearn", "save_seconds=0"]
 SMALL = ["epochs=2", "multiplier=0.25", "batch_size=8"]

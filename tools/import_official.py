@@ -22,12 +22,12 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import configs
+from commands import cli
 from dataloader import DataError, build_dataset, find_root
 from dataloader.loader import TrainLoader
-from engine import cli
-from engine.device import keep_memory
-from engine.experiment import IMPORTED, Experiment, ExperimentError, not_finite
+from experiments.folder import IMPORTED, Experiment, ExperimentError, not_finite
 from methods import METHODS, Method
+from system.tuning import keep_memory
 from tools import official_names
 
 

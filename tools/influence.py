@@ -23,17 +23,20 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from commands import cli
 from configs import ConfigError
 from dataloader import Split, build_dataset
 from dataloader.base import count
-from engine import cli, metrics
-from engine.device import provenance, to_float
-from engine.evaluation import score_batches
-from engine.experiment import ExperimentError, write_text
-from engine.plots import NORMAL, save
-from engine.seeding import generator
+from evaluation import metrics
+from evaluation.plots import NORMAL, save
+from evaluation.scoring import score_batches
+from experiments.folder import ExperimentError
 from methods import METHODS
 from methods.squid import Squid
+from system.device import to_float
+from system.files import write_text
+from system.provenance import provenance
+from system.seeding import generator
 from tools.results import RESULTS, markdown, replace_rows
 from tools.show_memory import USED, position, slot_weights, slots_in_use
 

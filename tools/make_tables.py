@@ -19,10 +19,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from engine import cli
-from engine.evaluation import csv_text
-from engine.experiment import Experiment, ExperimentError, write_text
-from engine.report import prevalence
+from commands import cli
+from evaluation.report import prevalence
+from evaluation.tables import csv_text
+from experiments.folder import Experiment, ExperimentError
+from system.files import write_text
 from tools.results import RESULTS, markdown, percent
 
 TEXT = (

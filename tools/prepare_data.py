@@ -30,14 +30,14 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from commands import cli
 from dataloader import DataError
 from dataloader.base import read_images
 from dataloader.medad import parse_lists, read_lists
 from dataloader.twins import RULE, SIDE, twin_of
-from engine import cli
-from engine.experiment import write_atomically, write_text
-from engine.metrics import auc
-from engine.seeding import generator
+from evaluation.metrics import auc
+from system.files import write_atomically, write_text
+from system.seeding import generator
 from tools.dicom import patient_of, read_dicom
 from tools.originals import READERS, Original, present
 

@@ -4,8 +4,8 @@ import csv
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from engine.evaluation import csv_text
-from engine.experiment import write_text
+from evaluation.tables import csv_text
+from system.files import write_text
 
 RESULTS = Path("results")
 BAR = r"\|"  # as Markdown wants it within a cell

@@ -30,12 +30,14 @@ from matplotlib.figure import Figure
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from engine import cli, metrics
-from engine.experiment import Experiment, ExperimentError, write_text
-from engine.logging import sittings
-from engine.plots import save
-from engine.resume import changed_settings
+from commands import cli
+from evaluation import metrics
+from evaluation.plots import save
+from experiments.folder import Experiment, ExperimentError
+from experiments.log import sittings
+from experiments.settings import changed_settings
 from methods import METHODS
+from system.files import write_text
 from tools.results import RESULTS, markdown, percent, read_rows, replace_rows
 
 FEW = 10  # epochs at the end: whose scores are averaged, and over which the AUC's steadiness is measured

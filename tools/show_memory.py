@@ -20,16 +20,16 @@ from matplotlib.ticker import MaxNLocator
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from commands import cli
 from dataloader import build_dataset
 from dataloader.images import read_image
 from dataloader.loader import TrainLoader
-from engine import cli
-from engine.device import to_float
-from engine.evaluation import score_batches
-from engine.experiment import ExperimentError
-from engine.plots import save
+from evaluation.plots import save
+from evaluation.scoring import score_batches
+from experiments.folder import ExperimentError
 from models.memory import MemoryQueue
 from models.patches import to_patches
+from system.device import to_float
 
 SHOWN = 4  # slots per patch in memory_sources.png
 USED = 1e-3  # a mean weight below it is rounding, not use

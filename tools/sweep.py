@@ -15,9 +15,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import configs
+from commands import cli
 from configs import ConfigError
-from engine import cli
-from engine.experiment import Experiment, ExperimentError
+from experiments.folder import Experiment, ExperimentError
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -1,8 +1,5 @@
 """Scoring images by the thousand, and the table of it."""
 
-import csv
-import io
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -10,9 +7,10 @@ import torch
 from tqdm import tqdm
 
 from dataloader import Split
-from engine import distributed, metrics
-from engine.device import to_float
+from evaluation import metrics
 from methods import Method
+from system import distributed
+from system.device import to_float
 
 SCORE_BATCH = 32  # images; scores do not depend on it
 SCORE_PIXELS_ON_CPU = 2**17  # 8 images of 128 × 128: more take more memory and hardly less time
@@ -44,12 +42,12 @@ def score_images(method: Method, images: torch.Tensor, device, what: str, keep_m
     Several processes score whole batches each, so that every score is computed as a single process would; all get all.
     """
     found = []
-    for batch in tqdm(distributed.own(score_batches(images, device)), what, disable=None, leave=False):
+    for batch in tqdm(distributed.shard(score_batches(images, device)), what, disable=None, leave=False):
         scores = method.score(to_float(batch, device))
         kept = scores.map.squeeze(1).cpu() if keep_maps and scores.map is not None else None
         named = {name: pixels.squeeze(1).cpu() for name, pixels in scores.maps.items()} if keep_maps else {}
         found.append((scores.image, scores.columns, scores.shown, kept, named))
-    found = distributed.gather_list(found)
+    found = distributed.all_gather_objects(found)
 
     def gathered(part: int) -> dict[str, np.ndarray]:
         return {name: torch.cat([f[part][name] for f in found]).cpu().numpy() for name in found[0][part]}
@@ -86,47 +84,3 @@ def validation_auc(labels: np.ndarray, scored: Scored) -> dict[str, float]:
 def thresholds(labels: np.ndarray, scored: Scored) -> dict[str, float]:
     """For every image score the threshold of the highest accuracy on these (validation) labels."""
     return {name: metrics.oracle_threshold(labels, scores) for name, scores in scored.image.items()}
-
-
-def score_table(scored: Scored, main_score: str, first: dict[str, list], last: dict[str, list] | None = None) -> str:
-    """CSV text: the ``first`` columns, ``logit`` and the like, ``score`` (the main one as people read it), all
-    scores by name, the ``last`` columns; ``first`` and ``last`` map column names to N values each.
-    """
-    shown = scored.shown.get(main_score, scored.image[main_score])
-    return table_text({**first, **scored.columns, "score": shown, **scored.image, **(last or {})})
-
-
-def table_text(columns: dict[str, Sequence]) -> str:
-    """CSV text of columns: name → N values each."""
-    rows = zip(*([_cell(value) for value in values] for values in columns.values()), strict=True)
-    return csv_text(list(columns), (dict(zip(columns, row, strict=True)) for row in rows))
-
-
-def recorded_scores(splits: dict[str, Split], recorded: dict[str, dict[str, Scored]]) -> str:
-    """CSV text of an epoch: every image's split, id, label and person (where known), and its scores by name.
-
-    ``recorded`` maps what is appended to the scores' names to the scores of every split.
-    """
-    columns: dict[str, list] = {"split": [], "id": [], "label": [], "person": []}
-    for name, split in splits.items():
-        columns["split"] += [name] * len(split)
-        columns["id"] += split.ids
-        columns["label"] += split.labels.tolist()
-        columns["person"] += split.persons or [""] * len(split)
-    for suffix, scored in recorded.items():
-        for score in next(iter(scored.values())).image:
-            columns[f"{score}{suffix}"] = [value for name in splits for value in scored[name].image[score]]
-    return table_text(columns)
-
-
-def csv_text(columns: Sequence[str], rows: Iterable[dict[str, object]]) -> str:
-    """Rows of named values as CSV text with a header."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
-
-
-def _cell(value) -> str:
-    return f"{value:.9g}" if isinstance(value, (float, np.floating)) else str(value)

@@ -18,9 +18,9 @@ from pathlib import Path
 import torch
 
 from configs import ConfigError
-from engine import distributed
-from engine.device import cores
-from engine.signals import handled_by
+from system import distributed
+from system.signals import handled_by
+from system.tuning import cores
 
 MAIN = Path(__file__).resolve().parent.parent / "main.py"
 

@@ -7,13 +7,15 @@ from contextlib import suppress
 import numpy as np
 import torch
 
+from configs.stages import stage_epochs
 from dataloader.base import count
 from dataloader.twins import RULE
-from engine import metrics, plots
-from engine.device import to_float
-from engine.evaluation import Scored, score_table, selected
-from engine.experiment import Experiment, ExperimentError, reached, write_atomically, write_text
-from engine.loop import stage_epochs
+from evaluation import metrics, plots
+from evaluation.scoring import Scored, selected
+from evaluation.tables import score_table
+from experiments.folder import Experiment, ExperimentError, reached
+from system.device import to_float
+from system.files import write_atomically, write_text
 
 SHOWN = 6  # images of each group in samples.png
 

@@ -11,14 +11,19 @@ import torch
 import configs
 from configs import BaseConfig, ConfigError
 from dataloader import DATA_ROOT_VARIABLE, DataError
-from engine import distributed
-from engine.device import DeviceError, choose_device, tune
-from engine.experiment import WEIGHTS, Experiment, ExperimentError
-from engine.loop import Interrupted, TrainingError
-from engine.metrics import MetricError
+from evaluation.metrics import MetricError
+from experiments.folder import WEIGHTS, Experiment, ExperimentError
 from methods import METHODS, Method
+from system import distributed
+from system.device import DeviceError, choose_device
+from system.files import FileError
+from system.tuning import tune
+from training.loop import Interrupted, TrainingError
 
-EXPECTED = (ConfigError, DataError, DeviceError, ExperimentError, TrainingError, MetricError, distributed.LostProcess)
+EXPECTED = (
+    ConfigError, DataError, DeviceError, FileError, ExperimentError, TrainingError, MetricError,
+    distributed.LostProcess,
+)  # fmt: skip
 
 
 def add_common(parser: argparse.ArgumentParser) -> None:

@@ -1,4 +1,4 @@
-"""An experiment's folder: what lies in it, who may write to it, and how files get there whole.
+"""An experiment's folder: what lies in it, and who may write to it.
 
 checkpoints/<exp>/config.json    the settings; this copy alone drives eval and resume
                   data.json      what is trained on: counts, anomalous images among it, files that are missing
@@ -10,10 +10,8 @@ checkpoints/<exp>/config.json    the settings; this copy alone drives eval and r
 """
 
 import json
-import os
 import re
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +19,8 @@ import torch
 from filelock import FileLock, Timeout
 
 import configs
-from engine import distributed
+from system import distributed
+from system.files import write_atomically, write_text
 
 # which weights of an experiment are taken → the file, and the entry in it
 WEIGHTS = {
@@ -37,36 +36,6 @@ IMPORTED = "imported weights"  # the data fingerprint of an experiment that was 
 
 class ExperimentError(Exception):
     """An experiment that cannot be opened, read or written; the message names the file and the remedy."""
-
-
-def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """``write`` a temporary file beside ``path``, flush it to the disk and put it in place.
-
-    Of several processes the first alone writes.
-
-    Raises:
-        ExperimentError: where the disk is full or closed; the file that was there before stays.
-    """
-    if not distributed.is_first():
-        return
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write(part)
-        with open(part, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    except (OSError, RuntimeError) as error:  # torch.save reports a full disk as a RuntimeError
-        raise ExperimentError(
-            f"{path}: could not be written ({error}). The file that was there before is untouched; "
-            "make room on the disk and run the same command again."
-        ) from error
-    finally:
-        part.unlink(missing_ok=True)
-
-
-def write_text(path: Path, text: str) -> None:
-    write_atomically(path, lambda part: part.write_text(text, encoding="utf-8"))
 
 
 def not_finite(state: dict[str, torch.Tensor]) -> str | None:
@@ -94,7 +63,7 @@ class Experiment:
 
     def __enter__(self) -> "Experiment":
         try:
-            if distributed.is_first():
+            if distributed.is_main_process():
                 self.folder.mkdir(parents=True, exist_ok=True)
                 self._lock.acquire(timeout=0)
         except Timeout:
@@ -106,7 +75,7 @@ class Experiment:
         return self
 
     def __exit__(self, *exc) -> None:
-        if not distributed.is_first():
+        if not distributed.is_main_process():
             return
         if [entry.name for entry in self.folder.iterdir()] == [".lock"]:  # nothing came of it
             shutil.rmtree(self.folder)
@@ -117,7 +86,7 @@ class Experiment:
 
     def clear(self) -> None:
         """Delete what a former run left (the lock stays)."""
-        if distributed.is_first():
+        if distributed.is_main_process():
             for entry in self.folder.iterdir():
                 if entry.name != ".lock":
                     shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()

@@ -9,11 +9,12 @@ import re
 import torch
 
 from configs import BaseConfig
-from engine.experiment import Experiment, ExperimentError, reached, write_text
-from engine.logging import log_until
-from engine.loop import Trainer
-from engine.resume import FREE, differences
+from experiments.folder import Experiment, ExperimentError, reached
+from experiments.log import log_until
+from experiments.settings import FREE, differences
 from methods import Method
+from system.files import write_text
+from training.loop import Trainer
 
 
 def check_repeatable(source: Experiment, saved: BaseConfig, wanted: BaseConfig, stage: str) -> None:

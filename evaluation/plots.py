@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from sklearn.metrics import precision_recall_curve, roc_curve
 
-from engine.experiment import write_atomically
+from system.files import write_atomically
 
 STRIP_SIDE = 256
 NORMAL, ANOMALOUS = "#1f77b4", "#d62728"

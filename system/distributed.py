@@ -37,7 +37,7 @@ def world_size() -> int:
     return dist.get_world_size() if _store is not None else 1
 
 
-def is_first() -> bool:
+def is_main_process() -> bool:
     """Whether this process is the one that writes and speaks."""
     return rank() == 0
 
@@ -85,7 +85,7 @@ def local_rank() -> int:
 def say_once(message: str) -> None:
     """Print to stderr why this process ends, unless another process has ended before it: then that one said why."""
     if first_to_fail():
-        print(message, file=sys.stderr if is_first() else sys.__stderr__, flush=True)
+        print(message, file=sys.stderr if is_main_process() else sys.__stderr__, flush=True)
 
 
 def first_to_fail() -> bool:
@@ -119,7 +119,7 @@ def _others_alive() -> Iterator[None]:
 # -- what each process does of the work ---------------------------------------------------------------------------
 
 
-def own(items: Sequence[T]) -> Sequence[T]:
+def shard(items: Sequence[T]) -> Sequence[T]:
     """This process's share of a sequence (or of a tensor's rows), as contiguous and even as can be, without padding."""
     (quotient, more), this = divmod(len(items), world_size()), rank()
     start = this * quotient + min(this, more)
@@ -128,23 +128,23 @@ def own(items: Sequence[T]) -> Sequence[T]:
 
 def barrier() -> None:
     """Wait for the other processes."""
-    largest(0)
+    all_reduce_max(0)
 
 
 @contextmanager
-def first_goes_ahead() -> Iterator[None]:
+def main_process_first() -> Iterator[None]:
     """Within the ``with``, the others begin when the first process is done: it may fetch or write what they read."""
-    if not is_first():
+    if not is_main_process():
         barrier()
     yield
-    if is_first():
+    if is_main_process():
         barrier()
 
 
 # -- what goes between them -----------------------------------------------------------------------------------------
 
 
-def largest(*values: int) -> tuple[int, ...]:
+def all_reduce_max(*values: int) -> tuple[int, ...]:
     """The largest that any process gave, for each of the values."""
     if world_size() == 1:
         return values
@@ -154,7 +154,7 @@ def largest(*values: int) -> tuple[int, ...]:
     return tuple(found.tolist())
 
 
-def gather_list(items: Sequence[Any]) -> list[Any]:
+def all_gather_objects(items: Sequence[Any]) -> list[Any]:
     """All processes' items (plain data, tensors on the CPU), the first process's first."""
     if world_size() == 1:
         return list(items)
@@ -164,17 +164,17 @@ def gather_list(items: Sequence[Any]) -> list[Any]:
     return [item for part in parts for item in part]
 
 
-def gather_rows(rows: torch.Tensor) -> torch.Tensor:
+def all_gather_rows(rows: torch.Tensor) -> torch.Tensor:
     """All processes' rows, the first process's first; they may differ in number: (n, …) → (N, …)."""
     if world_size() == 1:
         return rows
-    counts = stack(torch.tensor(len(rows))).tolist()
+    counts = all_gather(torch.tensor(len(rows))).tolist()
     padded = rows.new_zeros(max(counts), *rows.shape[1:])
     padded[: len(rows)] = rows
-    return torch.cat([part[:count] for part, count in zip(stack(padded), counts, strict=True)])
+    return torch.cat([part[:count] for part, count in zip(all_gather(padded), counts, strict=True)])
 
 
-def stack(values: torch.Tensor) -> torch.Tensor:
+def all_gather(values: torch.Tensor) -> torch.Tensor:
     """Every process's values, of one shape: (…) → (processes, …)."""
     if world_size() == 1:
         return values.unsqueeze(0)
@@ -184,13 +184,13 @@ def stack(values: torch.Tensor) -> torch.Tensor:
     return torch.stack(parts)
 
 
-def add_up(tensors: Iterable[torch.Tensor]) -> None:
+def all_reduce(tensors: Iterable[torch.Tensor]) -> None:
     """Add up each tensor over the processes, in place; those of a type travel as one."""
     if world_size() > 1:
         _together(tensors, dist.all_reduce)
 
 
-def take_from_first(tensors: Iterable[torch.Tensor]) -> None:
+def broadcast(tensors: Iterable[torch.Tensor]) -> None:
     """Give all processes the first one's values, in place."""
     if world_size() > 1:
         _together(tensors, lambda flat: dist.broadcast(flat, 0))

@@ -3,8 +3,8 @@
 import difflib
 
 from dataloader import DataError, Dataset, Split
-from engine import metrics
-from engine.evaluation import Scored
+from evaluation import metrics
+from evaluation.scoring import Scored
 
 COLUMNS = ("disease", "images", "score", "auc", "average_precision", "auc_others_as_normal")
 

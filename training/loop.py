@@ -11,16 +11,21 @@ import torch
 from tqdm import tqdm
 
 from configs import BaseConfig, Stage
+from configs.stages import stage_of
 from dataloader import Split
-from engine import distributed, plots
-from engine.averaging import Average
-from engine.device import provenance
-from engine.evaluation import Scored, recorded_scores, score_images, thresholds, validation_auc
-from engine.experiment import Experiment, ExperimentError, not_finite, write_text
-from engine.logging import Board, Log, opening
-from engine.seeding import seed_everything
-from engine.signals import handled_by
+from evaluation import plots
+from evaluation.scoring import Scored, score_images, thresholds, validation_auc
+from evaluation.tables import recorded_scores
+from experiments.folder import Experiment, ExperimentError, not_finite
+from experiments.log import Log, opening
 from methods import Method, NonFiniteLoss
+from system import distributed
+from system.files import write_text
+from system.provenance import provenance
+from system.seeding import seed_everything
+from system.signals import handled_by
+from training.averaging import Average
+from training.board import Board
 
 NO_VALIDATION = "no validation set: best.pt will be the final epoch's"
 
@@ -90,7 +95,7 @@ class Trainer:
             "optimizers": {name: o.state_dict() for name, o in method.optimizers.items()},
             "schedulers": {name: s.state_dict() for name, s in method.schedulers.items()},
             "position": {"epoch": self.epoch, "batch": self.batch, "global_step": self.global_step},
-            "loss_sums": {name: distributed.stack(total).squeeze(0) for name, total in self.loss_sums.items()},
+            "loss_sums": {name: distributed.all_gather(total).squeeze(0) for name, total in self.loss_sums.items()},
             "best_auc": self.best_auc["best.pt"],
             "seconds": self._count_seconds(),
         } | (self.average_state() if self.average else {})
@@ -135,11 +140,11 @@ class Trainer:
     def check_sums(self) -> None:
         """Raise TrainingError where a loss of this epoch was not finite, which a GPU's are not looked at for before."""
         bad = [name for name, total in self.loss_sums.items() if not torch.isfinite(total)]
-        if any(distributed.largest(bool(bad))):
+        if any(distributed.all_reduce_max(bool(bad))):
             raise TrainingError(
-                f"A loss is not finite: {', '.join(distributed.gather_list(bad))}, at epoch {self.epoch + 1}, in or "
-                f"before batch {self.batch}. Nothing was saved since: last.pt and best.pt are as they were. Run with "
-                "--device cpu to see which images, or start anew with a lower learning_rate."
+                f"A loss is not finite: {', '.join(distributed.all_gather_objects(bad))}, at epoch {self.epoch + 1}, "
+                f"in or before batch {self.batch}. Nothing was saved since: last.pt and best.pt are as they were. Run "
+                "with --device cpu to see which images, or start anew with a lower learning_rate."
             )
 
     def save_last(self) -> None:
@@ -187,7 +192,7 @@ class Trainer:
             validating = f"validating on {self.splits['val'].count()}" if "val" in self.splits else NO_VALIDATION
             log(f"epoch {self.epoch + 1}, batch {self.batch + 1}: training on {images}, {validating}")
             self.counted_at = time.monotonic()
-            distributed.take_from_first([*self.method.parameters(), *self.method.buffers()])
+            distributed.broadcast([*self.method.parameters(), *self.method.buffers()])
             if not self.global_step:
                 self.save_last()  # from now on, a run without it has lost it
             while not self.finished:
@@ -243,11 +248,13 @@ class Trainer:
         row: dict[str, Any] = {"epoch": self.epoch + 1, "step": self.global_step, "lr": self._learning_rate()}
         if len(self.stages) > 1:
             row["stage"] = stage.name
-        # as the released programs report it: sums over the steps taken, divided by all batches
-        row["losses"] = {name: float(distributed.stack(s).sum()) / self.batch for name, s in self.loss_sums.items()}
+        # a loss that is not computed in every step counts as 0 in the others
+        row["losses"] = {
+            name: float(distributed.all_gather(s).sum()) / self.batch for name, s in self.loss_sums.items()
+        }
         self.method.epoch_end()
         averaged = self.average.tensors() if self.average else []
-        distributed.take_from_first([*self.method.buffers(), *averaged])  # batch norm's running statistics differ
+        distributed.broadcast([*self.method.buffers(), *averaged])  # batch norm's running statistics differ
         due = (self.epoch + 1) % self.config.val_every == 0 or final
         if due and stage == self.stages[-1] and (self.splits or final):
             row |= self._assess(board, final)
@@ -270,7 +277,7 @@ class Trainer:
         for suffix, weights in self._variants():
             with weights:
                 self.method.fit(self.loader, self.epoch + 1)
-                distributed.take_from_first(self.method.buffers())  # GPUs may round differently
+                distributed.broadcast(self.method.buffers())  # GPUs may round differently
                 recorded[suffix] = scored = {
                     name: score_images(self.method, split.images, self.device, f"scoring {name}")
                     for name, split in self.splits.items()
@@ -312,8 +319,8 @@ class Trainer:
 
     def _save_due(self) -> bool:
         """Whether to save, by the first process's clock; all also learn here of a signal that one of them got."""
-        due = distributed.is_first() and time.monotonic() - self.saved_at >= self.config.save_seconds
-        self.stopping, due = distributed.largest(self.stop_signal, due)
+        due = distributed.is_main_process() and time.monotonic() - self.saved_at >= self.config.save_seconds
+        self.stopping, due = distributed.all_reduce_max(self.stop_signal, due)
         return bool(due)
 
     # -- signals ----------------------------------------------------------------------------------------------------
@@ -333,30 +340,12 @@ class Trainer:
         )
 
 
-def stage_of(stages: tuple[Stage, ...], epoch: int) -> Stage:
-    """The stage that an epoch, counted through all of them from 0, belongs to; the last one ever after."""
-    for stage in stages[:-1]:
-        if epoch < stage.epochs:
-            return stage
-        epoch -= stage.epochs
-    return stages[-1]
-
-
 def own_sum(totals: torch.Tensor) -> torch.Tensor:
     """This process's part of a sum as it was saved: () of one process, or (processes,); their number may differ."""
     totals = totals.reshape(-1)
     if len(totals) == distributed.world_size():
         return totals[distributed.rank()]
-    return totals.sum() if distributed.is_first() else torch.zeros_like(totals[0])
-
-
-def stage_epochs(stages: tuple[Stage, ...], epochs: int) -> dict[str, int]:
-    """How many epochs of each stage lie in the first ``epochs``."""
-    done = {}
-    for stage in stages:
-        done[stage.name] = min(stage.epochs, epochs) if stage != stages[-1] else epochs
-        epochs -= done[stage.name]
-    return done
+    return totals.sum() if distributed.is_main_process() else torch.zeros_like(totals[0])
 
 
 def describe(row: dict[str, Any], epochs: int) -> str:

@@ -6,7 +6,7 @@ torch.nn.SyncBatchNorm computes the same, on GPUs alone; this one runs, and is t
 import torch
 from torch import nn
 
-from engine import distributed
+from system import distributed
 
 
 class _Stacked(torch.autograd.Function):
@@ -14,12 +14,12 @@ class _Stacked(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, values: torch.Tensor) -> torch.Tensor:
-        return distributed.stack(values)
+        return distributed.all_gather(values)
 
     @staticmethod
     def backward(ctx, gradient: torch.Tensor) -> torch.Tensor:
         gradient = gradient.contiguous()
-        distributed.add_up([gradient])
+        distributed.all_reduce([gradient])
         return gradient[distributed.rank()]
 
 

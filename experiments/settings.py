@@ -6,7 +6,7 @@ import json
 import configs
 from configs import BaseConfig
 from dataloader import Dataset
-from engine.experiment import Experiment, ExperimentError
+from experiments.folder import Experiment, ExperimentError
 
 FREE = (
     "data_root",

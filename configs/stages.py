@@ -1,0 +1,35 @@
+"""The phases that a training goes through, one after another."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A phase of training: what it goes over, and for how long."""
+
+    name: str
+    epochs: int
+    batch_size: int
+    unlabeled: bool = False  # trains on the unlabeled images too
+    drop_last: bool = False  # leaves out a last batch that is not full
+    orders: int = 1  # a batch is so many of batch_size, each drawn in an order of its own
+    least: int = 1  # images of a batch that it can do with, in each of several processes
+    epochs_key: str = "epochs"  # the setting that says how long it lasts
+
+
+def stage_of(stages: tuple[Stage, ...], epoch: int) -> Stage:
+    """The stage that an epoch, counted through all of them from 0, belongs to; the last one ever after."""
+    for stage in stages[:-1]:
+        if epoch < stage.epochs:
+            return stage
+        epoch -= stage.epochs
+    return stages[-1]
+
+
+def stage_epochs(stages: tuple[Stage, ...], epochs: int) -> dict[str, int]:
+    """How many epochs of each stage lie in the first ``epochs``."""
+    done = {}
+    for stage in stages:
+        done[stage.name] = min(stage.epochs, epochs) if stage != stages[-1] else epochs
+        epochs -= done[stage.name]
+    return done

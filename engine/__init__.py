@@ -1,1 +1,0 @@
-"""The loop, checkpoints, metrics, seeding and logging: nothing here knows a paper."""

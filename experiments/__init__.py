@@ -1,0 +1,1 @@
+"""An experiment's folder, its log, and what may change in it."""

@@ -1,0 +1,1 @@
+"""What knows nothing of ours: files, devices, processes, seeds, signals."""

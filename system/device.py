@@ -1,0 +1,56 @@
+"""The device that networks compute on, and what goes there."""
+
+import platform
+
+import torch
+
+from system import distributed
+
+
+class DeviceError(Exception):
+    """A device that this machine does not have."""
+
+
+def choose_device(name: str) -> torch.device:
+    """``auto`` takes cuda, then mps, then cpu; of several processes each takes a GPU of its own, or the CPU.
+
+    Raises:
+        DeviceError: where a named one is not available, or GPUs are fewer than processes.
+    """
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if distributed.world_size() > 1:
+        available["mps"] = False  # torch.distributed does not know it
+    if name == "auto":
+        name = next(device for device, there in available.items() if there)
+    if not available[name]:
+        there = ", ".join(device for device, yes in available.items() if yes)
+        raise DeviceError(f"--device {name} is not available here; this machine has: {there}.")
+    if name == "cuda" and distributed.world_size() > 1:
+        if distributed.local_rank() >= torch.cuda.device_count():
+            raise DeviceError(
+                f"There are more processes than GPUs ({torch.cuda.device_count()}) on this machine. Give torchrun "
+                f"--nproc_per_node={torch.cuda.device_count()}, or --device cpu."
+            )
+        torch.cuda.set_device(distributed.local_rank())
+        return torch.device(name, distributed.local_rank())
+    return torch.device(name)
+
+
+def to_float(images: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """(B, H, W) uint8 → (B, 1, H, W) float32 in [0, 1] on the device."""
+    return images.to(device).unsqueeze(1).float() / 255
+
+
+def resident(images: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Images on the GPU, where they take no more than a quarter of what is free there; else where they are."""
+    if device.type != "cuda" or images.nbytes > torch.cuda.mem_get_info(device)[0] / 4:
+        return images
+    return images.to(device)
+
+
+def describe(device: torch.device) -> str:
+    """The device in words, for logs and results."""
+    several = f"{distributed.world_size()} × " if distributed.world_size() > 1 else ""
+    if device.type == "cuda":
+        return several + torch.cuda.get_device_name(device)
+    return f"{several}{device.type} ({platform.machine()}, {torch.get_num_threads()} threads)"

@@ -1,0 +1,41 @@
+"""Files that are there whole or not at all."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from system import distributed
+
+
+class FileError(Exception):
+    """A file that cannot be written."""
+
+
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
+    """``write`` a temporary file beside ``path``, flush it to the disk and put it in place.
+
+    Of several processes the first alone writes.
+
+    Raises:
+        FileError: where the disk is full or closed; the file that was there before stays.
+    """
+    if not distributed.is_main_process():
+        return
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(part)
+        with open(part, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    except (OSError, RuntimeError) as error:  # torch.save reports a full disk as a RuntimeError
+        raise FileError(
+            f"{path}: could not be written ({error}). The file that was there before is untouched; "
+            "make room on the disk and run the same command again."
+        ) from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    write_atomically(path, lambda part: part.write_text(text, encoding="utf-8"))

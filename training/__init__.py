@@ -1,0 +1,1 @@
+"""The loop: any method, any dataset. Nothing here knows a paper."""
