@@ -14,13 +14,13 @@ from tiny import TINY, command, train
 
 import configs
 from configs import ConfigError
+from configs.stages import stage_epochs, stage_of
 from dataloader import build_dataset
 from dataloader.loader import TrainLoader
 from evaluation.metrics import chi2_distance
 from methods.autoencoder import SingleAutoEncoder
 from methods.ddad import Ddad, focal_loss
 from methods.synthetic import Squares, blend, draw_partners, draw_squares, masks
-from training.loop import stage_epochs, stage_of
 
 CPU = torch.device("cpu")
 
