@@ -19,7 +19,7 @@ from evaluation import by_disease, report
 from evaluation.scoring import score_images, thresholds, validation_auc
 from evaluation.tables import csv_text
 from experiments.folder import IMPORTED
-from experiments.log import sittings
+from experiments.log import run_parts
 from experiments.settings import changed_settings
 from system import distributed
 from system.files import write_text
@@ -60,7 +60,7 @@ def main() -> None:
         config.reestimate_batch_norm = method.config.reestimate_batch_norm = True
         method.fit(TrainLoader(dataset, config, device))
 
-    val_thresholds, twins = {}, None
+    val_thresholds, duplicates = {}, None
     if dataset.has_validation or args.split == "val":
         split = dataset.split("val")
         scored = score_images(method, split.images, device, "scoring val", keep_maps=args.split == "val")
@@ -69,7 +69,7 @@ def main() -> None:
     if args.split == "test":
         split = dataset.split("test")
         scored = score_images(method, split.images, device, "scoring test", keep_maps=True)
-        twins = dataset.twins()
+        duplicates = dataset.duplicates()
     if not distributed.is_main_process():
         return  # its scores are with the first process, which writes
 
@@ -83,21 +83,24 @@ def main() -> None:
         "settings": changed_settings(name, config),
         "checkpoint": args.checkpoint,
         **report.progress(experiment, method, checkpoint),
-        "trained": sittings(experiment),
+        "trained": run_parts(experiment),
         "precision": method.config.precision,
         "split": args.split,
-        "images": split.count(),
+        "images": split.in_words(),
         "main_score": method.main_score,
         **report.build_results(split, scored, val_thresholds, method.groups),
         **provenance(device),
     }
-    if twins is not None:
-        results["twins_removed"] = report.without_twins(split, scored, twins, val_thresholds, method.groups)
-    report.write(experiment, method, split, scored, results, device, twins)
+    if duplicates is not None:
+        results["duplicates_removed"] = report.without_duplicates(
+            split, scored, duplicates, val_thresholds, method.groups
+        )
+    report.write(experiment, method, split, scored, results, device, duplicates)
     if args.save_maps:
         report.write_maps(experiment, split, scored)
     print(
-        f"{args.exp}: {name}, {args.checkpoint} checkpoint of epoch {results['epoch']}, {args.split}: {split.count()}"
+        f"{args.exp}: {name}, {args.checkpoint} checkpoint of epoch {results['epoch']}, {args.split}: "
+        f"{split.in_words()}"
     )
     print(report.summary(results))
     if diseases:

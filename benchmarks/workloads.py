@@ -76,7 +76,7 @@ class RandomImages(Dataset):
     def fingerprint(self) -> str:
         return str(self.counts)
 
-    def training_count(self) -> str:
+    def training_in_words(self) -> str:
         return str(self.counts.training)
 
 

@@ -46,8 +46,8 @@ class Split:
     def __len__(self) -> int:
         return len(self.images)
 
-    def count(self) -> str:
-        return count(int(self.labels.sum()), len(self))
+    def in_words(self) -> str:
+        return in_words(int(self.labels.sum()), len(self))
 
 
 class Dataset(ABC):
@@ -83,7 +83,7 @@ class Dataset(ABC):
     def split(self, name: str) -> Split:
         """``val`` (where ``has_validation``) or ``test``."""
 
-    def twins(self) -> dict[str, str] | None:
+    def duplicates(self) -> dict[str, str] | None:
         """Test images that repeat training images: id → ``identical`` or ``near``; None where nobody has looked."""
         return None
 
@@ -96,7 +96,7 @@ class Dataset(ABC):
         return []
 
     @abstractmethod
-    def training_count(self) -> str:
+    def training_in_words(self) -> str:
         """How many images of an epoch are normal, and how many are not."""
 
     def training_name(self, index: int) -> str:
@@ -107,7 +107,7 @@ class Dataset(ABC):
         """What an experiment keeps about its training data, ready for JSON."""
         return {
             "fingerprint": self.fingerprint(),
-            "training_images": self.training_count(),
+            "training_images": self.training_in_words(),
             "anomalous_training_images": self.anomalous_training_ids(),
         }
 
@@ -192,18 +192,18 @@ class FileDataset(Dataset):
     def training_name(self, index: int) -> str:
         return self.training_items()[index].path.stem
 
-    def training_count(self) -> str:
-        return count(len(self.anomalous_training_ids()), len(self.training_items()))
+    def training_in_words(self) -> str:
+        return in_words(len(self.anomalous_training_ids()), len(self.training_items()))
 
 
-def count(anomalous: int, images: int) -> str:
+def in_words(anomalous: int, images: int) -> str:
     """So many of ``images`` in words."""
     return f"{images - anomalous} normal, {anomalous} anomalous"
 
 
-def unlabeled_count(labels: list[int]) -> str:
+def unlabeled_in_words(labels: list[int]) -> str:
     """How many unlabeled images are trained on too, in words; nothing where there are none."""
-    return f"; unlabeled: {count(sum(labels), len(labels))}" if labels else ""
+    return f"; unlabeled: {in_words(sum(labels), len(labels))}" if labels else ""
 
 
 def read_images(paths: Sequence[Path], size: int, what: str, resize: str) -> torch.Tensor:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from dataloader.base import Dataset, Split, count, digest, unlabeled_count
+from dataloader.base import Dataset, Split, digest, in_words, unlabeled_in_words
 from dataloader.images import DataError
 from system.seeding import generator
 
@@ -80,8 +80,8 @@ class DigitAnatomy(Dataset):
             masks=torch.cat([torch.zeros_like(normal, dtype=torch.bool), torch.stack(masks)]),
         )
 
-    def training_count(self) -> str:
-        return count(0, self.config.digits_per_epoch) + unlabeled_count(self._unlabeled_labels())
+    def training_in_words(self) -> str:
+        return in_words(0, self.config.digits_per_epoch) + unlabeled_in_words(self._unlabeled_labels())
 
     def fingerprint(self) -> str:
         return f"{self.source}-{self._digest}"

@@ -5,7 +5,7 @@
 takes ``extra_data``: int(extra_data · anomaly_rate) anomalous and the rest normal, the first of each list.
 
 Sources differ between classes: the Brain Tumor normals come from another collection than the tumors, in another colour
-mode, and most of its normal test images repeat training images. ``tools/prepare_data.py --check`` counts such twins.
+mode, and most of its normal test images repeat training images (``tools/prepare_data.py --check`` counts them).
 """
 
 import json
@@ -17,9 +17,9 @@ from typing import Any
 
 import torch
 
-from dataloader.base import FileDataset, Item, Split, require_items, unlabeled_count
+from dataloader.base import FileDataset, Item, Split, require_items, unlabeled_in_words
+from dataloader.duplicates import duplicates_of
 from dataloader.images import DataError
-from dataloader.twins import twin_of
 
 FORM = '{"train": {"0": [...], "unlabeled": {"0": [...], "1": [...]}}, "test": {"0": [...], "1": [...]}}'
 BRAIN_KINDS = {"gl": "glioma", "me": "meningioma"}  # as Kaggle's file names have them
@@ -84,18 +84,18 @@ class MedAd(FileDataset):
     def used_items(self) -> list[Item]:
         return self.training_items() + self.unlabeled_items
 
-    def training_count(self) -> str:
-        return super().training_count() + unlabeled_count([item.label for item in self.unlabeled_items])
+    def training_in_words(self) -> str:
+        return super().training_in_words() + unlabeled_in_words([item.label for item in self.unlabeled_items])
 
     def record(self) -> dict[str, Any]:
         return {**super().record(), "unlabeled_images": [self.item_id(item) for item in self.unlabeled_items]}
 
-    def twins(self) -> dict[str, str]:
+    def duplicates(self) -> dict[str, str]:
         """Test images that repeat any training or unlabeled one, used or not: id → ``identical`` or ``near``."""
         references = [item.path for split in ("train", "unlabeled") for item in self.items[split]]
         test = self.items["test"]
-        found = twin_of([item.path for item in test], references)
-        return {self.item_id(item): twin for item, twin in zip(test, found, strict=True) if twin}
+        found = duplicates_of([item.path for item in test], references)
+        return {self.item_id(item): duplicate for item, duplicate in zip(test, found, strict=True) if duplicate}
 
 
 def parse_lists(path: Path, how_to_get: str) -> dict[tuple[str, int], list[str]]:

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 
 from configs.stages import stage_epochs
-from dataloader.base import count
-from dataloader.twins import RULE
+from dataloader.base import in_words
+from dataloader.duplicates import RULE
 from evaluation import metrics, plots
 from evaluation.scoring import Scored, selected
 from evaluation.tables import score_table
@@ -24,7 +24,7 @@ def progress(experiment: Experiment, method, checkpoint: dict) -> dict[str, obje
     """How far the run was planned, how far it was trained, and where the evaluated ``checkpoint`` stands.
 
     Epochs are whole ones, counted through all stages; ``training_seconds`` are those of all of the training, every
-    sitting of it. What nobody recorded, as of imported weights, is None.
+    part of it. What nobody recorded, as of imported weights, is None.
     """
     planned, epoch = sum(stage.epochs for stage in method.stages), reached(checkpoint)
     saved = [checkpoint]
@@ -87,37 +87,39 @@ def prevalence(classes: dict[str, int]) -> float:
     return classes["anomalous"] / sum(classes.values())
 
 
-def without_twins(split, scored: Scored, twins: dict[str, str], val_thresholds, groups) -> dict[str, object]:
+def without_duplicates(split, scored: Scored, duplicates: dict[str, str], val_thresholds, groups) -> dict[str, object]:
     """The same figures without the test images that repeat training images (id → how), and how many those are.
 
     Where nothing of a class is left, ``scores`` is empty.
     """
-    kept = np.array([name not in twins for name in split.ids])
+    kept = np.array([name not in duplicates for name in split.ids])
     labels = split.labels.numpy()
     found: dict[str, object] = {"rule": RULE, "removed": {}}
     for label, what in ((0, "normal"), (1, "anomalous")):
         hows = [
-            twins[name] for name, of_class in zip(split.ids, labels == label, strict=True) if of_class and name in twins
+            duplicates[name]
+            for name, of_class in zip(split.ids, labels == label, strict=True)
+            if of_class and name in duplicates
         ]
         found["removed"][what] = {how: hows.count(how) for how in ("identical", "near")}
     if len(set(labels[kept])) == 2:
         part, part_scored = selected(split, scored, kept)
-        return found | {"images": part.count()} | build_results(part, part_scored, val_thresholds, groups)
-    return found | {"images": count(int(labels[kept].sum()), int(kept.sum())), "scores": {}}
+        return found | {"images": part.in_words()} | build_results(part, part_scored, val_thresholds, groups)
+    return found | {"images": in_words(int(labels[kept].sum()), int(kept.sum())), "scores": {}}
 
 
 def write(
-    experiment: Experiment, method, split, scored: Scored, results: dict, device: torch.device, twins=None
+    experiment: Experiment, method, split, scored: Scored, results: dict, device: torch.device, duplicates=None
 ) -> None:
-    """All files of an evaluation; ``twins`` says of test images how they repeat training images."""
+    """All files of an evaluation; ``duplicates`` says of test images how they repeat training images."""
     labels = split.labels.numpy()
     main = method.main_score
     write_text(experiment.path("results.json"), json.dumps(results, indent=2) + "\n")
     first = {"id": split.ids, "label": labels.tolist(), "kind": split.kinds}
     if split.persons is not None:
         first["person"] = split.persons
-    if twins is not None:
-        first["twin"] = [twins.get(name, "") for name in split.ids]
+    if duplicates is not None:
+        first["duplicate"] = [duplicates.get(name, "") for name in split.ids]
     write_text(experiment.path("scores.csv"), score_table(scored, main, first))
     figures = experiment.path("figures")
     plots.roc_pr(labels, scored.image, results["scores"], figures / "roc_pr.png")
@@ -199,8 +201,8 @@ def summary(results: dict) -> str:
         lines.append(f"{'pixel AUC of the error map':>34}: {100 * results['pixel_auc']:.1f} %")
     if not any("at_val_threshold" in found for found in results["scores"].values()):
         lines.append("There is no validation set, so there are no figures at a threshold chosen on one.")
-    if "twins_removed" in results:
-        lines += twin_lines(results["twins_removed"], results["classes"])
+    if "duplicates_removed" in results:
+        lines += duplicate_lines(results["duplicates_removed"], results["classes"])
     return "\n".join(lines)
 
 
@@ -215,10 +217,10 @@ def _spread(found: dict, name: str) -> str:
     return f"{100 * found[f'{name}_mean']:.1f} ± {100 * found[f'{name}_std']:.1f} %"
 
 
-def twin_lines(found: dict, all_classes: dict[str, int]) -> list[str]:
+def duplicate_lines(found: dict, all_classes: dict[str, int]) -> list[str]:
     """The figures without the test images that repeat training images, for the screen."""
     removed = "; ".join(f"{what} {of['identical']} + {of['near']}" for what, of in found["removed"].items())
-    lines = [f"Twins of training images removed (identical + near: {removed}), {found['images']} left:"]
+    lines = [f"Duplicates of training images removed (identical + near: {removed}), {found['images']} left:"]
     for name, figures in found["scores"].items():
         low, high = figures["auc_ci95"]
         lines.append(

@@ -40,7 +40,7 @@ class Log:
 
 
 def opening(made: dict[str, str]) -> str:
-    """The line that every sitting of a run starts with: ``commit …, python …, torch …, device …, precision …``."""
+    """The line that every part of a run starts with: ``commit …, python …, torch …, device …, precision …``."""
     return ", ".join(f"{key} {value}" for key, value in made.items())
 
 
@@ -52,8 +52,8 @@ def log_until(experiment: Experiment, epoch: int) -> str:
     return text[: ends[-1]] if ends else text
 
 
-def sittings(experiment: Experiment) -> list[dict[str, str | None]]:
-    """What log.txt says of the sittings that a run was trained in, as :func:`opening` wrote it; each kind once.
+def run_parts(experiment: Experiment) -> list[dict[str, str | None]]:
+    """What log.txt says of the parts that a run was trained in, as :func:`opening` wrote it; each kind once.
 
     Keys are commit, python, torch, device and precision, which logs of older versions lack (None). Empty for imports.
     """

@@ -93,7 +93,7 @@ def test_the_unlabeled_images_are_as_many_as_asked_for():
     for rate, anomalous in ((0, 0), (0.6, 4), (1, 8)):
         dataset = build(f"anomaly_rate={rate}")[1].dataset
         assert dataset.unlabeled_images().shape == (8, 48, 48)
-        assert dataset.training_count().endswith(f"unlabeled: {8 - anomalous} normal, {anomalous} anomalous")
+        assert dataset.training_in_words().endswith(f"unlabeled: {8 - anomalous} normal, {anomalous} anomalous")
 
 
 def test_a_partial_batch_is_left_out_and_too_few_images_are_an_error(workspace, capsys):

@@ -14,7 +14,7 @@ from processes import launch
 from tiny import command, train
 
 from experiments.folder import Experiment
-from experiments.log import sittings
+from experiments.log import run_parts
 
 TRAIN = "from tiny import command, train\n"
 # a signal to the second process, before its n-th step
@@ -152,7 +152,7 @@ def test_two_processes_write_one_experiment_and_one_speaks(folder, ended, monkey
     assert [row["epoch"] for row in rows] == [1, 2] and all(row["val_auc"] for row in rows)
     assert (whole / "log.txt").read_text().count("epoch 2/2") == 1
     assert len(list((whole / "tensorboard").iterdir())) == 1 and not list(whole.rglob("*.part"))
-    assert sittings(Experiment("whole"))[0]["device"].startswith("2 × cpu")
+    assert run_parts(Experiment("whole"))[0]["device"].startswith("2 × cpu")
     results = json.loads((whole / "results.json").read_text())
     assert results["device"].startswith("2 × cpu") and len((whole / "scores.csv").read_text().splitlines()) == 33
     (_, first, _), (_, second, _) = ended["whole"]

@@ -209,11 +209,11 @@ def test_names_of_kinds_may_hold_anything(experiment):
     assert r"x\|y 100.0" in (RESULTS / "tables.md").read_text()
 
 
-def test_figures_without_twins_are_marked_as_not_comparable(experiment):
+def test_figures_without_duplicates_are_marked_as_not_comparable(experiment):
     folder = experiment()
     results = json.loads((folder / "results.json").read_text())
     few = {"classes": {"normal": 5, "anomalous": 15}, "interval": results["interval"] | {"by": "person"}}
-    results["twins_removed"] = {
+    results["duplicates_removed"] = {
         "images": "5 normal, 15 anomalous", "removed": {}, **few, "scores": results["scores"],
         "networks": {"ndm": {"auc": [0.25, 0.75], "average_precision": [0.5, 0.5]}},
     }  # fmt: skip
@@ -221,7 +221,7 @@ def test_figures_without_twins_are_marked_as_not_comparable(experiment):
     assert tabulate("a") == 0
     whole, part = measured()
     assert "†" not in "".join(whole.values()) and whole["normal : anomalous"] == "16 : 16 (50.0 % anomalous)"
-    assert part["normal : anomalous"] == "5 : 15 (75.0 % anomalous)" and part["split"] == "test, twins removed"
+    assert part["normal : anomalous"] == "5 : 15 (75.0 % anomalous)" and part["split"] == "test, duplicates removed"
     for column in ("AP", "acc / F1, val threshold", "acc / F1, oracle threshold"):
         assert part[column] == f"{whole[column]} †"
     assert part["AUC"] == whole["AUC"] and part["95 % interval"].endswith("by person")
@@ -229,7 +229,7 @@ def test_figures_without_twins_are_marked_as_not_comparable(experiment):
     (network,) = measured("ndm (one network)")
     assert network["AUC"].startswith("50.0 ± 35.4") and network["95 % interval"] == "–" and network["seeds"] == "0"
     networks = {"auc_mean": 0.5, "auc_std": 0.1, "average_precision_mean": 0.5, "average_precision_std": 0.0}
-    results["twins_removed"]["networks"] = {"ndm": networks}
+    results["duplicates_removed"]["networks"] = {"ndm": networks}
     shown = report.summary(results)
     assert "not comparable with those above: 75.0 % of these images are anomalous, 50.0 % of all" in shown
     assert "Not finished" not in shown

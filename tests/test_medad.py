@@ -1,4 +1,4 @@
-"""The Med-AD benchmarks: the layout, twins, and making it from the original downloads."""
+"""The Med-AD benchmarks: the layout, duplicates, and making it from the original downloads."""
 
 import csv
 import importlib.util
@@ -77,7 +77,7 @@ def test_training_unlabeled_and_test_images(tmp_path):
     test = data.split("test")
     assert test.labels.tolist() == [0] * 6 + [1] * 6 and test.ids[0] == f"images/{content['test']['0'][0]}"
     assert test.kinds[:6] == ["normal"] * 6 and set(test.kinds[6:]) == {"glioma", "meningioma"}
-    assert data.training_count() == "12 normal, 0 anomalous; unlabeled: 4 normal, 4 anomalous"
+    assert data.training_in_words() == "12 normal, 0 anomalous; unlabeled: 4 normal, 4 anomalous"
     assert data.record()["unlabeled_images"] == [f"images/{name}" for name in chosen]
     prints = {
         dataset(tmp_path, *o).fingerprint() for o in ([], ["anomaly_rate=0.5"], ["anomaly_rate=0.7"], ["extra_data=7"])
@@ -136,7 +136,7 @@ def test_fewer_images_than_a_batch(workspace, capsys):
 
 
 @pytest.mark.parametrize("config", ["ddad_brain_memae", "aeu_lag"])
-def test_trains_without_validation_and_evaluates_with_and_without_twins(workspace, capsys, config):
+def test_trains_without_validation_and_evaluates_with_and_without_duplicates(workspace, capsys, config):
     content = make_medad(workspace / "d")
     images = workspace / "d" / "images"
     shutil.copyfile(images / content["train"]["0"][0], images / content["test"]["0"][1])
@@ -154,21 +154,21 @@ def test_trains_without_validation_and_evaluates_with_and_without_twins(workspac
     assert "There is no validation set" in shown and "normal 1 + 0; anomalous 0 + 1" in shown
     folder = workspace / "checkpoints" / "a"
     results = json.loads((folder / "results.json").read_text())
-    found = results["twins_removed"]
+    found = results["duplicates_removed"]
     assert found["removed"] == {"normal": {"identical": 1, "near": 0}, "anomalous": {"identical": 0, "near": 1}}
     assert found["images"] == "5 normal, 5 anomalous" and found["scores"].keys() == results["scores"].keys()
     assert not any("at_val_threshold" in figures for figures in results["scores"].values())
     with open(folder / "scores.csv") as file:
-        twins = {row["id"]: row["twin"] for row in csv.DictReader(file) if row["twin"]}
+        duplicates = {row["id"]: row["duplicate"] for row in csv.DictReader(file) if row["duplicate"]}
     names = content["test"]["0"][1], content["test"]["1"][2]
-    assert twins == {f"images/{names[0]}": "identical", f"images/{names[1]}": "near"}
+    assert duplicates == {f"images/{names[0]}": "identical", f"images/{names[1]}": "near"}
     assert command("eval", "--exp", "a", "--split", "val", "--device", "cpu") == 1
     assert "have no validation set" in capsys.readouterr().err
 
     assert command("make_tables", "a", module=make_tables) == 0
     with open("results/results.csv") as file:
         rows = list(csv.DictReader(file))
-    assert {row["split"] for row in rows} == {"test", "test, twins removed"}
+    assert {row["split"] for row in rows} == {"test", "test, duplicates removed"}
     if config.startswith("ddad"):
         assert sum(row["score"] == "ndm (one network)" for row in rows) == 4
         assert "ndm (one network)" in (workspace / "results" / "tables.md").read_text()
@@ -179,7 +179,7 @@ def test_trains_without_validation_and_evaluates_with_and_without_twins(workspac
     assert "colour mode: AUC 50.0 % (normal L 6; anomalous L 6)" in said and "mean gray level: AUC" in said
 
 
-def test_a_class_of_twins_alone_leaves_no_figures(workspace):
+def test_a_class_of_duplicates_alone_leaves_no_figures(workspace):
     content = make_medad(workspace / "d")
     for name in content["test"]["0"]:
         shutil.copyfile(workspace / "d" / "images" / content["train"]["0"][0], workspace / "d" / "images" / name)
@@ -188,7 +188,7 @@ def test_a_class_of_twins_alone_leaves_no_figures(workspace):
         == 0
     )
     assert command("eval", "--exp", "a", "--device", "cpu") == 0
-    found = json.loads((workspace / "checkpoints" / "a" / "results.json").read_text())["twins_removed"]
+    found = json.loads((workspace / "checkpoints" / "a" / "results.json").read_text())["duplicates_removed"]
     assert found["images"] == "0 normal, 6 anomalous" and found["scores"] == {}
 
 

@@ -85,5 +85,5 @@ def test_results_say_by_what_the_interval_was_made():
     assert by_image["interval"] == {"by": "image", "normal": 3, "anomalous": 3, **common}
     assert by_person["interval"] == {"by": "person", "normal": 2, "anomalous": 2, **common}  # p in both classes
     assert by_image["scores"]["s"]["auc_ci95"] != by_person["scores"]["s"]["auc_ci95"]
-    left = report.without_twins(*made(["p", "p", "q", "r", "r", "s"]), {"b": "near", "d": "near"}, {}, None)
+    left = report.without_duplicates(*made(["p", "p", "q", "r", "r", "s"]), {"b": "near", "d": "near"}, {}, None)
     assert left["interval"]["by"] == "person" and left["interval"]["normal"] == 2

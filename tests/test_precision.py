@@ -14,7 +14,7 @@ from tiny import command, train
 
 import configs
 from experiments.folder import Experiment
-from experiments.log import sittings
+from experiments.log import run_parts
 from methods import METHODS
 from models.autoencoder import LatentMemory
 from models.memory import gumbel_shrinkage
@@ -96,7 +96,7 @@ def test_a_run_may_go_on_in_another_precision_and_the_log_tells(workspace, train
     log = (workspace / "checkpoints/exp/log.txt").read_text()
     first, second = (line for line in log.splitlines() if "precision" in line)
     assert "precision fp32" in first and "precision bf16" in second
-    assert [made["precision"] for made in sittings(Experiment("exp"))] == ["fp32", "bf16"]
+    assert [made["precision"] for made in run_parts(Experiment("exp"))] == ["fp32", "bf16"]
 
 
 def test_the_precision_of_an_evaluation_is_not_one_of_training(workspace, trained):

@@ -52,7 +52,7 @@ class Pictures(Dataset):
     def fingerprint(self):
         return "pictures"
 
-    def training_count(self):
+    def training_in_words(self):
         return f"{len(self.images)} normal"
 
 

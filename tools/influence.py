@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from commands import cli
 from configs import ConfigError
 from dataloader import Split, build_dataset
-from dataloader.base import count
+from dataloader.base import in_words
 from evaluation import metrics
 from evaluation.plots import NORMAL, save
 from evaluation.scoring import score_batches
@@ -122,7 +122,7 @@ def examine(args: argparse.Namespace) -> list[dict[str, object]]:
         "checkpoint": args.checkpoint,
         "epoch": position(checkpoint)[0],
         "split": args.split,
-        "images": count(int(labels.sum()), len(labels)),
+        "images": in_words(int(labels.sum()), len(labels)),
         "precision": method.config.precision,
         "commit": made["commit"],
         "device": made["device"],

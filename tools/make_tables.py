@@ -41,7 +41,7 @@ SAME = (  # of runs that are averaged
     "dataset", "data", "config", "settings", "stages_planned", "stages_trained", "checkpoint", "precision", "split",
     "normal", "anomalous",
 )  # fmt: skip
-TWINS = "twins removed"
+DUPLICATES = "duplicates removed"
 PUBLISHED = ("dataset", "method", "AUC", "AP", "accuracy", "F1", "source", "remark")
 
 Row = dict[str, object]  # of results.csv: a value for each of FIELDS, None where it is not known
@@ -89,7 +89,7 @@ def read_table(path: Path) -> list[Row]:
 
 
 def read_rows(experiment: Experiment) -> list[Row]:
-    """One row per image score and per network of an ensemble, and the same without twins.
+    """One row per image score and per network of an ensemble, and the same without duplicates.
 
     Raises:
         ExperimentError: where eval.py has not been run, or only an older one.
@@ -100,16 +100,16 @@ def read_rows(experiment: Experiment) -> list[Row]:
     found = json.loads(path.read_text(encoding="utf-8"))
     if "epochs_trained" not in found:
         raise ExperimentError(f"{path}: of an older version. Evaluate again: python eval.py --exp {experiment.name}")
-    for key in ("commit", "device"):  # of all sittings that a run was trained in
+    for key in ("commit", "device"):  # of all parts of the run
         found[f"trained_{key}"] = list(dict.fromkeys(made[key] for made in found["trained"]))
     rows = rows_of(found, found, experiment.read_metrics())
-    if "twins_removed" in found:
-        rows += rows_of({**found, "split": f"{found['split']}, {TWINS}"}, found["twins_removed"], [])
+    if "duplicates_removed" in found:
+        rows += rows_of({**found, "split": f"{found['split']}, {DUPLICATES}"}, found["duplicates_removed"], [])
     return rows
 
 
 def rows_of(found: dict, part: dict, epochs: list[dict]) -> list[Row]:
-    """The rows of ``found``'s experiment with the figures of ``part``: all of it, or what is left without twins."""
+    """The rows of ``found``'s experiment with the figures of ``part``: all of it, or what duplicates leave."""
     if not part["scores"]:
         return []
     common = dict.fromkeys(FIELDS) | {key: value for key, value in found.items() if key in FIELDS}
@@ -185,8 +185,8 @@ MEASURED_NOTE = (
     "The minutes are those of the whole training, not up to the checkpoint. The intervals are of a single run: "
     "bootstrap over the persons of each class, or over its images where the dataset names no persons. The threshold "
     "from validation is chosen on the validation images; the oracle threshold maximises the accuracy on the evaluated "
-    "labels, as the papers do. † Without the twins of training images the classes have other sizes: these figures are "
-    "not comparable with those of the whole set (the AUC is)."
+    "labels, as the papers do. † Without the duplicates of training images the classes have other sizes: these figures "
+    "are not comparable with those of the whole set (the AUC is)."
 )
 BESIDE_NOTE = (
     "Ours are the main score's, or that of the part of the method that the line names, on the whole test set, trained "
@@ -221,7 +221,7 @@ def measured(groups: list[list[Row]]) -> list[str]:
 def summary(group: list[Row]) -> list[str]:
     first = group[0]
     # of another prevalence than the whole set
-    mark = " †" if first["split"].endswith(TWINS) else ""
+    mark = " †" if first["split"].endswith(DUPLICATES) else ""
     seconds = {row["experiment"]: row["training_seconds"] for row in group}.values()
     intervals = [
         f"{percent(row['auc_low'])} – {percent(row['auc_high'])} by {row['interval']['by']}"

@@ -33,8 +33,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from commands import cli
 from dataloader import DataError
 from dataloader.base import read_images
+from dataloader.duplicates import RULE, SIDE, duplicates_of
 from dataloader.medad import parse_lists, read_lists
-from dataloader.twins import RULE, SIDE, twin_of
 from evaluation.metrics import auc
 from system.files import write_atomically, write_text
 from system.seeding import generator
@@ -163,7 +163,7 @@ def check(root: Path) -> str:
     references = [path for (split, _), of in paths.items() if split != "test" for path in of]
     lines = [f"{root}: test images that repeat training or unlabeled ones. Rule: {RULE}."]
     for label, what in ((0, "normal"), (1, "anomalous")):
-        found = twin_of(paths["test", label], references)
+        found = duplicates_of(paths["test", label], references)
         lines.append(
             f"{what:>10}: {found.count('identical')} byte-identical and {found.count('near')} more nearly identical, "
             f"of {len(found)}"

@@ -34,7 +34,7 @@ from commands import cli
 from evaluation import metrics
 from evaluation.plots import save
 from experiments.folder import Experiment, ExperimentError
-from experiments.log import sittings
+from experiments.log import run_parts
 from experiments.settings import changed_settings
 from methods import METHODS
 from system.files import write_text
@@ -127,7 +127,7 @@ def examine(experiment: Experiment) -> list[dict[str, object]]:
         "seed": config.seed,
         "score": main_score,
         "epochs_trained": epochs[-1],
-        "trained_commit": ", ".join(dict.fromkeys(made["commit"] for made in sittings(experiment))),
+        "trained_commit": ", ".join(dict.fromkeys(made["commit"] for made in run_parts(experiment))),
     }
     rows = []
     for suffix, weights in WEIGHTS.items():

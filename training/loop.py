@@ -66,10 +66,10 @@ class Trainer:
         self.loss_sums: dict[str, torch.Tensor] = {}  # of the epoch in progress; of several processes this one's share
         self.best_auc = {"best.pt": -math.inf, "best_averaged.pt": -math.inf}  # of the main score on validation
         self.rows: list[dict[str, Any]] = []  # of metrics.jsonl
-        self.seconds, self.counted_at = 0.0, time.monotonic()  # of training, all sittings together
+        self.seconds, self.counted_at = 0.0, time.monotonic()  # of training, all parts of the run together
         self.saved_at = time.monotonic()
         self.stop_signal = 0  # that this process got
-        self.stopping = 0  # that one of the processes got, as all of them know
+        self.stopping, self.saving = 0, 0  # the signal that one of them got, whether to save: as all of them know
 
     @property
     def stage(self) -> Stage:
@@ -188,8 +188,8 @@ class Trainer:
         with log, board, handled_by(self._note_signal):
             log(opening({**provenance(self.device), "precision": self.config.precision}))
             dataset = self.loader.dataset
-            images = f"{dataset.training_count()} images ({dataset.fingerprint()})"
-            validating = f"validating on {self.splits['val'].count()}" if "val" in self.splits else NO_VALIDATION
+            images = f"{dataset.training_in_words()} images ({dataset.fingerprint()})"
+            validating = f"validating on {self.splits['val'].in_words()}" if "val" in self.splits else NO_VALIDATION
             log(f"epoch {self.epoch + 1}, batch {self.batch + 1}: training on {images}, {validating}")
             self.counted_at = time.monotonic()
             distributed.broadcast([*self.method.parameters(), *self.method.buffers()])
@@ -202,7 +202,8 @@ class Trainer:
                 seconds = time.monotonic() - started
                 board.scalar("time/epoch_seconds", seconds, self.global_step)
                 log(f"{describe(row, self.epochs)}  {seconds:.1f} s")
-                if self._save_due() or self.stopping or self.finished or self.stage != stage:
+                self._agree()
+                if self.saving or self.stopping or self.finished or self.stage != stage:
                     self.save_last()
                 if self.stopping and not self.finished:
                     self._stop(log)
@@ -236,7 +237,8 @@ class Trainer:
                     shown = {} if images.is_cuda else {name: f"{float(loss):.4f}" for name, loss in losses.items()}
                     bar.set_postfix(**shown, lr=f"{self._learning_rate():.1e}")
                 if self.batch < len(epoch):  # the end of an epoch saves for itself
-                    if self._save_due() or self.stopping:
+                    self._agree()
+                    if self.saving or self.stopping:
                         self.save_last()
                     if self.stopping:
                         self._stop(log)
@@ -317,11 +319,10 @@ class Trainer:
     def _learning_rate(self) -> float:
         return next(iter(self.method.optimizers.values())).param_groups[0]["lr"] if self.method.optimizers else 0.0
 
-    def _save_due(self) -> bool:
-        """Whether to save, by the first process's clock; all also learn here of a signal that one of them got."""
+    def _agree(self) -> None:
+        """All processes learn of a signal that one of them got, and by the main one's clock whether to save."""
         due = distributed.is_main_process() and time.monotonic() - self.saved_at >= self.config.save_seconds
-        self.stopping, due = distributed.all_reduce_max(self.stop_signal, due)
-        return bool(due)
+        self.stopping, self.saving = distributed.all_reduce_max(self.stop_signal, due)
 
     # -- signals ----------------------------------------------------------------------------------------------------
 

@@ -13,11 +13,11 @@ CORRELATION = 0.999
 RULE = f"byte-identical files, or gray images averaged to {SIDE}×{SIDE} (box filter) that correlate above {CORRELATION}"
 
 
-def twin_of(test: Sequence[Path], references: Sequence[Path]) -> list[str]:
+def duplicates_of(test: Sequence[Path], references: Sequence[Path]) -> list[str]:
     """For every test file ``identical``, ``near`` or an empty string, by :data:`RULE`. Raises DataError."""
     known = {_digest(path) for path in references}
     identical = [_digest(path) in known for path in test]
-    near = correlated(*(standardised(read_images(paths, SIDE, "twins", "box")) for paths in (test, references)))
+    near = correlated(*(standardised(read_images(paths, SIDE, "duplicates", "box")) for paths in (test, references)))
     return ["identical" if same else "near" if close else "" for same, close in zip(identical, near, strict=True)]
 
 
