@@ -9,6 +9,7 @@ import torch
 from benchmarks.plain_networks import plain_state
 from benchmarks.plain_squid import PlainSquid
 from benchmarks.workloads import ARRANGEMENTS, Ours, arrange, random_images
+from dataloader.loader import Batch
 from evaluation import metrics
 from system.device import to_float
 
@@ -57,8 +58,8 @@ def compared(settings: tuple[str, list[str]], device: torch.device, dtype: torch
     found["metrics of the same scores"] = metrics_apart(plain)
     losses = []
     for step in range(ITERATIONS):
-        batch = check_images(config, device, dtype, f"step {step}")
-        mine, theirs = ours.training_step(batch, step), plain.training_step(batch, step)
+        batch = Batch.of(check_images(config, device, dtype, f"step {step}"), step)
+        mine, theirs = ours.training_step(batch), plain.training_step(batch)
         losses.append({name: relative(np.array(float(mine[name])), np.array(theirs[name])) for name in theirs})
     updated = {"adversarial", "generator"}  # what the discriminator says after its own update
     found["losses before the first update"] = max(v for name, v in losses[0].items() if name not in updated)

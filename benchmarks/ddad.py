@@ -18,6 +18,7 @@ import configs
 from benchmarks import report
 from benchmarks.measure import timed
 from commands import cli
+from dataloader.loader import Batch
 from evaluation.scoring import score_images
 from methods import METHODS
 from methods.autoencoder import BETAS, losses, to_network
@@ -89,7 +90,7 @@ def epoch(method: Ddad, images: torch.Tensor) -> None:
     """A stage as it is trained: all its networks step together, an ensemble's each on a batch of its own."""
     (stage,) = (stage for stage in method.stages if stage.name == method.stage)
     for batch in whole_batches(images, stage.batch_size):
-        method.training_step(torch.cat([batch] * stage.orders), 0)
+        method.training_step(Batch.of(torch.cat([batch] * stage.orders)))
 
 
 def whole_batches(images: torch.Tensor, size: int) -> tuple[torch.Tensor, ...]:

@@ -190,7 +190,7 @@ def reading(folder: str, device: torch.device) -> Work:
 def loading(folder: str, device: torch.device) -> Work:
     """An epoch's batches in their order, augmented."""
     loader = TrainLoader(data_set(folder), configs.build("zhang_best", TINY), device)
-    return Work(lambda: [len(images) for _, images in loader.epoch(0).batches()])
+    return Work(lambda: [len(batch.images) for batch in loader.epoch(0).batches()])
 
 
 def training_epoch(folder: str, device: torch.device) -> Work:

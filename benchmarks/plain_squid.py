@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from benchmarks.plain_networks import Discriminator, Generator, plain_state
 from configs import ConfigError
+from dataloader.loader import Batch
 from methods.base import lr_scheduler
 from system.device import to_float
 
@@ -42,10 +43,11 @@ class PlainSquid:
         self.adam_d = torch.optim.Adam(self.discriminator.parameters(), eps=1e-8, **rates)
         self.scheduler = lr_scheduler(self.adam_g, config)
 
-    def training_step(self, x: torch.Tensor, step: int) -> dict[str, float]:
+    def training_step(self, batch: Batch) -> dict[str, float]:
+        x = batch.images
         self.generator.train()
         losses = {"discriminator": self.discriminator_turn(x)}
-        return losses | self.generator_turn(x) if step % self.config.n_critic == 0 else losses
+        return losses | self.generator_turn(x) if batch.step % self.config.n_critic == 0 else losses
 
     def discriminator_turn(self, x: torch.Tensor) -> float:
         x_hat = self.generator(x)[0]
@@ -73,7 +75,7 @@ class PlainSquid:
         self.generator.inpaint.enqueue()
         return {name: loss.item() for name, loss in losses.items()}
 
-    def epoch_end(self) -> None:
+    def end_epoch(self) -> None:
         self.scheduler.step()
 
     def logit(self, x: torch.Tensor) -> float:

@@ -14,7 +14,7 @@ from benchmarks.measure import Work
 from benchmarks.plain_squid import PlainSquid
 from configs import BaseConfig
 from dataloader import Dataset, Split
-from dataloader.loader import TrainLoader
+from dataloader.loader import Batch, TrainLoader
 from evaluation import metrics
 from evaluation.scoring import score_images, thresholds, validation_auc
 from methods import METHODS
@@ -44,7 +44,7 @@ class Ours:
     def __init__(self, method):
         self.method = method
         self.device = next(method.parameters()).device
-        self.training_step, self.epoch_end, self.fit = method.training_step, method.epoch_end, method.fit
+        self.training_step, self.end_epoch, self.fit = method.training_step, method.end_epoch, method.fit
 
     def score(self, images: torch.Tensor):
         return score_images(self.method, images, self.device, "scoring")
@@ -104,7 +104,7 @@ def training(name: str, settings: tuple[str, list[str]], device: torch.device) -
 
     def run() -> None:
         for step in range(config.n_critic):
-            arrangement.training_step(images, step)
+            arrangement.training_step(Batch.of(images, step))
 
     return Work(run)
 
@@ -135,11 +135,11 @@ def whole_epoch(name: str, settings: tuple[str, list[str]], device: torch.device
 def epoch(arrangement: PlainSquid | Ours, loader: TrainLoader, validation: Split) -> dict[str, float]:
     """Training, the schedule, score statistics, validation → its metrics."""
     sums: dict[str, float | torch.Tensor] = {}
-    for step, (_, images) in enumerate(loader.epoch(0).batches()):
-        seed_everything(0, "step", step)
-        for loss, value in arrangement.training_step(images, step).items():
+    for batch in loader.epoch(0).batches():
+        seed_everything(0, "step", batch.step)
+        for loss, value in arrangement.training_step(batch).items():
             sums[loss] = sums.get(loss, 0) + value
-    arrangement.epoch_end()
+    arrangement.end_epoch()
     arrangement.fit(loader)
     return arrangement.metrics(validation.labels.numpy(), arrangement.score(validation.images))
 

@@ -12,6 +12,8 @@ class Stage:
     batch_size: int
     unlabeled: bool = False  # trains on the unlabeled images too
     drop_last: bool = False  # leaves out a last batch that is not full
+    # of an epoch: None is one pass over the images, more go through them again, 0 trains nothing: the method is fitted
+    batches: int | None = None
     orders: int = 1  # a batch is so many of batch_size, each drawn in an order of its own
     least: int = 1  # images of a batch that it can do with, in each of several processes
     epochs_key: str = "epochs"  # the setting that says how long it lasts

@@ -1,6 +1,7 @@
 """Training batches whose order and augmentation are functions of (seed, epoch)."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 
@@ -11,6 +12,21 @@ from dataloader.images import DataError
 from system import distributed
 from system.device import resident, to_float
 from system.seeding import generator
+
+
+@dataclass
+class Batch:
+    """What an iteration trains on; of several processes, this one's part of it."""
+
+    images: torch.Tensor  # (B, 1, H, W) in [0, 1]
+    indices: torch.Tensor  # (B,) int64: which of the stage's images these are
+    step: int = 0  # of its epoch, from 0
+    share: float = 1.0  # of the images of all processes, B
+
+    @classmethod
+    def of(cls, images: torch.Tensor, step: int = 0) -> "Batch":
+        """A whole batch of these images, counted from 0."""
+        return cls(images, torch.arange(len(images)), step)
 
 
 class TrainLoader:
@@ -37,13 +53,21 @@ class TrainLoader:
                 f"{self.dataset.root}: the stage {stage.name} trains on {len(images)} images, fewer than its batch of "
                 f"{stage.batch_size}. Lower the batch size, or add images."
             )
-        orders = [
-            torch.randperm(len(images), generator=generator(self.config.seed, "order", epoch, *([k] if k else [])))
-            for k in range(stage.orders)
-        ]
-        batches = batches_of(orders, stage)[: self.config.max_batches or None]
+        batches = ()
+        if stage.batches != 0:
+            orders = [self._order(len(images), epoch, k, stage) for k in range(stage.orders)]
+            batches = batches_of(orders, stage)[: self.config.max_batches or None]
         self._check_shares(batches, stage)
         return Epoch(images, batches, self._augmentation(len(images), epoch), self.device, stage.orders)
+
+    def _order(self, count: int, epoch: int, number: int, stage: Stage) -> torch.Tensor:
+        """The images' order in an epoch, or that of the several passes that the stage's epochs are made of."""
+        purpose = ("order", epoch, *([number] if number else []))
+        if stage.batches is None:
+            return torch.randperm(count, generator=generator(self.config.seed, *purpose))
+        wanted, rng = stage.batches * stage.batch_size, generator(self.config.seed, *purpose)
+        passes = [torch.randperm(count, generator=rng) for _ in range(-(-wanted // count))]
+        return torch.cat(passes)[:wanted]
 
     def _check_shares(self, batches: tuple[torch.Tensor, ...], stage: Stage) -> None:
         processes = distributed.world_size()
@@ -56,13 +80,20 @@ class TrainLoader:
             )
 
     def in_order(self, epoch: int, count: int | None = None) -> Iterator[torch.Tensor]:
-        """The first ``count`` training images (all of them) in the dataset's order, in batches.
+        """The first ``count`` training images (all of them) in the dataset's order, in batches (B, 1, H, W).
 
         They are made and augmented as in that epoch, for estimates of score or batch-norm statistics.
         """
         images = self.dataset.training_images(epoch)[:count]
+        return self._shown(images, self._augmentation(len(images), epoch))
+
+    def unaugmented(self) -> Iterator[torch.Tensor]:
+        """All training images in the dataset's order, as they are in the first epoch, in batches (B, 1, H, W)."""
+        return self._shown(self.dataset.training_images(0), None)
+
+    def _shown(self, images: torch.Tensor, augmentation: torch.Tensor | None) -> Iterator[torch.Tensor]:
         batches = torch.arange(len(images)).split(self.config.batch_size)
-        shown = Epoch(images, batches, self._augmentation(len(images), epoch), self.device)
+        shown = Epoch(images, batches, augmentation, self.device)
         return (shown.augmented(index) for index in batches)
 
     def _augmentation(self, count: int, epoch: int) -> torch.Tensor | None:
@@ -91,13 +122,11 @@ class Epoch:
     def __len__(self) -> int:
         return len(self.indices)
 
-    def batches(self, start: int = 0) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """(indices (B,), images (B, 1, H, W) float in [0, 1]) from batch ``start`` on.
-
-        Of several processes each gets all indices, and the images of its own share of every part of the batch.
-        """
-        for index in self.indices[start:]:
-            yield index, self.augmented(torch.cat([distributed.shard(part) for part in index.chunk(self.orders)]))
+    def batches(self, start: int = 0) -> Iterator[Batch]:
+        """From batch ``start`` on; of several processes each gets its share of every part of the batch."""
+        for step, index in enumerate(self.indices[start:], start):
+            own = torch.cat([distributed.shard(part) for part in index.chunk(self.orders)])
+            yield Batch(self.augmented(own), own, step, len(own) / len(index))
 
     def augmented(self, index: torch.Tensor) -> torch.Tensor:
         """The images of these indices (B,) as this epoch shows them: (B, 1, H, W) float in [0, 1]."""

@@ -14,6 +14,7 @@ import torch
 from torch.nn.functional import mse_loss
 
 from configs.autoencoder import AutoEncoderConfig
+from dataloader.loader import Batch
 from methods.base import Method, Scores, lr_scheduler
 from models.autoencoder import AutoEncoder, Decoded, MemoryAutoEncoder, UncertainAutoEncoder
 
@@ -76,13 +77,12 @@ class SingleAutoEncoder(Method):
         }
         self.schedulers = {"network": lr_scheduler(self.optimizers["network"], config)}
 
-    def training_step(self, images: torch.Tensor, step: int) -> dict[str, torch.Tensor]:
-        self.train()
-        x = to_network(images)
+    def step(self, batch: Batch) -> dict[str, torch.Tensor]:
+        x = to_network(batch.images)
         terms = losses(self.decoded(x), x, self.config.entropy_weight)
         self.require_finite(**terms)
-        self.update("network", terms["loss"])
-        return {name: term.detach() for name, term in terms.items()}
+        self.update("network", {"loss": terms["loss"]}, batch)
+        return terms
 
     def decoded(self, x: torch.Tensor) -> Decoded:
         """What the network makes of x (B, 1, S, S), computed in the configured precision, in x's."""
@@ -90,9 +90,7 @@ class SingleAutoEncoder(Method):
             out = self.network(x)
         return Decoded(*(None if part is None else part.to(x) for part in out))
 
-    @torch.no_grad()
-    def score(self, images: torch.Tensor) -> Scores:
-        self.eval()
+    def scores_of(self, images: torch.Tensor) -> Scores:
         x = to_network(images)
         out = self.decoded(x)
         error = pixel_errors(out, x)

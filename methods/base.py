@@ -2,16 +2,13 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
 from configs import BaseConfig, Stage
+from dataloader.loader import Batch, TrainLoader
 from system import distributed
-
-if TYPE_CHECKING:
-    from dataloader.loader import TrainLoader
 
 
 class NonFiniteLoss(Exception):
@@ -40,7 +37,6 @@ class Method(nn.Module, ABC):
         self.config = config
         self.stage = ""  # the name of the one in training
         self.untrained: tuple[str, ...] = ()  # scores that it does not give, their networks not being trained
-        self.share = 1.0  # of the batch's images that this process has; the loop sets it
         self.optimizers: dict[str, torch.optim.Optimizer] = {}
         self.schedulers: dict[str, torch.optim.lr_scheduler.LRScheduler] = {}
 
@@ -57,12 +53,19 @@ class Method(nn.Module, ABC):
         """Get ready to train a stage; a method of several makes the stage's optimizers and schedulers anew."""
         self.stage = name
 
-    @abstractmethod
-    def training_step(self, images: torch.Tensor, step: int) -> dict[str, torch.Tensor]:
-        """One iteration, ``step`` of its epoch from 0, optimizer steps included.
-
-        Returns the losses (scalar tensors, detached). Raises NonFiniteLoss before a bad update.
+    def start_epoch(self, loader: TrainLoader, epoch: int) -> None:
+        """Before the first iteration of every epoch, counted from 0: what is computed from the data now and then,
+        such as a centre. What it finds belongs in buffers, so that a run resumed within the epoch has it.
         """
+
+    def training_step(self, batch: Batch) -> dict[str, torch.Tensor]:
+        """One iteration. Returns the losses (scalar tensors, detached). Raises NonFiniteLoss before a bad update."""
+        self.train()
+        return {name: loss.detach() for name, loss in self.step(batch).items()}
+
+    @abstractmethod
+    def step(self, batch: Batch) -> dict[str, torch.Tensor]:
+        """One iteration in training mode, with its :meth:`update`s; returns the losses to be reported."""
 
     def autocast(self) -> torch.autocast:
         """Within the ``with``, the networks compute in the configured precision."""
@@ -70,32 +73,44 @@ class Method(nn.Module, ABC):
         # training uses every weight once, and copies of all of them would take much memory in scoring
         return torch.autocast(device.type, torch.bfloat16, enabled=enabled, cache_enabled=False)
 
-    def update(self, name: str, loss: torch.Tensor) -> None:
-        """One step of an optimizer on a loss (a scalar); only what it steps gets a gradient.
+    def update(self, name: str, losses: dict[str, torch.Tensor], batch: Batch) -> torch.Tensor:
+        """One step of an optimizer on the sum of losses, which it returns; only what it steps gets a gradient.
 
-        The loss is a mean over this process's images, so the means weighted by the shares add up to that of the batch.
+        The losses are means over this process's images, so that weighted by the shares they add up to the batch's.
+
+        Raises:
+            NonFiniteLoss: before the update.
         """
+        self.require_finite(**losses)
+        loss = sum(losses.values())
         optimizer = self.optimizers[name]
         optimizer.zero_grad(set_to_none=True)
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-        (loss if self.share == 1 else self.share * loss).backward(inputs=parameters)
+        (loss if batch.share == 1 else batch.share * loss).backward(inputs=parameters)
         distributed.all_reduce(p.grad for p in parameters if p.grad is not None)
         optimizer.step()
+        return loss
 
-    def epoch_end(self) -> None:
+    def end_epoch(self) -> None:
         """After every training epoch."""
         for scheduler in self.schedulers.values():
             scheduler.step()
 
-    def fit(self, loader: "TrainLoader", epoch: int = 0) -> None:
+    def fit(self, loader: TrainLoader, epoch: int = 0) -> None:
         """What is estimated from training images in closed form, such as score statistics; default: nothing.
 
         ``epoch`` counts the epochs that were trained before this one draws, for what is to be drawn anew.
         """
 
-    @abstractmethod
+    @torch.no_grad()
     def score(self, images: torch.Tensor) -> Scores:
-        """Score images in evaluation mode, each independently of the others in the batch."""
+        """Score images (B, 1, H, W), each independently of the others in the batch."""
+        self.eval()
+        return self.scores_of(images)
+
+    @abstractmethod
+    def scores_of(self, images: torch.Tensor) -> Scores:
+        """:meth:`score` in evaluation mode, without gradients."""
 
     @property
     def groups(self) -> dict[str, tuple[str, ...]]:

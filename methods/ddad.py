@@ -21,6 +21,7 @@ import torch
 from torch import nn
 
 from configs.ddad import DdadConfig
+from dataloader.loader import Batch
 from methods.autoencoder import BETAS, build_network, losses, mean_of, pixel_errors, to_images, to_network
 from methods.base import Method, Scores, lr_scheduler
 from methods.synthetic import with_squares
@@ -80,16 +81,15 @@ class Ddad(Method):
         self.optimizers = {name: torch.optim.Adam(parameters, betas=BETAS, fused=True, **adam)}
         self.schedulers = {name: lr_scheduler(self.optimizers[name], config)}
 
-    def training_step(self, images: torch.Tensor, step: int) -> dict[str, torch.Tensor]:
+    def step(self, batch: Batch) -> dict[str, torch.Tensor]:
         self.eval()  # the modules that are not in training stay frozen
-        x = to_network(images)
+        x = to_network(batch.images)
         found = self.refinement_losses(x) if self.stage == "refine" else self.ensemble_losses(x)
-        self.require_finite(**found)
 
         # no parameter is in two of the losses, so one step on their sum is a step of every network on its own (the
         # members follow one another, so that each is the same network, to the bit, beside however many others)
-        self.update(self.stage, sum(found.values()))
-        return {name: loss.detach() for name, loss in found.items()}
+        self.update(self.stage, found, batch)
+        return found
 
     def ensemble_losses(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
         """Every member's loss on its own part of the batch: x is (K·B, 1, S, S)."""
@@ -136,9 +136,7 @@ class Ddad(Method):
             logits = {name: network(inputs[name]) for name, network in self.refinement.items()}
         return {name: each.to(inputs[name]).softmax(1) for name, each in logits.items()}
 
-    @torch.no_grad()
-    def score(self, images: torch.Tensor) -> Scores:
-        self.eval()
+    def scores_of(self, images: torch.Tensor) -> Scores:
         found = self.discrepancies(to_network(images))
         maps = {f"r_{name}": p[:, 1:] for name, p in self.refined(found).items()}  # (B, 1, S, S)
         maps |= {"inter": found.inter, "intra": found.intra, "rec": found.rec}

@@ -17,6 +17,7 @@ from functools import partial
 
 import torch
 
+from dataloader.loader import Batch
 from methods.squid import Squid
 from models.discriminator import Discriminator, simsid_channels
 from models.generator import Generator
@@ -81,10 +82,9 @@ class SimSid(Squid):
     def to_images(self, x: torch.Tensor) -> torch.Tensor:
         return (x + 1) / 2 if self.config.tanh else x
 
-    def training_step(self, images: torch.Tensor, step: int) -> dict[str, torch.Tensor]:
-        self.train()
-        x = self.to_network(images)
-        generators_turn = step % self.config.n_critic == 0
+    def step(self, batch: Batch) -> dict[str, torch.Tensor]:
+        x = self.to_network(batch.images)
+        generators_turn = batch.step % self.config.n_critic == 0
 
         # 1. one forward, which both players learn from
         with torch.set_grad_enabled(generators_turn):
@@ -92,17 +92,17 @@ class SimSid(Squid):
 
         # 2. the discriminator learns to tell images from reconstructions
         losses = {"discriminator": self.discriminator_loss(x, out.x_hat.detach())}
-        self._step("discriminator", losses)
+        self.update("discriminator", losses, batch)
 
         # 3. every n_critic-th iteration the generators learn; the updated discriminator judges the same x_hat
         if generators_turn:
             terms = self.generator_losses(x, out)
-            losses |= terms | {"generator": self._step("generator", terms)}
+            losses |= terms | {"generator": self.update("generator", terms, batch)}
 
             # 4. the memory queue takes this forward's features
             if self.uses_queue:
                 self.fill_queue()
-        return {name: loss.detach() for name, loss in losses.items()}
+        return losses
 
     @property
     def uses_queue(self) -> bool:

@@ -20,6 +20,7 @@ import torch
 from torch.nn.functional import mse_loss
 
 from configs.squid import SquidConfig
+from dataloader.loader import Batch, TrainLoader
 from methods.base import Method, Scores, lr_scheduler
 from methods.losses import adversarial_loss, distillation_loss, gradient_penalty
 from models.blocks import counting_twice, estimating_batch_norm
@@ -87,9 +88,8 @@ class Squid(Method):
         """The inverse of :meth:`to_network`."""
         return x
 
-    def training_step(self, images: torch.Tensor, step: int) -> dict[str, torch.Tensor]:
-        self.train()
-        generators_turn = step % self.config.n_critic == 0
+    def step(self, batch: Batch) -> dict[str, torch.Tensor]:
+        images, generators_turn = batch.images, batch.step % self.config.n_critic == 0
         encoder = self.generator.encoder
 
         # both turns see the same images with the same encoder, so one forward of it does for both
@@ -101,18 +101,18 @@ class Squid(Method):
         with torch.no_grad(), self.autocast():
             x_hat = self.generator.decode(*encoded, with_teacher=False).x_hat
         losses = {"discriminator": self.discriminator_loss(images, x_hat)}
-        self._step("discriminator", losses)
+        self.update("discriminator", losses, batch)
 
         # 2. every n_critic-th iteration, the generators learn from a new draw of the shortcuts
         if generators_turn:
             with self.autocast():
                 out = self.generator.decode(*encoded)
             terms = self.generator_losses(images, out)
-            losses |= terms | {"generator": self._step("generator", terms)}
+            losses |= terms | {"generator": self.update("generator", terms, batch)}
 
             # 3. the memory queue takes this forward's features
             self.fill_queue()
-        return {name: loss.detach() for name, loss in losses.items()}
+        return losses
 
     def generate(self, x: torch.Tensor, with_teacher: bool = True) -> Generated:
         """The generator in the configured precision; the discriminator, a hundredth of the work, stays in float32."""
@@ -149,15 +149,8 @@ class Squid(Method):
             losses["distillation"] = config.distill_weight * distillation_loss(out.features, out.teacher_features)
         return losses
 
-    def _step(self, name: str, losses: dict[str, torch.Tensor]) -> torch.Tensor:
-        """One optimizer step on the sum of the losses, which it returns. Raises NonFiniteLoss before the update."""
-        self.require_finite(**losses)
-        total = sum(losses.values())
-        self.update(name, total)
-        return total
-
     @torch.no_grad()
-    def fit(self, loader, epoch: int = 0) -> None:
+    def fit(self, loader: TrainLoader, epoch: int = 0) -> None:
         """mu and sigma of the logits of training images: what normal looks like to the discriminator."""
         # the draw of the epoch to come, which no training step has seen yet
         drawn = epoch if self.config.statistics_draw == "redrawn" else 0
@@ -176,8 +169,7 @@ class Squid(Method):
                 if i == 0 or len(images) == self.config.batch_size:
                     self.generate(self.to_network(images), with_teacher=False)
 
-    @torch.no_grad()
-    def score(self, images: torch.Tensor) -> Scores:
+    def scores_of(self, images: torch.Tensor) -> Scores:
         x_hat, logit = self._reconstruct(images)
         deviation = (self.mu.cpu() - logit) / self.sigma.cpu()  # the discriminator is high on normal images
         error = (x_hat - images).square()

@@ -124,7 +124,7 @@ FAULTS = [
 
     # -- schedules
     fault("schedulers never stepped", "methods/base.py", "            scheduler.step()", "            pass", COSINE),
-    fault("epoch_end never called", "training/loop.py", "        self.method.epoch_end()\n", "", COSINE),
+    fault("end_epoch never called", "training/loop.py", "        self.method.end_epoch()\n", "", COSINE),
     fault("the discriminator's rate is scheduled", "methods/squid.py", 'lr_scheduler(self.optimizers["generator"]',
           'lr_scheduler(self.optimizers["discriminator"]', PLAYERS, COSINE),
     fault("cosine down to 0", "methods/base.py", "config.cosine_epochs, config.cosine_min)", "config.cosine_epochs)",
@@ -241,8 +241,8 @@ FAULTS = [
           "(step + 1) % self.config.n_critic == 0", TURNS),
     fault("SimSID's n_critic off by one", "methods/simsid.py", "step % self.config.n_critic == 0",
           "(step + 1) % self.config.n_critic == 0", TURNS),
-    fault("turns counted through the epochs", "training/loop.py", "training_step(images, self.batch)",
-          "training_step(images, self.global_step)", COUNTS),
+    fault("turns counted through the epochs", "dataloader/loader.py",
+          "enumerate(self.indices[start:], start)", "enumerate(self.indices[start:], start + 1)", COUNTS),
     fault("queue never filled", "methods/squid.py", "            self.fill_queue()", "            pass", TURNS),
     fault("queue filled before the generator's step", "methods/squid.py",
           "            terms = self.generator_losses(images, out)",
@@ -274,8 +274,8 @@ FAULTS = [
           "config.adversarial_weight * adversarial_loss", "adversarial_loss", WEIGHTS),
     fault("the reconstruction counts twice", "methods/squid.py", "config.recon_weight * mse_loss(out.x_hat, x)",
           "2 * config.recon_weight * mse_loss(out.x_hat, x)", SIX),
-    fault("the generator steps on half of its terms", "methods/squid.py", "total = sum(losses.values())",
-          "total = sum(list(losses.values())[:2])", WEIGHTS),
+    fault("the generator steps on half of its terms", "methods/base.py", "loss = sum(losses.values())",
+          "loss = sum(list(losses.values())[:2])", WEIGHTS),
     fault("the discriminator's labels swapped", "methods/squid.py",
           "real = adversarial_loss(logits, real=True)\n"
           "        fake = adversarial_loss(self.discriminator(x_hat), real=False)",
@@ -286,10 +286,10 @@ FAULTS = [
     fault("the discriminator trains the generator", "methods/simsid.py", "self.discriminator_loss(x, "
           "out.x_hat.detach())", "self.discriminator_loss(x, x)", SIX_SIMSID),
     fault("the discriminator in evaluation mode while it trains", "methods/squid.py",
-          "        self.train()\n", "        self.train()\n        self.discriminator.eval()\n", SIX),
+          "        images, generators_turn =",
+          "        self.discriminator.eval()\n        images, generators_turn =", SIX),
     fault("losses divided by the generator's steps", "training/loop.py",
-          "float(distributed.all_gather(s).sum()) / self.batch",
-          "float(distributed.all_gather(s).sum()) / (self.batch // 2 + 1)", COUNTS),
+          "total / self.batch", "total / (self.batch // 2 + 1)", COUNTS),
 
     # -- scores
     fault("the discriminator's score the wrong way round", "methods/squid.py",
@@ -322,7 +322,7 @@ FAULTS = [
     # -- data, order and seeds
     fault("the same order every epoch", "dataloader/loader.py", '"order", epoch, ', '"order", 0, ',
           "test_data.py::test_order_and_augmentation_are_functions_of_seed_and_epoch"),
-    fault("the members share an order", "dataloader/loader.py", "*([k] if k else [])", "*[]",
+    fault("the members share an order", "dataloader/loader.py", "*([number] if number else [])", "*[]",
           "test_ddad.py::test_every_member_has_an_order_of_its_own"),
     fault("every epoch draws alike", "training/loop.py", '"step", self.global_step, ', '"step", self.batch, ',
           "test_protocol.py::test_what_an_iteration_draws_follows_from_the_seed_and_is_new_at_every_iteration"),

@@ -16,7 +16,7 @@ from tiny import TINY
 import configs
 import methods.ddad
 from dataloader import DataError, build_dataset
-from dataloader.loader import Epoch, TrainLoader
+from dataloader.loader import Batch, Epoch, TrainLoader
 from evaluation.scoring import score_images
 from methods import METHODS, NonFiniteLoss
 from system import distributed
@@ -112,9 +112,9 @@ def steps(method, stage):
     counts = BATCHES if hasattr(method, "fill_queue") else BATCHES[:1]
     batches = [torch.randperm(40, generator=drawn)[: count * stage.orders] for count in counts]
     found = {}
-    for whole, own in Epoch(images, batches, None, CPU, stage.orders).batches():
-        method.share = len(own) / len(whole)
-        method.training_step(own.double(), 0)
+    for batch in Epoch(images, batches, None, CPU, stage.orders).batches():
+        batch.images, batch.step = batch.images.double(), 0
+        method.training_step(batch)
         found = found or {name: p.grad.clone() for name, p in method.named_parameters() if p.grad is not None}
     return found
 
@@ -159,7 +159,7 @@ def not_finite():
     images[-1] = torch.nan
     before = {name: p.clone() for name, p in method.named_parameters()}
     try:
-        method.training_step(distributed.shard(images), 0)
+        method.training_step(Batch.of(distributed.shard(images)))
     except NonFiniteLoss as error:
         assert all(torch.equal(p, before[name]) for name, p in method.named_parameters())
         return str(error)

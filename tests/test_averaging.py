@@ -35,8 +35,8 @@ def steps_of(monkeypatch, method):
         start(self, name)
         found[name] = [copied(self)]
 
-    def stepped(self, images, index):
-        losses = step(self, images, index)
+    def stepped(self, batch):
+        losses = step(self, batch)
         found[self.stage].append(copied(self))
         return losses
 

@@ -412,12 +412,15 @@ def test_order_and_augmentation_are_functions_of_seed_and_epoch():
         return TrainLoader(data, data.config, CPU)
 
     first = list(loader(0).epoch(2).batches())
-    for (index, images), (index2, images2) in zip(first, loader(0).epoch(2).batches(), strict=True):
-        assert torch.equal(index, index2) and torch.equal(images, images2)
-    assert [len(i) for i, _ in first] == [8, 8, 4] and len(torch.cat([i for i, _ in first]).unique()) == 20
-    assert all(torch.equal(a, b) for (_, a), (_, b) in zip(first[1:], loader(0).epoch(2).batches(1), strict=True))
-    assert not torch.equal(first[0][0], next(loader(0).epoch(3).batches())[0])
-    assert not torch.equal(first[0][0], next(loader(1).epoch(2).batches())[0])
+    for one, other in zip(first, loader(0).epoch(2).batches(), strict=True):
+        assert torch.equal(one.indices, other.indices) and torch.equal(one.images, other.images)
+    indices = [batch.indices for batch in first]
+    assert [len(of) for of in indices] == [8, 8, 4] and len(torch.cat(indices).unique()) == 20
+    assert [batch.step for batch in first] == [0, 1, 2]
+    for one, other in zip(first[1:], loader(0).epoch(2).batches(1), strict=True):
+        assert torch.equal(one.images, other.images) and one.step == other.step
+    assert not torch.equal(indices[0], next(loader(0).epoch(3).batches()).indices)
+    assert not torch.equal(indices[0], next(loader(1).epoch(2).batches()).indices)
 
 
 def test_max_batches_cuts_the_epoch_and_in_order_the_images():

@@ -66,8 +66,8 @@ def test_bad_values_name_the_key(override, message):
 def trained_udm(members: int) -> dict[str, torch.Tensor]:
     method, loader = build(f"members={members}")
     method.start_stage("udm")
-    for step, (_, images) in enumerate(loader.epoch(0, method.stages[0]).batches()):
-        method.training_step(images, step)
+    for batch in loader.epoch(0, method.stages[0]).batches():
+        method.training_step(batch)
     return {k: v for k, v in method.members.state_dict().items() if k.startswith(("udm_0.", "udm_1."))}
 
 
@@ -120,7 +120,7 @@ def test_a_dataset_without_unlabeled_images_is_an_error(workspace, capsys):
 
 def test_a_members_scores_are_the_single_networks():
     method, loader = build("backbone=aeu")
-    images = next(loader.epoch(0).batches())[1]
+    images = next(loader.epoch(0).batches()).images
     scores = method.score(images)
     alone, _ = build(method="aeu")
     for name in ("udm_1", "ndm_0"):
@@ -226,11 +226,11 @@ def stopped_at(call):
     """Ddad's training step, with a SIGTERM at its n-th call."""
     original, taken = Ddad.training_step, []
 
-    def signalled(self, images, step):
-        taken.append(step)
+    def signalled(self, batch):
+        taken.append(batch.step)
         if len(taken) == call:
             signal.raise_signal(signal.SIGTERM)
-        return original(self, images, step)
+        return original(self, batch)
 
     return signalled
 
@@ -337,9 +337,9 @@ def test_the_refinement_sees_the_frozen_modules_in_evaluation_mode():
     modes = []
     for network in method.members.values():
         network.register_forward_hook(lambda module, inputs, output: modes.append(module.training))
-    images = next(loader.epoch(0, method.stages[2]).batches())[1]
+    batch = next(loader.epoch(0, method.stages[2]).batches())
     before = {k: v.clone() for k, v in method.members.state_dict().items()}
-    method.training_step(images, 0)
+    method.training_step(batch)
     assert modes == [False] * 4 and all(net.training for net in method.refinement.values())
     assert same(before, dict(method.members.state_dict()))
 

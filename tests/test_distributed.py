@@ -23,11 +23,11 @@ import os, signal
 from methods.squid import Squid
 from tiny import train
 original, taken = Squid.training_step, []
-def step(self, images, index):
-    taken.append(index)
+def step(self, batch):
+    taken.append(batch.step)
     if rank == 1 and len(taken) == {at}:
         os.kill(os.getpid(), signal.{name})
-    return original(self, images, index)
+    return original(self, batch)
 Squid.training_step = step
 code = train("killed")
 """

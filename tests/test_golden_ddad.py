@@ -6,6 +6,7 @@ from conftest import GOLDEN, Golden, assert_close, fill
 
 from configs.autoencoder import AeConfig, AeUConfig, MemAeConfig
 from configs.ddad import DdadConfig
+from dataloader.loader import Batch
 from methods.autoencoder import SingleAutoEncoder
 from methods.ddad import Ddad, focal_loss
 from tools.official_names import asrnet, autoencoder, translate
@@ -87,7 +88,7 @@ def test_single_network_scores(name, dtype):
 def test_four_training_steps(name):
     case, method = single(name)
     for i, expected in enumerate(case.info["trajectory"]):
-        terms = method.training_step(images(case, i), i)
+        terms = method.training_step(Batch.of(images(case, i), i))
         for ours, value in terms.items():
             assert value.item() == pytest.approx(expected.get(TERMS[ours], expected["loss"]), rel=1e-5), (i, ours)
         assert {TERMS[ours] for ours in terms} >= set(expected)
@@ -98,14 +99,14 @@ def test_an_ensembles_member_trains_as_the_single_network(name):
     case, method = ensembles(name)
     method.start_stage("ndm")
     for i, expected in enumerate(case.info["trajectory"]):
-        found = method.training_step(torch.cat([images(case, i)] * 3), i)
+        found = method.training_step(Batch.of(torch.cat([images(case, i)] * 3), i))
         assert found["ndm_0"].item() == pytest.approx(expected["loss"], rel=1e-5)
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_first_loss_in_float32(name):
     case, method = single(name, torch.float32)
-    terms = method.training_step(images(case, 0, torch.float32), 0)
+    terms = method.training_step(Batch.of(images(case, 0, torch.float32)))
     assert terms["loss"].item() == pytest.approx(case.info["trajectory"][0]["loss"], rel=1e-4)
 
 

@@ -5,6 +5,7 @@ import torch
 from conftest import GOLDEN, Golden, assert_close
 
 from configs.simsid import SimSidConfig
+from dataloader.loader import Batch
 from methods.losses import distillation_loss
 from methods.simsid import SimSid
 from tools.official_names import discriminator, simsid_generator, translate, without_unused
@@ -83,7 +84,7 @@ def test_six_training_iterations(name):
     first_conv = method.generator.encoder.input_block.project[0].weight
     first_conv.register_hook(lambda gradient: gradients.append(gradient.clone()))
     for step, (images, expected) in enumerate(zip(case.batches(200), case.info["trajectory"], strict=True)):
-        losses = {NAMES[k]: v for k, v in method.training_step(images, step).items()}
+        losses = {NAMES[k]: v for k, v in method.training_step(Batch.of(images, step)).items()}
         assert losses.keys() == expected.keys()
         for key, value in expected.items():
             assert losses[key].item() == pytest.approx(value, rel=1e-5), (step, key)
@@ -124,6 +125,6 @@ def test_only_unused_entries_are_dropped_by_name(name):
 
 def test_first_iteration_losses_in_float32():
     case, method = network("simsid_queue", torch.float32)
-    losses = method.training_step(case.batches(200)[0].float(), 0)
+    losses = method.training_step(Batch.of(case.batches(200)[0].float()))
     for ours, theirs in NAMES.items():
         assert losses[ours].item() == pytest.approx(case.info["trajectory"][0][theirs], rel=1e-4), ours

@@ -5,6 +5,7 @@ import torch
 from conftest import Golden, assert_close
 
 from configs.squid import SquidConfig
+from dataloader.loader import Batch
 from methods.squid import Squid, distillation_loss
 from models import memory as memories
 from models.blocks import MaskedShortcut
@@ -208,7 +209,7 @@ def test_six_training_iterations(name):
     seen = []
     hook = method.generator.student.register_forward_hook(lambda module, args, out: seen.append(out[0]))
     for step, (images, expected) in enumerate(zip(case.batches(), case.info["trajectory"], strict=True)):
-        losses = {NAMES[k]: v for k, v in method.training_step(images, step).items()}
+        losses = {NAMES[k]: v for k, v in method.training_step(Batch.of(images, step)).items()}
         assert losses.keys() == expected.keys()
         for key, value in expected.items():
             assert losses[key].item() == pytest.approx(value, rel=1e-5), (step, key)
@@ -222,7 +223,7 @@ def test_six_training_iterations(name):
 
 def test_first_iteration_losses_in_float32():
     case, method = network("squid_4patch", torch.float32)
-    losses = method.training_step(case.batches()[0].float(), 0)
+    losses = method.training_step(Batch.of(case.batches()[0].float()))
     for key, value in case.info["trajectory"][0].items():
         ours = next(k for k, v in NAMES.items() if v == key)
         assert losses[ours].item() == pytest.approx(value, rel=1e-4), key

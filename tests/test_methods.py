@@ -8,7 +8,7 @@ from tiny import TINY
 
 import configs
 from dataloader import build_dataset
-from dataloader.loader import TrainLoader
+from dataloader.loader import Batch, TrainLoader
 from evaluation.scoring import score_batches
 from methods import METHODS, NonFiniteLoss
 
@@ -36,14 +36,14 @@ def build(name, *overrides):
 
 
 def images_of(loader, stage=None):
-    return next(loader.epoch(0, stage).batches())[1]
+    return next(loader.epoch(0, stage).batches()).images
 
 
 def train_a_bit(method, loader, steps=3):
     for stage in method.stages:
         method.start_stage(stage.name)
         for step in range(steps):
-            method.training_step(images_of(loader, stage), step)
+            method.training_step(Batch.of(images_of(loader, stage), step))
 
 
 def test_every_method_is_tested_and_has_settings():
@@ -66,7 +66,7 @@ def test_a_step_is_finite_and_reaches_every_parameter(name):
     for stage in method.stages:
         method.start_stage(stage.name)
         before = {entry: p.clone() for entry, p in method.named_parameters()}
-        losses = method.training_step(images_of(loader, stage), 0)
+        losses = method.training_step(Batch.of(images_of(loader, stage)))
         assert losses and all(loss.isfinite() and not loss.requires_grad for loss in losses.values())
         own = {id(p) for o in method.optimizers.values() for group in o.param_groups for p in group["params"]}
         for entry, parameter in method.named_parameters():  # a stage leaves the other stages' parameters alone
@@ -126,7 +126,7 @@ def test_one_batch_is_learnt_by_heart(name):
         before = rebuilt()
         for step in range(40):
             torch.manual_seed(step)
-            method.training_step(batch, 0)  # the first iteration of an epoch is everybody's turn
+            method.training_step(Batch.of(batch))  # the first iteration of an epoch is everybody's turn
             if step == 0 and torch.equal(rebuilt(), before):
                 break  # the stage trains networks that reconstruct nothing
     assert error() < at_first / factor, f"{at_first:.4f} → {error():.4f}"
@@ -150,7 +150,7 @@ def test_a_batch_that_is_not_finite_stops_before_the_update(name):
         images[1, 0, 3, 3] = torch.nan
         before = {k: v.clone() for k, v in method.named_parameters()}
         with pytest.raises(NonFiniteLoss):
-            method.training_step(images, 0)
+            method.training_step(Batch.of(images))
         assert all(torch.equal(v, before[k]) for k, v in method.named_parameters())
 
 
@@ -198,7 +198,7 @@ def test_squid_encodes_once_but_counts_each_turn(step, forwards):
         encoder(images)
     calls = []
     method.generator.encoder.register_forward_hook(lambda *_: calls.append(1))
-    method.training_step(images, step)
+    method.training_step(Batch.of(images, step))
     assert len(calls) == 1
     for name, buffer in encoder.named_buffers():
         torch.testing.assert_close(method.generator.encoder.get_buffer(name), buffer, rtol=1e-5, atol=1e-7, msg=name)

@@ -13,6 +13,7 @@ from test_methods import build, images_of
 from tiny import command, train
 
 import configs
+from dataloader.loader import Batch
 from experiments.folder import Experiment
 from experiments.log import run_parts
 from methods import METHODS
@@ -32,7 +33,7 @@ def test_a_bf16_step_is_finite_and_leaves_weights_and_losses_in_float32(name):
     in_bf16(method)
     for stage in method.stages:
         method.start_stage(stage.name)
-        losses = method.training_step(images_of(loader, stage), 0)
+        losses = method.training_step(Batch.of(images_of(loader, stage)))
         assert all(loss.isfinite() and loss.dtype == torch.float32 for loss in losses.values())
     for entry, value in method.state_dict().items():
         assert value.dtype in (torch.float32, torch.long) and value.isfinite().all(), entry

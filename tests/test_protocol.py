@@ -19,7 +19,7 @@ import configs
 from dataloader import Dataset, Split, build_dataset
 from dataloader.augment import draw_affine
 from dataloader.digit import DigitAnatomy
-from dataloader.loader import TrainLoader
+from dataloader.loader import Batch, TrainLoader
 from evaluation.metrics import auc_interval
 from experiments.folder import Experiment
 from methods import METHODS, Method, Scores
@@ -74,9 +74,9 @@ def build(name, *overrides):
 def shown(loader, epoch):
     """Every training image as the epoch shows it, in the dataset's order, and whether each comes once."""
     batches = list(loader.epoch(epoch).batches())
-    order = torch.cat([index for index, _ in batches])
+    order = torch.cat([batch.indices for batch in batches])
     assert sorted(order.tolist()) == list(range(len(order)))
-    return torch.cat([images for _, images in batches])[order.argsort()]
+    return torch.cat([batch.images for batch in batches])[order.argsort()]
 
 
 # -- augmentation -----------------------------------------------------------------------------------------------------
@@ -90,8 +90,8 @@ def test_batches_are_augmented_where_the_row_says_so(name):
     images = noise(8, 64)
     loader = loader_of(images, name, "batch_size=2")
     raw = to_float(images, CPU)
-    for index, batch in loader.epoch(0, loader.config.stages()[-1]).batches():
-        for image, original in zip(batch, raw[index], strict=True):
+    for batch in loader.epoch(0, loader.config.stages()[-1]).batches():
+        for image, original in zip(batch.images, raw[batch.indices], strict=True):
             moved = (image != original).float().mean()  # of noise nearly all pixels change
             assert moved > 0.5 if name in AUGMENTED else moved == 0
 
@@ -148,12 +148,12 @@ def test_every_image_and_every_epoch_is_augmented_in_its_own_way():
 
 def test_a_last_batch_of_one_image_is_trained_on():
     """ZhangLab has 1249 = 78 · 16 + 1 normal training images."""
-    sizes = [len(index) for index, _ in loader_of(noise(1249, 4), "zhang_best").epoch(0).batches()]
+    sizes = [len(batch.images) for batch in loader_of(noise(1249, 4), "zhang_best").epoch(0).batches()]
     assert sizes == [16] * 78 + [1]
     for name in ("squid", "simsid"):
         method = build(name)
         before = {entry: parameter.clone() for entry, parameter in method.named_parameters()}
-        losses = method.training_step(torch.rand(1, 1, 48, 48), 78)
+        losses = method.training_step(Batch.of(torch.rand(1, 1, 48, 48), 78))
         assert all(loss.isfinite() for loss in losses.values())
         moved = {entry for entry, parameter in method.named_parameters() if not torch.equal(parameter, before[entry])}
         assert {"generator.student.output.weight", "discriminator.regressor.weight"} <= moved
@@ -186,15 +186,15 @@ class Counting(Method):
         self.batches = torch.nn.Parameter(torch.zeros(()))
         self.steps, self.seen, self.draws = [], [], []
 
-    def training_step(self, images, step):
+    def step(self, batch):
         with torch.no_grad():
             self.batches += 1
-        self.steps.append(step)
-        self.seen.append(images)
+        self.steps.append(batch.step)
+        self.seen.append(batch.images)
         self.draws.append(torch.rand(()).item())
-        return {"every": torch.tensor(1.0), **({"second": torch.tensor(3.0)} if step % 2 == 0 else {})}
+        return {"every": torch.tensor(1.0), **({"second": torch.tensor(3.0)} if batch.step % 2 == 0 else {})}
 
-    def score(self, images):
+    def scores_of(self, images):
         score = images.mean((1, 2, 3)).double()
         return Scores(image={"main": score, "other": -score})
 
@@ -539,7 +539,7 @@ def test_the_interval_holds_95_percent_of_resampled_figures():
 def test_mu_and_sigma_are_of_the_first_training_images_alone(name, epsilon):
     method = build(name, "statistics_images=11")
     torch.manual_seed(3)
-    method.training_step(torch.rand(8, 1, 48, 48), 0)  # the running statistics have moved
+    method.training_step(Batch.of(torch.rand(8, 1, 48, 48)))  # the running statistics have moved
     images = noise(20, 48)
     loader = TrainLoader(Pictures(method.config, images), method.config, CPU)
     method.double()
@@ -578,7 +578,7 @@ def test_the_generator_steps_at_every_nth_batch_and_then_the_queue_is_filled(nam
     for step in range(7):
         events.clear()
         slots, pointer = memory.slots.clone(), int(memory.pointer)
-        losses = method.training_step(images, step)
+        losses = method.training_step(Batch.of(images, step))
         turn = step % n_critic == 0
         assert events == (["discriminator", "generator", "queue"] if turn else ["discriminator"]), step
         assert ("generator" in losses) == turn
@@ -618,7 +618,7 @@ def test_every_loss_has_its_own_weight_and_the_generators_loss_is_their_sum(name
     def losses(*overrides):
         method = build(name, *overrides)
         torch.manual_seed(1)
-        return method.training_step(torch.rand(4, 1, 48, 48), 0)
+        return method.training_step(Batch.of(torch.rand(4, 1, 48, 48)))
 
     plain = losses()
     summed = sum(plain[term] for term in TERMS.values() if term != "discriminator")
@@ -652,7 +652,7 @@ def test_the_refinement_steps_as_a_plainly_written_adam():
             m_hat, v_hat = m[name] / (1 - 0.5**t), v[name] / (1 - 0.999**t)
             value[name] = value[name] - 1e-4 * m_hat / (v_hat.sqrt() + 1e-8)
         torch.manual_seed(t)
-        method.training_step(images, t - 1)
+        method.training_step(Batch.of(images, t - 1))
         for name, parameter in parameters.items():
             torch.testing.assert_close(parameter.detach(), value[name], rtol=1e-9, atol=1e-12)
 

@@ -188,7 +188,7 @@ def learning_rates(method, epochs):
     for _ in range(epochs):
         for name, optimizer in method.optimizers.items():
             found[name].append(optimizer.param_groups[0]["lr"])
-        method.epoch_end()
+        method.end_epoch()
     return found
 
 

@@ -92,7 +92,7 @@ def test_the_discriminators_loss_has_half_the_weighted_penalty(name):
 
 def test_all_remedies_together_resume_exactly(workspace, trained_once):
     whole = trained_once("squid", REMEDIES)
-    kill_in_training(workspace, "methods.squid.Squid", "_step", 13, "squid", REMEDIES)
+    kill_in_training(workspace, "methods.squid.Squid", "update", 13, "squid", REMEDIES)
     assert train("killed", overrides=REMEDIES) == 0
     assert_same_run(workspace / "checkpoints" / "killed", whole)
 

@@ -20,7 +20,7 @@ FORKS = multiprocessing.get_context("forkserver")  # one process imports torch, 
 FORKS.set_forkserver_preload(["test_resume"])
 KILLS = {  # 5 iterations an epoch; the generator steps at 0, 2, 4 of each
     "before an iteration of both": ("methods.squid.Squid", "training_step", 3),
-    "between the discriminator's step and the generator's": ("methods.squid.Squid", "_step", 5),
+    "between the discriminator's step and the generator's": ("methods.squid.Squid", "update", 5),
     "in the second epoch": ("methods.squid.Squid", "training_step", 9),
     "while last.pt is put in place": ("system.files.os", "replace", 5),
     "while best.pt is put in place": ("system.files.os", "replace", 8),
@@ -125,11 +125,11 @@ def test_a_signal_finishes_the_iteration_saves_and_says_how_to_go_on(
     cls, taken = METHODS[method], []
     original = cls.training_step
 
-    def signalled(self, images, step):
-        taken.append(step)
+    def signalled(self, batch):
+        taken.append(batch.step)
         if len(taken) == stop_in:
             os.kill(os.getpid(), number)
-        return original(self, images, step)
+        return original(self, batch)
 
     monkeypatch.setattr(cls, "training_step", signalled)
     handler = signal.getsignal(number)
@@ -147,10 +147,10 @@ def test_a_signal_finishes_the_iteration_saves_and_says_how_to_go_on(
 def test_a_loss_that_is_not_finite_stops_with_the_batch_named(workspace, monkeypatch, capsys):
     original = Squid.training_step
 
-    def poisoned(self, images, step):
-        if step == 3:
-            images[0] = torch.nan
-        return original(self, images, step)
+    def poisoned(self, batch):
+        if batch.step == 3:
+            batch.images[0] = torch.nan
+        return original(self, batch)
 
     monkeypatch.setattr(Squid, "training_step", poisoned)
     assert train("a") == 1

@@ -68,11 +68,11 @@ def stop_after(monkeypatch, cls, steps):
 
     original, taken = cls.training_step, []
 
-    def signalled(self, images, step):
-        taken.append(step)
+    def signalled(self, batch):
+        taken.append(batch.step)
         if len(taken) == steps:
             os.kill(os.getpid(), signal.SIGTERM)
-        return original(self, images, step)
+        return original(self, batch)
 
     monkeypatch.setattr(cls, "training_step", signalled)
 

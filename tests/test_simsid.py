@@ -10,6 +10,7 @@ from tiny import TINY, command, train
 
 import configs
 from configs import ConfigError
+from dataloader.loader import Batch
 from methods.simsid import SimSid
 from models.discriminator import simsid_channels
 from models.memory import Addressing, MemoryMatrix, MemoryQueue, ReducedMatrix
@@ -62,12 +63,12 @@ def test_bad_values_name_the_key(overrides, message):
 def test_every_variant_trains_every_parameter_and_scores(name):
     method = build(*VARIANTS[name])
     images = torch.rand(4, 1, 48, 48)
-    losses = method.training_step(images, 0)
+    losses = method.training_step(Batch.of(images))
     assert all(loss.isfinite() for loss in losses.values())
     for entry, parameter in method.named_parameters():
         assert parameter.grad is not None and parameter.grad.isfinite().all(), entry
         assert parameter.dim() == 1 or parameter.grad.abs().max() > 0, entry
-    assert set(method.training_step(images, 1)) == {"discriminator"}
+    assert set(method.training_step(Batch.of(images, 1))) == {"discriminator"}
     scores = method.score(images)
     assert scores.reconstruction.min() >= 0 and scores.reconstruction.max() <= 1
     torch.testing.assert_close(
@@ -81,7 +82,7 @@ def test_the_networks_see_minus_one_to_one_with_tanh():
     method.generator.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
     black_and_white = torch.stack([torch.zeros(1, 48, 48), torch.ones(1, 48, 48)])
     method.score(black_and_white)
-    method.training_step(black_and_white, 0)
+    method.training_step(Batch.of(black_and_white))
     for x in seen:
         assert (x[0] == -1).all() and (x[1] == 1).all()
 

@@ -24,8 +24,8 @@ def trained(cls, *overrides):
     torch.manual_seed(0)
     method = cls(config)
     loader = TrainLoader(build_dataset(config), config, torch.device("cpu"))
-    for step, (_, images) in enumerate(loader.epoch(0).batches()):
-        method.training_step(images, step)
+    for batch in loader.epoch(0).batches():
+        method.training_step(batch)
     return method, loader
 
 

@@ -214,27 +214,30 @@ class Trainer:
         others = [distributed.rank()] if distributed.rank() else []  # so that shares draw differently
         label = f"epoch {self.epoch + 1}/{self.epochs}"
         with tqdm(total=len(epoch), initial=self.batch, desc=label, disable=None, leave=False) as bar:
-            for index, images in epoch.batches(self.batch):
+            if not self.batch:
+                self.method.start_epoch(self.loader, self.epoch)
+            for batch in epoch.batches(self.batch):
                 seed_everything(self.config.seed, "step", self.global_step, *others)
-                self.method.share = len(images) / len(index)
                 try:
-                    losses = self.method.training_step(images, self.batch)
+                    losses = self.method.training_step(batch)
                 except NonFiniteLoss as error:
                     raise TrainingError(
                         f"A loss is not finite: {error}, at epoch {self.epoch + 1}, batch {self.batch + 1} (training "
-                        f"images {index.tolist()}). Its update was not made and nothing was saved: last.pt and best.pt "
-                        "are as they were. Look at those images, or start anew with a lower learning_rate."
+                        f"images {epoch.indices[self.batch].tolist()}). Its update was not made and nothing was saved: "
+                        "last.pt and best.pt are as they were. Look at those images, or start anew with a lower "
+                        "learning_rate."
                     ) from error
                 if self.average:
                     self.average.update()
                 for name, loss in losses.items():
-                    self.loss_sums[name] = self.loss_sums.get(name, 0) + self.method.share * loss
+                    self.loss_sums[name] = self.loss_sums.get(name, 0) + batch.share * loss
                 self.batch += 1
                 self.global_step += 1
                 bar.update()
                 if not bar.disable and self.batch % 10 == 0:
                     # to look at a GPU's losses is to wait for them
-                    shown = {} if images.is_cuda else {name: f"{float(loss):.4f}" for name, loss in losses.items()}
+                    looked_at = {} if batch.images.is_cuda else losses
+                    shown = {name: f"{float(loss):.4f}" for name, loss in looked_at.items()}
                     bar.set_postfix(**shown, lr=f"{self._learning_rate():.1e}")
                 if self.batch < len(epoch):  # the end of an epoch saves for itself
                     self._agree()
@@ -251,10 +254,9 @@ class Trainer:
         if len(self.stages) > 1:
             row["stage"] = stage.name
         # a loss that is not computed in every step counts as 0 in the others
-        row["losses"] = {
-            name: float(distributed.all_gather(s).sum()) / self.batch for name, s in self.loss_sums.items()
-        }
-        self.method.epoch_end()
+        sums = {name: float(distributed.all_gather(own).sum()) for name, own in self.loss_sums.items()}
+        row["losses"] = {name: total / self.batch for name, total in sums.items()}
+        self.method.end_epoch()
         averaged = self.average.tensors() if self.average else []
         distributed.broadcast([*self.method.buffers(), *averaged])  # batch norm's running statistics differ
         due = (self.epoch + 1) % self.config.val_every == 0 or final
