@@ -81,6 +81,7 @@ def main() -> None:
         "data": found,
         "seed": config.seed,
         "settings": changed_settings(name, config),
+        "pretrained": experiment.pretrained(),
         "checkpoint": args.checkpoint,
         **report.progress(experiment, method, checkpoint),
         "trained": run_parts(experiment),

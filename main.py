@@ -19,7 +19,7 @@ from configs import BaseConfig
 from dataloader import Dataset, build_dataset
 from dataloader.loader import TrainLoader
 from experiments.folder import Experiment, ExperimentError
-from experiments.settings import check_same, check_same_data
+from experiments.settings import check_same, check_same_data, check_same_weights
 from methods import METHODS
 from system import distributed
 from system.device import choose_device
@@ -75,9 +75,15 @@ def main() -> int | None:
         if going_on:
             check_same_data(experiment, dataset)
         trainer = build_trainer(experiment, config, dataset, device)
+        if going_on and experiment.path("best.pt").exists():  # which has the frozen parts
+            pretrained = experiment.pretrained()
+        else:
+            pretrained = trainer.method.load_pretrained()
+            if going_on:
+                check_same_weights(experiment, pretrained)
         if args.overwrite:
             experiment.clear()  # only now that the new run is known to start
-        experiment.save_config(name, config, dataset.fingerprint())
+        experiment.save_config(name, config, dataset.fingerprint(), pretrained)
         experiment.save_data(dataset.record())
         if args.source and not experiment.path("last.pt").exists():
             trainer.check_nothing_is_lost()

@@ -10,6 +10,7 @@ An unreadable file is named and left without scores; the exit code is then 1.
 """
 
 import argparse
+import itertools
 import sys
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from dataloader import DataError
 from dataloader.images import image_files, read_image
 from evaluation import plots
 from evaluation.metrics import require_finite
-from evaluation.scoring import score_batches, score_images
+from evaluation.scoring import Scored, score_batches, score_images
 from evaluation.tables import score_table
 from experiments.folder import ExperimentError
 from system.device import to_float
@@ -36,7 +37,9 @@ def arguments() -> argparse.Namespace:
     )
     cli.add_trained(parser)
     parser.add_argument("--csv", type=Path, metavar="FILE", help="write the table there (default: to the screen)")
-    parser.add_argument("--images", type=Path, metavar="DIR", help="write input | reconstruction | difference pictures")
+    parser.add_argument(
+        "--images", type=Path, metavar="DIR", help="write pictures: input | reconstruction | difference | map"
+    )
     return parser.parse_args()
 
 
@@ -87,7 +90,7 @@ def check_apart(pictures: Path, inputs: list[Path]) -> None:
 
 def write_scores(args, trained: cli.Trained, names, readable, images: torch.Tensor) -> None:
     method, device = trained.method, trained.device
-    scored = score_images(method, images, device, "scoring")
+    scored = score_images(method, images, device, "scoring", keep_maps=bool(args.images))
     main_score = method.main_score
     require_finite(scored.image[main_score], f"the {len(readable)} images")
     last = {}
@@ -101,27 +104,32 @@ def write_scores(args, trained: cli.Trained, names, readable, images: torch.Tens
     else:
         print(table, end="")
     if args.images:
-        write_pictures(args.images, method, [names[path] for path in readable], images, device)
+        write_pictures(args.images, method, [names[path] for path in readable], images, scored, device)
 
 
-def write_pictures(folder: Path, method, names: list[Path], images: torch.Tensor, device) -> None:
+def free(target: Path, taken: set[Path]) -> Path:
+    """``target``, or that with the first number that is not taken."""
+    numbered = (target.with_name(f"{target.stem}_{number}.png") for number in itertools.count(2))
+    return next(path for path in itertools.chain([target], numbered) if path not in taken)
+
+
+def write_pictures(folder: Path, method, names: list[Path], images: torch.Tensor, scored: Scored, device) -> None:
     """One PNG per image, the folders kept; of equal names the later ones get a number."""
     taken: set[Path] = set()
-    remaining = iter(names)
+    maps = scored.maps.get(method.main_score, next(iter(scored.maps.values()), None))  # (N, H, W)
+    high = 0.0 if maps is None else plots.highest(maps)
+    number = 0
     for batch in score_batches(images, device):
         batch = to_float(batch, device)
-        reconstructions = method.score(batch).reconstruction
-        if reconstructions is None:
-            raise ExperimentError(f"{method.config.method} makes no reconstruction, so there is nothing for --images.")
-        for image, x_hat in zip(batch.cpu().numpy(), reconstructions.cpu().numpy(), strict=True):
-            name = next(remaining)
-            target, number = folder / name.with_suffix(".png"), 1
-            while target in taken:
-                number += 1
-                target = folder / name.with_name(f"{name.stem}_{number}.png")
+        x_hats = method.score(batch).reconstruction
+        for i, image in enumerate(batch.cpu().numpy()):
+            x_hat = None if x_hats is None else x_hats[i, 0].cpu().numpy()
+            heat = None if maps is None else maps[number]
+            target = free(folder / names[number].with_suffix(".png"), taken)
             taken.add(target)
-            picture = Image.fromarray(plots.strip(image[0], x_hat[0]))
+            picture = Image.fromarray(plots.strip(image[0], x_hat, heat, high))
             write_atomically(target, lambda part, picture=picture: picture.save(part, format="PNG"))
+            number += 1
     print(f"{len(taken)} pictures: {folder}", file=sys.stderr)
 
 

@@ -14,6 +14,7 @@ from dataloader import DATA_ROOT_VARIABLE, DataError
 from evaluation.metrics import MetricError
 from experiments.folder import WEIGHTS, Experiment, ExperimentError
 from methods import METHODS, Method
+from models.features import WeightsError
 from system import distributed
 from system.device import DeviceError, choose_device
 from system.files import FileError
@@ -21,7 +22,7 @@ from system.tuning import tune
 from training.loop import Interrupted, TrainingError
 
 EXPECTED = (
-    ConfigError, DataError, DeviceError, FileError, ExperimentError, TrainingError, MetricError,
+    ConfigError, DataError, DeviceError, WeightsError, FileError, ExperimentError, TrainingError, MetricError,
     distributed.LostProcess,
 )  # fmt: skip
 

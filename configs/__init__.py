@@ -1,4 +1,8 @@
-"""Configurations by name: ``configs/<name>.py`` holds one class ``Config``; ``configs/medad.py`` a family of them."""
+"""Configurations by name: a method's own settings (``squid``), and published rows, which are short values over them.
+
+``configs/<row>.py`` holds one class ``Config``; ``configs/medad.py`` a family of them. A class that names its
+``method`` is that method's settings.
+"""
 
 import difflib
 import importlib
@@ -7,25 +11,30 @@ from pathlib import Path
 from typing import Any
 
 from configs import medad
-from configs.autoencoder import AeConfig, AeUConfig, MemAeConfig
-from configs.base import BaseConfig, ConfigError, Stage, parse_overrides
-from configs.ddad import DdadConfig
-from configs.simsid import SimSidConfig
-from configs.squid import SquidConfig
+from configs.base import BaseConfig, ConfigError, parse_overrides
+from configs.stages import Stage
 
+_FILES = [path.stem for path in sorted(Path(__file__).parent.glob("*.py")) if path.stem != "__init__"]
+_CLASSES = {
+    (stem, name): value
+    for stem in _FILES
+    for name, value in vars(importlib.import_module(f"configs.{stem}")).items()
+    if isinstance(value, type) and issubclass(value, BaseConfig) and value.__module__ == f"configs.{stem}"
+}
 SETTINGS: dict[str, type[BaseConfig]] = {
-    "squid": SquidConfig, "simsid": SimSidConfig, "ae": AeConfig, "aeu": AeUConfig, "memae": MemAeConfig,
-    "ddad": DdadConfig,
-}  # fmt: skip
+    vars(cls)["method"]: cls for cls in _CLASSES.values() if vars(cls).get("method")
+}
 """The settings class of every method: what a saved config.json is read with."""
 
-_NOT_ROWS = {"__init__", "base", "stages", "inpainting", "autoencoder", "medad", *SETTINGS}
+ROWS: dict[str, type[BaseConfig]] = {
+    stem: cls for (stem, name), cls in _CLASSES.items() if name == "Config"
+} | medad.ROWS
+"""The published rows, and ours of the same kind."""
 
 
 def names() -> list[str]:
     """The names that --config takes."""
-    files = (p.stem for p in Path(__file__).parent.glob("*.py"))
-    return sorted([*(name for name in files if name not in _NOT_ROWS), *medad.ROWS])
+    return sorted({*ROWS, *SETTINGS})
 
 
 def canonical(name: str) -> str:
@@ -45,7 +54,7 @@ def canonical(name: str) -> str:
 def config_class(name: str) -> type[BaseConfig]:
     """The class ``Config`` of a configuration. Raises ConfigError for an unknown name."""
     stem = canonical(name)
-    return medad.ROWS.get(stem) or importlib.import_module(f"configs.{stem}").Config
+    return ROWS.get(stem) or SETTINGS[stem]
 
 
 def build(name: str, overrides: list[str] = ()) -> BaseConfig:
@@ -72,6 +81,7 @@ def from_dict(values: dict[str, Any]) -> BaseConfig:
 
 
 __all__ = [
+    "ROWS",
     "SETTINGS",
     "BaseConfig",
     "ConfigError",

@@ -87,6 +87,10 @@ class TrainLoader:
         images = self.dataset.training_images(epoch)[:count]
         return self._shown(images, self._augmentation(len(images), epoch))
 
+    def training_size(self) -> int:
+        """How many training images there are."""
+        return len(self.dataset.training_images(0))
+
     def unaugmented(self) -> Iterator[torch.Tensor]:
         """All training images in the dataset's order, as they are in the first epoch, in batches (B, 1, H, W)."""
         return self._shown(self.dataset.training_images(0), None)

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -21,7 +22,7 @@ def save(figure: Figure, path: Path) -> None:
 
 def curves(rows: list[dict], path: Path) -> None:
     """Training losses and validation AUC over the epochs, from the rows of metrics.jsonl."""
-    if not rows:
+    if not any(r["losses"] for r in rows):  # a method that is only fitted has none
         return
     figure = Figure(figsize=(11, 4))
     validated = [r for r in rows if "val_auc" in r]
@@ -106,28 +107,38 @@ def samples(groups: dict[str, list[tuple[str, np.ndarray, np.ndarray]]], score: 
     save(figure, path)
 
 
-def maps(captions: list[str], images: np.ndarray, named_maps: dict[str, np.ndarray], path: Path) -> None:
+def maps(captions: list[str], images: np.ndarray, found: dict[str, np.ndarray], path: Path) -> None:
     """Every image (N, H, W) in [0, 1] beside its maps: name → (N, H, W); a map's scale is one for its column."""
-    figure = Figure(figsize=(1.75 * (len(named_maps) + 1), 1.75 * len(images) + 0.5))
-    axes = figure.subplots(len(images), len(named_maps) + 1, squeeze=False)
+    figure = Figure(figsize=(1.75 * (len(found) + 1), 1.75 * len(images) + 0.5))
+    axes = figure.subplots(len(images), len(found) + 1, squeeze=False)
     for axis in axes.flat:
         axis.set_axis_off()
     for r, (caption, image) in enumerate(zip(captions, images, strict=True)):
         axes[r, 0].imshow(image, cmap="gray", vmin=0, vmax=1)
         axes[r, 0].set_title(caption, fontsize=8)
-    for c, (name, found) in enumerate(named_maps.items(), start=1):
-        high = np.quantile(found, 0.995)
-        for r, pixels in enumerate(found):
+    for c, (name, of_score) in enumerate(found.items(), start=1):
+        high = highest(of_score)
+        for r, pixels in enumerate(of_score):
             axes[r, c].imshow(pixels, cmap="inferno", vmin=0, vmax=high)
             axes[r, c].set_title(f"{name}, 0 – {high:.2g}" if r == 0 else "", fontsize=8)
     save(figure, path)
 
 
-def strip(image: np.ndarray, reconstruction: np.ndarray) -> np.ndarray:
-    """Input | reconstruction | difference side by side: (H, W) in [0, 1] twice → uint8 of three times the width.
+def highest(maps: np.ndarray) -> float:
+    """The value that is shown brightest: of all pixels, 0.5 % are above it."""
+    return float(np.quantile(maps, 0.995))
 
-    Small images are enlarged by a whole factor, to be seen: to at least STRIP_SIDE pixels.
+
+def strip(image: np.ndarray, reconstruction: np.ndarray | None, heat: np.ndarray | None, high: float) -> np.ndarray:
+    """Input | reconstruction | difference | map side by side, those that there are: (H, W) each → uint8 RGB.
+
+    Images are in [0, 1]; the map is shown from 0 to ``high``. Small images are enlarged by a whole factor, to be seen:
+    to at least STRIP_SIDE pixels.
     """
-    panels = np.concatenate([image, reconstruction, np.abs(image - reconstruction)], axis=1)
+    gray = [image] if reconstruction is None else [image, reconstruction, np.abs(image - reconstruction)]
+    panels = [np.repeat(panel.clip(0, 1)[..., None], 3, axis=2) for panel in gray]
+    if heat is not None:
+        panels.append(colormaps["inferno"](heat / high if high else heat)[..., :3])
     factor = -(-STRIP_SIDE // len(image))
-    return (panels.clip(0, 1) * 255).round().astype(np.uint8).repeat(factor, 0).repeat(factor, 1)
+    strip = (np.concatenate(panels, axis=1) * 255).round().astype(np.uint8)
+    return strip.repeat(factor, 0).repeat(factor, 1)

@@ -48,7 +48,7 @@ def progress(experiment: Experiment, method, checkpoint: dict) -> dict[str, obje
 def build_results(split, scored: Scored, val_thresholds: dict[str, float], groups=None) -> dict[str, object]:
     """``classes``: images of each; ``interval``: how the intervals were made, by images or by persons, and of how many;
     ``scores``: name → figures (fractions in [0, 1]); ``networks``: group (:attr:`methods.Method.groups`) → the
-    spread of its scores; ``pixel_auc`` where masks and maps are known. A score without a threshold from validation
+    spread of its scores; ``pixel_auc`` of every map where masks are known. A score without a threshold from validation
     has no figures at one.
     """
     labels = split.labels.numpy()
@@ -69,11 +69,9 @@ def build_results(split, scored: Scored, val_thresholds: dict[str, float], group
         found["networks"] = {
             group: metrics.spread(labels, [scored.columns[name] for name in names]) for group, names in groups.items()
         }
-    if split.masks is not None and scored.maps is not None:
+    if split.masks is not None and scored.maps:
         pixels = split.masks.numpy().ravel().astype(int)
-        found["pixel_auc"] = metrics.auc(pixels, scored.maps.ravel())
-        if scored.named_maps:
-            found["pixel_auc_per_map"] = {n: metrics.auc(pixels, m.ravel()) for n, m in scored.named_maps.items()}
+        found["pixel_auc"] = {name: metrics.auc(pixels, pixel.ravel()) for name, pixel in scored.maps.items()}
     return found
 
 
@@ -127,22 +125,20 @@ def write(
     plots.curves(experiment.read_metrics(), figures / "curves.png")
     telling = telling_images(labels, scored.image[main])
     groups = {title: _triples(method, split, scored.image[main], chosen, device) for title, chosen in telling.items()}
-    if scored.named_maps:
+    if scored.maps:
         chosen = np.concatenate([of_group[: SHOWN // 2] for of_group in telling.values()])
         captions = [f"{split.kinds[i]}, {scored.image[main][i]:.3g}" for i in chosen]
-        named = {name: pixels[chosen] for name, pixels in reversed(scored.named_maps.items())}
-        plots.maps(captions, split.images.numpy()[chosen] / 255, named, figures / "maps.png")
+        plots.maps(captions, split.images.numpy()[chosen] / 255, scored.selected(chosen).maps, figures / "maps.png")
     if all(groups.values()):
         plots.samples(groups, main, figures / "samples.png")
 
 
 def write_maps(experiment: Experiment, split, scored: Scored) -> None:
-    """maps.npz: ``id`` (N,) and every pixel map (N, H, W) float32, the only one of a method as ``map``."""
-    maps = scored.named_maps or ({} if scored.maps is None else {"map": scored.maps})
+    """maps.npz: ``id`` (N,) and every map (N, H, W) float32, by the image score that it explains."""
 
     def write(part) -> None:
         with open(part, "wb") as file:
-            np.savez_compressed(file, id=np.array(split.ids), **maps)
+            np.savez_compressed(file, id=np.array(split.ids), **scored.maps)
 
     write_atomically(experiment.path("maps.npz"), write)
 
@@ -198,7 +194,8 @@ def summary(results: dict) -> str:
             lines.append(f"{what:>34}: {figures}")
     lines += network_lines(results)
     if "pixel_auc" in results:
-        lines.append(f"{'pixel AUC of the error map':>34}: {100 * results['pixel_auc']:.1f} %")
+        aucs = ", ".join(f"{name} {100 * auc:.1f}" for name, auc in results["pixel_auc"].items())
+        lines.append(f"{'pixel AUC per map, %':>34}: {aucs}")
     if not any("at_val_threshold" in found for found in results["scores"].values()):
         lines.append("There is no validation set, so there are no figures at a threshold chosen on one.")
     if "duplicates_removed" in results:

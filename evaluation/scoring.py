@@ -22,10 +22,14 @@ class Scored:
     """Arrays of what :class:`methods.Scores` holds, for N images."""
 
     image: dict[str, np.ndarray]  # name → (N,) float64 ranking scores
-    columns: dict[str, np.ndarray]  # name → (N,)
-    shown: dict[str, np.ndarray]  # name → (N,)
-    maps: np.ndarray | None  # (N, H, W), where asked for
-    named_maps: dict[str, np.ndarray] = field(default_factory=dict)  # image score → (N, H, W), likewise
+    columns: dict[str, np.ndarray] = field(default_factory=dict)  # name → (N,)
+    shown: dict[str, np.ndarray] = field(default_factory=dict)  # name → (N,)
+    maps: dict[str, np.ndarray] = field(default_factory=dict)  # image score → (N, H, W), where asked for
+
+    def selected(self, chosen: np.ndarray) -> "Scored":
+        """Those of the images (indices, or N bools) alone."""
+        parts = (self.image, self.columns, self.shown, self.maps)
+        return Scored(*({name: values[chosen] for name, values in part.items()} for part in parts))
 
 
 def score_batches(images: torch.Tensor, device: torch.device) -> tuple[torch.Tensor, ...]:
@@ -44,24 +48,20 @@ def score_images(method: Method, images: torch.Tensor, device, what: str, keep_m
     found = []
     for batch in tqdm(distributed.shard(score_batches(images, device)), what, disable=None, leave=False):
         scores = method.score(to_float(batch, device))
-        kept = scores.map.squeeze(1).cpu() if keep_maps and scores.map is not None else None
-        named = {name: pixels.squeeze(1).cpu() for name, pixels in scores.maps.items()} if keep_maps else {}
-        found.append((scores.image, scores.columns, scores.shown, kept, named))
+        maps = {name: pixels.squeeze(1).cpu() for name, pixels in scores.maps.items()} if keep_maps else {}
+        found.append((scores.image, scores.columns, scores.shown, maps))
     found = distributed.all_gather_objects(found)
-
-    def gathered(part: int) -> dict[str, np.ndarray]:
-        return {name: torch.cat([f[part][name] for f in found]).cpu().numpy() for name in found[0][part]}
-
-    maps = torch.cat([f[3] for f in found]).numpy() if found[0][3] is not None else None
-    return Scored(gathered(0), gathered(1), gathered(2), maps, gathered(4))
+    return Scored(
+        *(
+            {name: torch.cat([batch[part][name] for batch in found]).cpu().numpy() for name in found[0][part]}
+            for part in range(4)
+        )
+    )
 
 
 def selected(split: Split, scored: Scored, chosen: np.ndarray) -> tuple[Split, Scored]:
     """A split and its scores less the images where ``chosen`` (N,) bool is False."""
     index = torch.from_numpy(chosen.nonzero()[0])
-
-    def rows(values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        return {name: value[chosen] for name, value in values.items()}
 
     def entries(values: list | None) -> list | None:
         return values and [values[i] for i in index]
@@ -70,8 +70,7 @@ def selected(split: Split, scored: Scored, chosen: np.ndarray) -> tuple[Split, S
         split.images[index], split.labels[index], entries(split.kinds), entries(split.ids),
         None if split.masks is None else split.masks[index], entries(split.diseases), entries(split.persons),
     )  # fmt: skip
-    maps = None if scored.maps is None else scored.maps[chosen]
-    return part, Scored(rows(scored.image), rows(scored.columns), rows(scored.shown), maps, rows(scored.named_maps))
+    return part, scored.selected(chosen)
 
 
 def validation_auc(labels: np.ndarray, scored: Scored) -> dict[str, float]:

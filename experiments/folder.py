@@ -19,6 +19,7 @@ import torch
 from filelock import FileLock, Timeout
 
 import configs
+from methods import Method
 from system import distributed
 from system.files import write_atomically, write_text
 
@@ -92,9 +93,12 @@ class Experiment:
                     shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
         distributed.barrier()
 
-    def save_config(self, name: str, config: configs.BaseConfig, data: str) -> None:
-        """``name`` is the configuration file's, ``data`` the fingerprint of the training data."""
-        saved = {"config": name, "data": data, "settings": config.as_dict()}
+    def save_config(
+        self, name: str, config: configs.BaseConfig, data: str, pretrained: dict[str, dict[str, str]] | None = None
+    ) -> None:
+        """``name`` is the configuration file's, ``data`` the fingerprint of the training data, ``pretrained`` says of
+        every frozen part where its weights come from."""
+        saved = {"config": name, "data": data, "pretrained": pretrained or {}, "settings": config.as_dict()}
         write_text(self.path("config.json"), json.dumps(saved, indent=2) + "\n")
 
     def save_data(self, record: dict[str, Any]) -> None:
@@ -119,6 +123,10 @@ class Experiment:
                 f"{path}: not a configuration of this program ({error}). Restore it, or start anew: "
                 f"python main.py --exp {self.name} --config NAME --overwrite"
             ) from error
+
+    def pretrained(self) -> dict[str, dict[str, str]]:
+        """Frozen part → source and sha256 of its weights."""
+        return json.loads(self.path("config.json").read_text(encoding="utf-8")).get("pretrained", {})
 
     def is_older(self) -> bool:
         """Whether its config.json is of the first version, which did some things otherwise (:data:`configs.OLDER`)."""
@@ -146,7 +154,7 @@ class Experiment:
             ) from error
         return content
 
-    def load_weights(self, weights: str, method: torch.nn.Module) -> dict[str, Any]:
+    def load_weights(self, weights: str, method: Method) -> dict[str, Any]:
         """Load :data:`WEIGHTS` into ``method``; returns the whole checkpoint. Raises ExperimentError."""
         name, entry = WEIGHTS[weights]
         content = self.load_checkpoint(name)
@@ -156,11 +164,15 @@ class Experiment:
                 f"{self.path(name)} has no averaged weights: it was trained without average_decay. {other}, or train "
                 "anew with --set average_decay=0.999."
             )
+        state = content[entry]
+        if method.frozen and name == "last.pt":  # which goes without them
+            frozen = self.load_checkpoint("best.pt")["method"] if self.path("best.pt").exists() else method.state_dict()
+            state = frozen | state
         try:
-            method.load_state_dict(content[entry])
+            method.load_state_dict(state)
         except (KeyError, RuntimeError) as error:
             raise ExperimentError(f"{self.path(name)}: the weights do not fit the settings ({error}).") from error
-        if bad := not_finite(content[entry]):
+        if bad := not_finite(state):
             raise ExperimentError(f"{self.path(name)}: {bad} holds values that are not finite. {other} or train anew.")
         return content
 

@@ -40,6 +40,17 @@ def check_same_data(experiment: Experiment, dataset: Dataset) -> None:
     refuse(experiment, [f"training data: {saved} → {found}"] if found != saved else [])
 
 
+def check_same_weights(experiment: Experiment, found: dict[str, dict[str, str]]) -> None:
+    """Refuse to go on with other weights of a frozen part."""
+    saved = experiment.pretrained()
+    changes = [
+        f"weights of {part}: {of['source']} (sha256 {of['sha256'][:12]}), not those it was started with"
+        for part, of in found.items()
+        if saved.get(part, {}).get("sha256") != of["sha256"]
+    ]
+    refuse(experiment, changes)
+
+
 def refuse(experiment: Experiment, changes: list[str]) -> None:
     if changes:
         raise ExperimentError(

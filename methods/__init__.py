@@ -3,12 +3,13 @@
 from methods.autoencoder import SingleAutoEncoder
 from methods.base import Method, NonFiniteLoss, Scores
 from methods.ddad import Ddad
+from methods.patchcore import PatchCore
 from methods.simsid import SimSid
 from methods.squid import Squid
 
 METHODS: dict[str, type[Method]] = {
     "squid": Squid, "simsid": SimSid, "ae": SingleAutoEncoder, "aeu": SingleAutoEncoder, "memae": SingleAutoEncoder,
-    "ddad": Ddad,
+    "ddad": Ddad, "patchcore": PatchCore,
 }  # fmt: skip
 
 __all__ = ["METHODS", "Method", "NonFiniteLoss", "Scores"]

@@ -94,4 +94,5 @@ class SingleAutoEncoder(Method):
         x = to_network(images)
         out = self.decoded(x)
         error = pixel_errors(out, x)
-        return Scores(image={"reconstruction": mean_of(error)}, map=error, reconstruction=to_images(out.x_hat))
+        maps = {"reconstruction": error}
+        return Scores(image={"reconstruction": mean_of(error)}, maps=maps, reconstruction=to_images(out.x_hat))

@@ -8,6 +8,7 @@ from torch import nn
 
 from configs import BaseConfig, Stage
 from dataloader.loader import Batch, TrainLoader
+from models.features import FrozenFeatures
 from system import distributed
 
 
@@ -22,8 +23,8 @@ class Scores:
     image: dict[str, torch.Tensor]  # name → (B,) float64 on the CPU; the first is the method's own choice
     columns: dict[str, torch.Tensor] = field(default_factory=dict)  # more (B,) values for scores.csv
     shown: dict[str, torch.Tensor] = field(default_factory=dict)  # name → (B,) the score as people read it
-    map: torch.Tensor | None = None  # (B, 1, H, W) ≥ 0, higher = more anomalous
-    maps: dict[str, torch.Tensor] = field(default_factory=dict)  # more of them, by the image score each is of
+    # image score that it explains → (B, 1, H, W) ≥ 0, higher = more anomalous
+    maps: dict[str, torch.Tensor] = field(default_factory=dict)
     reconstruction: torch.Tensor | None = None  # (B, 1, H, W) in [0, 1]
 
 
@@ -63,9 +64,12 @@ class Method(nn.Module, ABC):
         self.train()
         return {name: loss.detach() for name, loss in self.step(batch).items()}
 
-    @abstractmethod
     def step(self, batch: Batch) -> dict[str, torch.Tensor]:
-        """One iteration in training mode, with its :meth:`update`s; returns the losses to be reported."""
+        """One iteration in training mode, with its :meth:`update`s; returns the losses to be reported.
+
+        A method that is only fitted has stages without batches, and no step.
+        """
+        raise NotImplementedError(f"{type(self).__name__} is only fitted.")
 
     def autocast(self) -> torch.autocast:
         """Within the ``with``, the networks compute in the configured precision."""
@@ -111,6 +115,20 @@ class Method(nn.Module, ABC):
     @abstractmethod
     def scores_of(self, images: torch.Tensor) -> Scores:
         """:meth:`score` in evaluation mode, without gradients."""
+
+    @property
+    def frozen(self) -> dict[str, FrozenFeatures]:
+        """The parts that are never trained, by name; last.pt goes without them."""
+        return {name: module for name, module in self.named_modules() if isinstance(module, FrozenFeatures)}
+
+    def load_pretrained(self) -> dict[str, dict[str, str]]:
+        """Give the frozen parts their weights; returns where each part's come from. Raises WeightsError."""
+        return {name: module.load(self.config.weights) for name, module in self.frozen.items()}
+
+    def without_frozen(self, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """The entries of a state dict that training changes."""
+        prefixes = tuple(f"{name}." for name in self.frozen)
+        return {entry: value for entry, value in state.items() if not (prefixes and entry.startswith(prefixes))}
 
     @property
     def groups(self) -> dict[str, tuple[str, ...]]:

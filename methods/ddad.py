@@ -144,7 +144,6 @@ class Ddad(Method):
         return Scores(
             image={name: mean_of(pixels) for name, pixels in maps.items()},
             columns={name: mean_of(pixels) for name, pixels in found.single.items()},
-            map=maps[self.main_score],
             maps=maps,
             reconstruction=to_images(found.x_hat),
         )

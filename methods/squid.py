@@ -177,7 +177,7 @@ class Squid(Method):
             image={"discriminator": deviation, "reconstruction": error.mean((1, 2, 3)).cpu().double()},
             columns={"logit": logit},
             shown={"discriminator": torch.sigmoid(deviation)},
-            map=error,
+            maps={"reconstruction": error},
             reconstruction=x_hat,
         )
 

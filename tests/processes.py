@@ -133,7 +133,7 @@ def gradients(names, frozen):
             freeze_batch_norm(method)
         elif distributed.world_size() > 1:
             synchronise_batch_norm(method)
-        for stage in method.stages:
+        for stage in (stage for stage in method.stages if stage.batches != 0):
             method.start_stage(stage.name)
             found[f"{name} {stage.name}"] = steps(method, stage)
         found[f"{name} state"] = {name: buffer.double() for name, buffer in method.named_buffers()}
@@ -147,7 +147,11 @@ def scores():
     for count in (70, 5):  # three batches, and fewer than there are processes
         images = torch.randint(0, 256, (count, 48, 48), generator=drawn, dtype=torch.uint8)
         scored = score_images(method, images, CPU, "scoring", keep_maps=True)
-        found[count] = {**scored.image, **scored.columns, "map": scored.maps}
+        found[count] = {
+            **scored.image,
+            **scored.columns,
+            **{f"map of {name}": maps for name, maps in scored.maps.items()},
+        }
         found[count] = {name: torch.from_numpy(values) for name, values in found[count].items()}
     return found
 

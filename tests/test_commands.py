@@ -72,7 +72,7 @@ def test_train_evaluate_and_predict(workspace, capsys):
     table = rows_of(workspace / "out.csv")
     assert list(table[0])[:3] == ["path", "logit", "score"] and "anomalous_at_val_threshold" in table[0]
     assert [row["path"] for row in table] == [str(pictures / f"{i}.png") for i in range(3)]
-    assert Image.open(workspace / "out" / "deep" / "1.png").size == (3 * 6 * 48, 6 * 48)
+    assert Image.open(workspace / "out" / "deep" / "1.png").size == (4 * 6 * 48, 6 * 48)
 
 
 @pytest.mark.parametrize("method", METHODS)

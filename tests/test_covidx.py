@@ -36,9 +36,9 @@ def test_lists_give_the_splits(tmp_path):
     make_covidx(tmp_path)
     data = covidx(tmp_path)
     assert data.training_images(0).shape == (10, 64, 64)
-    assert data.split("val").count() == "4 normal, 4 anomalous"
+    assert data.split("val").in_words() == "4 normal, 4 anomalous"
     test = data.split("test")
-    assert test.count() == "3 normal, 6 anomalous" and test.kinds[:3] == ["normal", "pneumonia", "COVID-19"]
+    assert test.in_words() == "3 normal, 6 anomalous" and test.kinds[:3] == ["normal", "pneumonia", "COVID-19"]
     assert test.ids[0] == "test/t0.png"
     assert sum(item.label for item in data.items["train"]) == 6
 

@@ -101,7 +101,7 @@ def test_digit_splits_are_fixed_and_training_is_made_anew():
     a, b = digits(seed=0), digits(seed=1)
     for name, count in (("val", 200), ("test", 400)):
         split, again = a.split(name), b.split(name)
-        assert split.count() == f"{count} normal, {count} anomalous"
+        assert split.in_words() == f"{count} normal, {count} anomalous"
         assert torch.equal(split.images, again.images) and split.ids == again.ids and len(set(split.ids)) == 2 * count
         assert {k: split.kinds.count(k) for k in KINDS} == dict.fromkeys(KINDS, count // 4)
     assert torch.equal(a.training_images(3), digits(seed=0).training_images(3))
@@ -265,7 +265,7 @@ def test_the_fingerprint_knows_the_files_and_not_where_they_lie(tmp_path):
 def test_zhang_squid_layout(tmp_path):
     make_zhang(tmp_path, names=("normal_256", "pneumonia_256"), splits=("train", "val", "test"))
     data = zhang(tmp_path)
-    assert len(data.training_images(0)) == 10 and data.split("val").count() == "3 normal, 3 anomalous"
+    assert len(data.training_images(0)) == 10 and data.split("val").in_words() == "3 normal, 3 anomalous"
     assert data.split("test").ids[0] == "test/normal_256/IM-0000.jpeg"
 
 

@@ -57,7 +57,7 @@ def check_evaluation(case, method, when, tolerance):
         assert_close(x_hat, case[f"recon_{when}"], tolerance)
         assert_close(scores.columns["logit"], case[f"score_{when}"].squeeze(1), tolerance)
         assert_close(method.discriminator.eval()(x_hat), case[f"score_running_stats_{when}"], tolerance)
-        assert_close(scores.map, (images - scores.reconstruction).square())
+        assert_close(scores.maps["reconstruction"], (images - scores.reconstruction).square())
 
 
 def test_all_ten_variants_are_recorded():

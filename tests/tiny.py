@@ -30,6 +30,11 @@ TINY = {
         "ddad_brain_ae",
         [*DIGITS, *SMALL, "epochs=1", "members=2", "extra_data=8", "refine_epochs=2", "refine_batch_size=8"],
     ),
+    "patchcore": (
+        "patchcore",
+        [*DIGITS, "backbone=resnet18", "weights=random", "pooled=32", "projected=8",
+         "candidates=200", "bank_ratio=0.05"],
+    ),
 }  # fmt: skip
 FEW = {"val": 16, "test": 16}  # for dataloader.digit.COUNTS
 COMMANDS = {"main": main_command, "eval": eval_command, "predict": predict_command}

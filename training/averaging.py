@@ -9,9 +9,10 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+from methods import Method
 
 
 class Average:
@@ -24,14 +25,16 @@ class Average:
         decay: in (0, 1).
     """
 
-    def __init__(self, method: nn.Module, decay: float):
+    def __init__(self, method: Method, decay: float):
         self.method = method
         self.decay = decay
         self.steps = 0
-        self.weights = {name: value.detach().clone() for name, value in method.state_dict().items()}
+        state = method.without_frozen(method.state_dict())
+        self.weights = {name: value.detach().clone() for name, value in state.items()}
         norms = [name for name, module in method.named_modules() if isinstance(module, _BatchNorm)]
-        self.names = [name for name, _ in method.named_parameters()]  # of what is averaged
+        self.names = [name for name, p in method.named_parameters() if p.requires_grad]  # of what is averaged
         self.names += [f"{norm}.{kind}" for norm in norms for kind in ("running_mean", "running_var")]
+        self.names = [name for name in self.names if name in self.weights]
 
     @torch.no_grad()
     def update(self) -> None:
@@ -52,8 +55,8 @@ class Average:
         try:
             yield
         finally:
-            for name, value in self.method.state_dict().items():
-                self.weights[name].copy_(value)
+            for name, value in self.method.without_frozen(self.method.state_dict()).items():
+                self.weights[name] = value.clone()
             self.method.load_state_dict(trained)
 
     def state(self) -> dict[str, Any]:
@@ -62,6 +65,5 @@ class Average:
 
     def load(self, saved: dict[str, Any]) -> None:
         """Take up what :meth:`state` gave. Raises KeyError where it is not there."""
-        for name, value in self.weights.items():
-            value.copy_(saved["average"][name])
+        self.weights = {name: saved["average"][name].to(value) for name, value in self.weights.items()}
         self.steps = saved["average_steps"]

@@ -91,7 +91,7 @@ class Trainer:
     def state(self) -> dict[str, Any]:
         method = self.method
         return {
-            "method": method.state_dict(),
+            "method": method.without_frozen(method.state_dict()),
             "optimizers": {name: o.state_dict() for name, o in method.optimizers.items()},
             "schedulers": {name: s.state_dict() for name, s in method.schedulers.items()},
             "position": {"epoch": self.epoch, "batch": self.batch, "global_step": self.global_step},

@@ -1,0 +1,51 @@
+"""A bank of patch features: the nearest of them, and which to keep."""
+
+import torch
+from torch import nn
+from tqdm import tqdm
+
+ROWS_AT_ONCE = 4096  # of the bank: distances to them are (queries, rows)
+
+
+class Bank(nn.Module):
+    """Rows (n, d) of features, none at first; their number is in the state dict."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("rows", torch.zeros(0, 0))
+
+    def nearest(self, queries: torch.Tensor) -> torch.Tensor:
+        """Squared distance of each query to its nearest row: (q, d) → (q,)."""
+        best = queries.new_full((len(queries),), torch.inf)
+        squares = queries.square().sum(1, keepdim=True)  # (q, 1)
+        for rows in self.rows.split(ROWS_AT_ONCE):
+            distances = squares - 2 * queries @ rows.T + rows.square().sum(1)  # (q, ≤ ROWS_AT_ONCE)
+            best = torch.minimum(best, distances.amin(1))
+        return best.clamp(min=0)  # rounding
+
+    def _load_from_state_dict(self, state_dict, prefix, *args) -> None:
+        if (saved := state_dict.get(f"{prefix}rows")) is not None:
+            self.rows = self.rows.new_empty(saved.shape)
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+def greedy_coreset(features: torch.Tensor, count: int, rng: torch.Generator, starts: int = 10) -> torch.Tensor:
+    """Indices (count,) of features (n, d): each pick is the one farthest from the picks before it.
+
+    The distance to "the picks before the first" is the mean distance to ``starts`` random features, as in the
+    approximate sampler of PatchCore's program; it stays among the distances of which each feature has the smallest.
+    """
+    first = torch.randperm(len(features), generator=rng)[:starts].to(features.device)
+    squares = features.square().sum(1)  # (n,)
+
+    def distances(index: torch.Tensor) -> torch.Tensor:  # () → (n,)
+        return (squares - 2 * features @ features[index] + squares[index]).clamp(min=0).sqrt()
+
+    farthest = torch.stack([distances(index) for index in first]).mean(0)
+    picks = []
+    for _ in tqdm(range(count), "choosing the bank", disable=None, leave=False):
+        pick = farthest.argmax()
+        picks.append(pick)
+        farthest = torch.minimum(farthest, distances(pick))
+        farthest[pick] = -1  # never again
+    return torch.stack(picks).cpu()

