@@ -37,12 +37,11 @@ class DigitAnatomy(Dataset):
 
     def __init__(self, config, root: Path):
         super().__init__(config, root)
-        if config.image_size % PER_SIDE:
-            raise DataError(f"image_size = {config.image_size}: DigitAnatomy is a 3×3 grid, so it must divide by 3.")
         if config.train_normal_fraction < 1:
             given = f"train_normal_fraction = {config.train_normal_fraction}"
             raise DataError(f"{given}: DigitAnatomy has no anomalous training images, so it must be 1.")
-        self.cell = config.image_size // PER_SIDE
+        # a side that 3 does not divide is cut from the next one that it does
+        self.cell = -(-config.image_size // PER_SIDE)
         self.source, digits, labels = load_digits(config.digit_source, root)
         self._digest = digest([self.source, str(digits.sum(dtype=np.int64)), str(digits.shape)])
         self._specimens = {
@@ -92,7 +91,7 @@ class DigitAnatomy(Dataset):
 
     def _normal(self, name: str, count: int, rng: torch.Generator) -> torch.Tensor:
         cells = [self._cells(name, digit, count, rng) for digit in range(1, 10)]
-        return assemble(torch.stack(cells, dim=1))  # (count, 9, cell, cell) → (count, H, W)
+        return self._assembled(torch.stack(cells, dim=1))  # (count, 9, cell, cell) → (count, H, W)
 
     def _cells(self, name: str, digit: int, count: int, rng: torch.Generator) -> torch.Tensor:
         specimens = self._specimens[name][digit]
@@ -117,7 +116,11 @@ class DigitAnatomy(Dataset):
             cells[hit] = self._cells(name, 0, count, rng)
         masks = torch.zeros_like(cells, dtype=torch.bool)
         masks[hit] = True
-        return assemble(cells.unsqueeze(0))[0], assemble(masks.unsqueeze(0))[0]
+        return self._assembled(cells.unsqueeze(0))[0], self._assembled(masks.unsqueeze(0))[0]
+
+    def _assembled(self, cells: torch.Tensor) -> torch.Tensor:
+        side = self.config.image_size
+        return assemble(cells)[:, :side, :side].contiguous()
 
 
 def assemble(cells: torch.Tensor) -> torch.Tensor:

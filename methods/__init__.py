@@ -3,13 +3,14 @@
 from methods.autoencoder import SingleAutoEncoder
 from methods.base import Method, NonFiniteLoss, Scores
 from methods.ddad import Ddad
+from methods.ganomaly import Ganomaly
 from methods.patchcore import PatchCore
 from methods.simsid import SimSid
 from methods.squid import Squid
 
 METHODS: dict[str, type[Method]] = {
     "squid": Squid, "simsid": SimSid, "ae": SingleAutoEncoder, "aeu": SingleAutoEncoder, "memae": SingleAutoEncoder,
-    "ddad": Ddad, "patchcore": PatchCore,
+    "ddad": Ddad, "patchcore": PatchCore, "ganomaly": Ganomaly,
 }  # fmt: skip
 
 __all__ = ["METHODS", "Method", "NonFiniteLoss", "Scores"]

@@ -108,7 +108,8 @@ def freeze_batch_norm(method):
 def steps(method, stage):
     """A step on this process's share of the first of the BATCHES, of all where a queue fills; the first's gradients."""
     drawn = torch.Generator().manual_seed(1)
-    images = torch.randint(0, 256, (40, 48, 48), generator=drawn, dtype=torch.uint8)
+    side = method.config.image_size
+    images = torch.randint(0, 256, (40, side, side), generator=drawn, dtype=torch.uint8)
     counts = BATCHES if hasattr(method, "fill_queue") else BATCHES[:1]
     batches = [torch.randperm(40, generator=drawn)[: count * stage.orders] for count in counts]
     found = {}

@@ -30,6 +30,9 @@ TINY = {
         "ddad_brain_ae",
         [*DIGITS, *SMALL, "epochs=1", "members=2", "extra_data=8", "refine_epochs=2", "refine_batch_size=8"],
     ),
+    "ganomaly": (
+        "ganomaly", [*DIGITS, "image_size=32", "epochs=2", "batch_size=8", "base_channels=4", "latent_size=8"],
+    ),
     "patchcore": (
         "patchcore",
         [*DIGITS, "backbone=resnet18", "weights=random", "pooled=32", "projected=8",
