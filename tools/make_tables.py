@@ -32,15 +32,16 @@ TEXT = (
 )  # fmt: skip
 FIELDS = (
     "experiment", "config", "method", "dataset", "data", "seed", "settings", "pretrained", "precision", "epochs",
-    "epochs_trained", "checkpoint", "epoch", "stages_planned", "stages_trained", "stages", "training_seconds", "split", "normal",
-    "anomalous", "prevalence", "score", "main", "auc", "auc_low", "auc_high", "interval", "average_precision",
-    "accuracy_at_val_threshold", "f1_at_val_threshold", "accuracy_at_oracle_threshold", "f1_at_oracle_threshold",
-    "per_kind_auc", "val_auc_per_epoch", "trained_commit", "trained_device", "commit", "torch", "device",
+    "epochs_trained", "checkpoint", "epoch", "stages_planned", "stages_trained", "stages", "training_seconds",
+    "split", "normal", "anomalous", "prevalence", "score", "main", "auc", "auc_low", "auc_high", "interval",
+    "average_precision", "accuracy_at_val_threshold", "f1_at_val_threshold", "accuracy_at_oracle_threshold",
+    "f1_at_oracle_threshold", "per_kind_auc", "val_auc_per_epoch", "trained_commit", "trained_device", "commit",
+    "torch", "device",
 )  # fmt: skip
 ADDED = ("pretrained",)  # columns that files of an earlier version lack: there was nothing to put in
 SAME = (  # of runs that are averaged
-    "dataset", "data", "config", "settings", "pretrained", "stages_planned", "stages_trained", "checkpoint", "precision",
-    "split", "normal", "anomalous",
+    "dataset", "data", "config", "settings", "pretrained", "stages_planned", "stages_trained", "checkpoint",
+    "precision", "split", "normal", "anomalous",
 )  # fmt: skip
 DUPLICATES = "duplicates removed"
 PUBLISHED = ("dataset", "method", "AUC", "AP", "accuracy", "F1", "source", "remark")
@@ -215,7 +216,8 @@ def grouped(rows: list[Row]) -> list[list[Row]]:
 def measured(groups: list[list[Row]]) -> list[str]:
     return markdown(
         ["configuration", "data", "changed settings", "pretrained weights", "epochs planned", "epochs trained",
-         "checkpoint, epoch", "training, min", "score", "split", "normal : anomalous", "seeds", "AUC", "95 % interval", "AP",
+         "checkpoint, epoch", "training, min", "score", "split", "normal : anomalous", "seeds", "AUC", "95 % interval",
+         "AP",
          "acc / F1, val threshold", "acc / F1, oracle threshold", "AUC per kind", "trained on", "at commit",
          "evaluated on", "in", "at commit"],
         [summary(group) for group in groups],
