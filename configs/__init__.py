@@ -12,6 +12,7 @@ from typing import Any
 
 from configs import medad
 from configs.base import BaseConfig, ConfigError, parse_overrides
+from configs.datasets import with_dataset
 from configs.stages import Stage
 
 _FILES = [path.stem for path in sorted(Path(__file__).parent.glob("*.py")) if path.stem != "__init__"]
@@ -59,17 +60,31 @@ def config_class(name: str) -> type[BaseConfig]:
 
 def build(name: str, overrides: list[str] = ()) -> BaseConfig:
     """The configuration ``name`` with ``key=value`` overrides."""
-    cls = config_class(name)
+    cls = with_dataset(config_class(name), named_dataset(overrides) or config_class(name).dataset)
     return cls(**parse_overrides(cls, list(overrides)))
+
+
+def named_dataset(overrides: list[str]) -> str:
+    """The last ``dataset=NAME`` among the overrides; "" where there is none."""
+    return next((pair.partition("=")[2] for pair in reversed(overrides) if pair.startswith("dataset=")), "")
 
 
 def override(config: BaseConfig, overrides: list[str]) -> BaseConfig:
     """A saved configuration with ``key=value`` overrides."""
-    return type(config)(**{**config.as_dict(), **parse_overrides(type(config), overrides)})
+    cls = with_dataset(SETTINGS[config.method], named_dataset(overrides) or config.dataset)
+    return cls(**{**known(cls, config.as_dict()), **parse_overrides(cls, overrides)})
 
 
 # what the first version did without saying so: its config.json files lack these keys
 OLDER = {"resize": "bilinear", "digit_crop": "clamped"}
+# settings that every configuration had, and now those alone that they concern
+MOVED = ("digit_source", "digits_per_epoch", "digit_crop", "extra_data", "anomaly_rate")
+
+
+def known(cls: type[BaseConfig], values: dict[str, Any]) -> dict[str, Any]:
+    """Values less those of :data:`MOVED` that the class has no place for."""
+    settings = cls.keys()
+    return {key: value for key, value in values.items() if key in settings or key not in MOVED}
 
 
 def from_dict(values: dict[str, Any]) -> BaseConfig:
@@ -77,7 +92,8 @@ def from_dict(values: dict[str, Any]) -> BaseConfig:
     method = values.get("method")
     if method not in SETTINGS:
         raise ConfigError(f"Unknown method {method!r}; known are {', '.join(SETTINGS)}.")
-    return SETTINGS[method](**OLDER | values)
+    cls = with_dataset(SETTINGS[method], values.get("dataset", ""))
+    return cls(**known(cls, OLDER | values))
 
 
 __all__ = [

@@ -29,14 +29,8 @@ class BaseConfig:
     image_size: int = 128
     resize: Literal["bicubic", "bilinear"] = "bicubic"  # Pillow's antialiased filter that files are read with
     augment: bool = True  # training images: translate ±5 %, scale 0.95–1.05
-    digit_source: Literal["auto", "sklearn", "mnist"] = "auto"  # DigitAnatomy: auto is mnist where its files are
-    digits_per_epoch: int = 1600  # DigitAnatomy: images made anew for every epoch
-    # DigitAnatomy: a crop that does not fit its specimen is drawn again, or (older experiments) is the whole cell
-    digit_crop: Literal["redrawn", "clamped"] = "redrawn"
     train_normal_fraction: float = 1.0  # below 1, so much of the training images is normal and the rest anomalous
     contamination: Literal["drawn", "first"] = "drawn"  # these are drawn by the seed, or the first of the listing
-    extra_data: int = 0  # unlabeled images that a method trains on beside the normal ones (DDAD)
-    anomaly_rate: float = 0.6  # the share of them that is anomalous
 
     seed: int = 0
     epochs: int = 400
@@ -80,17 +74,19 @@ class BaseConfig:
 
     def check(self) -> None:
         """Raise a ConfigError where values do not go together; methods add their own checks."""
-        self.check_at_least(1, "image_size", "epochs", "batch_size", "val_every", "cosine_epochs", "digits_per_epoch")
-        self.check_at_least(0, "max_batches", "best_tolerance", "learning_rate", "seed", "save_seconds", "extra_data")
+        self.check_at_least(1, "image_size", "epochs", "batch_size", "val_every", "cosine_epochs")
+        self.check_at_least(0, "max_batches", "best_tolerance", "learning_rate", "seed", "save_seconds")
         self.check_share("train_normal_fraction")
         if not 0 <= self.average_decay < 1:
             raise ConfigError(f"average_decay = {self.average_decay}: must lie in [0, 1).")
-        if not 0 <= self.anomaly_rate <= 1:
-            raise ConfigError(f"anomaly_rate = {self.anomaly_rate}: must lie in [0, 1].")
 
     def stages(self) -> tuple[Stage, ...]:
         """The phases of training, one after another."""
         return (Stage("train", self.epochs, self.batch_size),)
+
+    def unlabeled(self) -> tuple[int, int]:
+        """How many normal and how many anomalous images of unknown label are trained on beside the normal ones."""
+        return 0, 0
 
     def check_at_least(self, least: int, *keys: str) -> None:
         """Raise a ConfigError for the first of these keys with a smaller value."""

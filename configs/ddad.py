@@ -15,7 +15,8 @@ class DdadConfig(AutoEncoderConfig):
 
     backbone: Literal["ae", "aeu", "memae"] = "ae"
     members: int = 3  # networks of each ensemble, K in the paper
-    extra_data = 1000
+    extra_data: int = 1000  # unlabeled images that the unknown distribution module is trained on too
+    anomaly_rate: float = 0.6  # the share of them that is anomalous
     refine_epochs: int = 100
     refine_batch_size: int = 8
     refine_learning_rate: float = 1e-4
@@ -38,6 +39,10 @@ class DdadConfig(AutoEncoderConfig):
             ),
         )
 
+    def unlabeled(self) -> tuple[int, int]:
+        anomalous = int(self.extra_data * self.anomaly_rate)
+        return self.extra_data - anomalous, anomalous
+
     def check(self) -> None:
         super().check()
         if self.members < 2:
@@ -45,6 +50,9 @@ class DdadConfig(AutoEncoderConfig):
                 f"members = {self.members}: the intra-discrepancy is a deviation among at least 2 networks. "
                 "A single network is a method of its own: ae, aeu or memae."
             )
+        self.check_at_least(0, "extra_data")
+        if not 0 <= self.anomaly_rate <= 1:
+            raise ConfigError(f"anomaly_rate = {self.anomaly_rate}: must lie in [0, 1].")
         if self.extra_data < 1:
             raise ConfigError(
                 f"extra_data = {self.extra_data}: the unknown distribution module needs unlabeled images."

@@ -86,8 +86,8 @@ class DigitAnatomy(Dataset):
         return f"{self.source}-{self._digest}"
 
     def _unlabeled_labels(self) -> list[int]:
-        anomalous = int(self.config.extra_data * self.config.anomaly_rate)
-        return [0] * (self.config.extra_data - anomalous) + [1] * anomalous
+        normal, anomalous = self.config.unlabeled()
+        return [0] * normal + [1] * anomalous
 
     def _normal(self, name: str, count: int, rng: torch.Generator) -> torch.Tensor:
         cells = [self._cells(name, digit, count, rng) for digit in range(1, 10)]

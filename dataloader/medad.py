@@ -54,15 +54,13 @@ class MedAd(FileDataset):
     @cached_property
     def unlabeled_items(self) -> list[Item]:
         """The images of unknown label that are trained on too, normal ones first. Raises DataError."""
-        extra, rate = self.config.extra_data, self.config.anomaly_rate
-        wanted = {1: int(extra * rate)}
-        wanted[0] = extra - wanted[1]
+        wanted = dict(enumerate(self.config.unlabeled()))
         chosen = []
         for label, what in ((0, "normal"), (1, "anomalous")):
             pool = [item for item in self.items["unlabeled"] if item.label == label]
             if wanted[label] and not pool:
                 raise DataError(
-                    f"{self.root / 'data.json'}: extra_data = {extra} with anomaly_rate = {rate} asks for "
+                    f"{self.root / 'data.json'}: extra_data with anomaly_rate asks for "
                     f"{wanted[label]} {what} unlabeled images, and there are none. Change the rate, or fill the list."
                 )
             if len(pool) < wanted[label]:

@@ -69,5 +69,6 @@ def differences(saved: BaseConfig, wanted: BaseConfig, ignore: tuple[str, ...]) 
 def changed_settings(name: str, config: BaseConfig) -> list[str]:
     """What an experiment overrides of its configuration, but for what its results say elsewhere."""
     elsewhere = ("data_root", "save_seconds", "record_scores", "seed", "epochs", "digit_source")
-    without_effect = [key for key in config.as_dict() if key.startswith("digit") and config.dataset != "digit"]
-    return differences(configs.build(name), config, ignore=(*elsewhere, *without_effect))
+    row, same_data = configs.build(name), configs.build(name, [f"dataset={config.dataset}"])
+    dataset = [] if row.dataset == config.dataset else [f"dataset: {row.dataset} → {config.dataset}"]
+    return dataset + differences(same_data, config, ignore=elsewhere)

@@ -1,10 +1,13 @@
 """Configurations: typed, checked, inherited."""
 
 import pytest
+import torch
 
 import configs
 from configs import ConfigError
 from configs.squid import SquidConfig
+from dataloader import DATASETS, build_dataset
+from methods import METHODS
 
 
 def test_names_with_folder_and_ending_mean_the_same():
@@ -93,3 +96,32 @@ def test_a_misspelt_key_in_a_configuration_file_is_an_error():
 def test_five_levels_and_add_can_be_built():
     config = SquidConfig(levels=5, ops=["add"] + ["none"] * 4, decoder_memory=["V4", "V2", "none", "V1", "none"])
     assert config.as_dict()["ops"][0] == "add"
+
+
+@pytest.mark.parametrize("dataset", DATASETS)
+@pytest.mark.parametrize("method", METHODS)
+def test_any_method_is_legal_on_any_dataset(method, dataset):
+    config = configs.build(method, [f"dataset={dataset}"])
+    assert (config.method, config.dataset) == (method, dataset)
+    assert hasattr(config, "digit_crop") == (dataset == "digit")
+    with torch.device("meta"):
+        METHODS[method](config)
+    assert configs.from_dict(config.as_dict()).as_dict() == config.as_dict()
+    assert configs.override(config, ["seed=3"]).seed == 3
+    if dataset == "digit":
+        assert build_dataset(config).split("val").images.shape[1:] == (config.image_size,) * 2
+
+
+@pytest.mark.parametrize("name", ["zhang_best", "digit_best", "ae_brain", "ddad_brain_ae"])
+def test_settings_that_every_configuration_had_are_read_where_they_concern_it(name):
+    config = configs.build(name)
+    former = {"digit_source": "sklearn", "digits_per_epoch": 7, "digit_crop": "clamped", "extra_data": 3,
+              "anomaly_rate": 0.5}  # fmt: skip
+    found = configs.from_dict(config.as_dict() | former).as_dict()
+    assert found == config.as_dict() | {key: value for key, value in former.items() if key in config.as_dict()}
+
+
+def test_a_setting_of_another_dataset_is_unknown():
+    with pytest.raises(ConfigError, match="Unknown configuration key 'digits_per_epoch'"):
+        configs.build("zhang_best", ["digits_per_epoch=3"])
+    assert configs.build("zhang_best", ["digits_per_epoch=3", "dataset=digit"]).digits_per_epoch == 3

@@ -55,7 +55,8 @@ def make_medad(root, lists=LISTS):
 
 
 def dataset(root, *overrides, config="ddad_brain_ae"):
-    return build_dataset(configs.build(config, ["image_size=48", "extra_data=8", *overrides]), str(root))
+    more = ["extra_data=8"] if config.startswith("ddad") else []
+    return build_dataset(configs.build(config, ["image_size=48", *more, *overrides]), str(root))
 
 
 def change(root, edit):
@@ -118,7 +119,7 @@ def test_an_empty_pool_does_not_matter_where_nothing_is_asked_of_it(tmp_path):
     make_medad(tmp_path)
     change(tmp_path, lambda c: c["train"]["unlabeled"].update({"1": []}))
     assert len(dataset(tmp_path, "anomaly_rate=0", "extra_data=4").unlabeled_items) == 4
-    assert dataset(tmp_path, "extra_data=0", config="ae_brain").fingerprint()
+    assert dataset(tmp_path, config="ae_brain").fingerprint()
 
 
 def test_a_missing_root_says_how_to_get_the_data(tmp_path):

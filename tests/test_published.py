@@ -23,7 +23,6 @@ pytestmark = pytest.mark.filterwarnings("ignore:Detected call of `lr_scheduler.s
 OURS = {
     "data_root": "", "seed": 0, "precision": "fp32", "sync_batch_norm": False, "save_seconds": 60.0, "val_every": 1,
     "average_decay": 0.0, "record_scores": False,
-    "digit_source": "auto", "digits_per_epoch": 1600, "digit_crop": "redrawn", "extra_data": 0, "anomaly_rate": 0.6,
     "contamination": "drawn", "train_normal_fraction": 1.0, "max_batches": 0, "lr_steps": (200, 300), "lr_factor": 0.2,
     "cosine_epochs": 300, "cosine_min": 1e-5, "best_tolerance": 0.5,
 }  # fmt: skip
@@ -57,6 +56,7 @@ DDAD = {
     **AUTO_ENCODER, "method": "ddad", "members": 3, "refine_epochs": 100, "refine_batch_size": 8,
     "refine_learning_rate": 1e-4, "refine_weight_decay": 1e-4,
 }  # fmt: skip
+DIGITS = {"dataset": "digit", "digit_source": "auto", "digits_per_epoch": 1600, "digit_crop": "redrawn"}
 EXTRA_DATA = {"rsna": 4000, "vindr": 4000, "brain": 1000, "lag": 1500}
 BACKBONES = ("ae", "aeu", "memae")
 
@@ -64,7 +64,7 @@ PUBLISHED = {
     "zhang_best": {**SQUID, "dataset": "zhang"},
     "chexpert_best": {**SQUID, "dataset": "chexpert", "cosine_min": 5e-5, "max_batches": 85},
     "digit_best": {
-        **SQUID, "dataset": "digit", "image_size": 96, "patches_per_side": 3, "levels": 3, "initial_combine": 1,
+        **SQUID, **DIGITS, "image_size": 96, "patches_per_side": 3, "levels": 3, "initial_combine": 1,
         "ops": ("concat", "concat", "none"), "decoder_memory": ("V3", "V3", "none"), "cosine_min": 1e-6, "n_critic": 1,
         "recon_weight": 1.0, "augment": False, "statistics_images": 101,
     },
@@ -78,7 +78,9 @@ PUBLISHED = {
     },
     "simsid_hierarchical": {**SIMSID_ZHANG, "hierarchical": True, "skip_weights": ()},
     **{
-        f"ddad_{dataset}_{backbone}": {**DDAD, "dataset": dataset, "extra_data": extra, "backbone": backbone}
+        f"ddad_{dataset}_{backbone}": {
+            **DDAD, "dataset": dataset, "extra_data": extra, "anomaly_rate": 0.6, "backbone": backbone,
+        }
         for dataset, extra in EXTRA_DATA.items() for backbone in BACKBONES
     },
     **{
@@ -106,7 +108,8 @@ def built(name):
 
 
 def test_every_row_is_written_down():
-    assert set(configs.names()) == set(PUBLISHED) | OF_THIS_REPOSITORY
+    assert set(configs.ROWS) == set(PUBLISHED) | OF_THIS_REPOSITORY
+    assert set(configs.names()) == set(configs.ROWS) | set(METHODS)
 
 
 @pytest.mark.parametrize("name", PUBLISHED)

@@ -1,0 +1,29 @@
+"""The settings that one dataset alone has; a configuration gets them with ``dataset = its name``."""
+
+import functools
+from typing import Literal
+
+from configs.base import BaseConfig
+
+
+class DigitSettings:
+    """DigitAnatomy's: a row's class inherits from these too."""
+
+    digit_source: Literal["auto", "sklearn", "mnist"] = "auto"  # auto is mnist where its files are
+    digits_per_epoch: int = 1600  # images made anew for every epoch
+    # a crop that does not fit its specimen is drawn again, or (older experiments) is the whole cell
+    digit_crop: Literal["redrawn", "clamped"] = "redrawn"
+
+    def check(self) -> None:
+        super().check()
+        self.check_at_least(1, "digits_per_epoch")
+
+
+OF_DATASET: dict[str, type] = {"digit": DigitSettings}
+
+
+@functools.cache
+def with_dataset(cls: type[BaseConfig], dataset: str) -> type[BaseConfig]:
+    """A configuration's class with the settings of the dataset."""
+    settings = OF_DATASET.get(dataset)
+    return cls if settings is None else type(cls.__name__, (settings, cls), {"dataset": dataset})
