@@ -374,7 +374,8 @@ FAULTS = [
           "int(self.extra_data * 0.6)", "test_ddad.py::test_the_unlabeled_images_are_as_many_as_asked_for",
           "test_medad.py::test_an_empty_pool_does_not_matter_where_nothing_is_asked_of_it"),
     fault("unlabeled images are the normal ones alone", "dataloader/medad.py",
-          "dict(enumerate(self.config.unlabeled()))", "{0: sum(self.config.unlabeled()), 1: 0}", "test_medad.py::test_training_unlabeled_and_test_images"),
+          "dict(enumerate(self.config.unlabeled()))", "{0: sum(self.config.unlabeled()), 1: 0}",
+          "test_medad.py::test_training_unlabeled_and_test_images"),
 
     # -- DDAD
     fault("intra with a biased deviation", "methods/ddad.py", "x_hats.var(0)", "x_hats.var(0, correction=0)",
