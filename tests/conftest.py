@@ -11,6 +11,8 @@ import pytest
 import torch
 from tiny import FEW, train
 
+from evaluation import plots
+
 ROOT = Path(__file__).resolve().parent.parent
 GOLDEN = ROOT / "tests" / "golden"
 DEVICE = torch.device(os.environ.get("GOLDEN_DEVICE", "cpu"))  # where the golden tests compute
@@ -75,6 +77,25 @@ def golden_device():
     """New tensors and modules are made on DEVICE, and nothing is computed in TF32."""
     with DEVICE, torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
         yield
+
+
+DRAWN = ("roc_pr", "histograms", "curves", "samples", "maps")  # by every evaluation, which takes most of its time
+
+
+@pytest.fixture(scope="session", autouse=True)
+def drawing():
+    """Evaluations draw no pictures, but in tests with the marker ``pictures``; a list that is empty then."""
+    off = [True]
+    with pytest.MonkeyPatch.context() as patch:
+        for name in DRAWN:
+            draw = getattr(plots, name)
+            patch.setattr(plots, name, lambda *args, draw=draw: None if off else draw(*args))
+        yield off
+
+
+@pytest.fixture(autouse=True)
+def pictures(request, drawing):
+    drawing[:] = [] if request.node.get_closest_marker("pictures") else [True]
 
 
 @pytest.fixture

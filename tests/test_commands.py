@@ -27,6 +27,7 @@ def auc_by_hand(scores, labels):
     return np.mean([(a > n) + (a == n) / 2 for a in anomalous for n in normal])
 
 
+@pytest.mark.pictures
 def test_train_evaluate_and_predict(workspace, capsys):
     assert train("a") == 0
     folder = workspace / "checkpoints" / "a"
@@ -110,8 +111,25 @@ def test_results_and_predictions_are_those_of_scores_csv(workspace, trained, met
             )
         scores[checkpoint] = [row["score"] for row in table]
     assert scores["best"] != scores["last"]
-    for name in ("roc_pr", "histograms", "curves"):
-        assert (folder / "figures" / f"{name}.png").exists()
+
+
+@pytest.mark.pictures
+@pytest.mark.parametrize(
+    ("method", "also"), [("ddad", {"maps", "samples", "curves"}), ("patchcore", {"maps"}), ("ganomaly", {"samples"})]
+)
+def test_pictures_are_of_what_the_method_gives(workspace, trained, method, also):
+    folder = trained("a", method)
+    assert command("eval", "--exp", "a", "--device", "cpu") == 0
+    drawn = {path.stem for path in (folder / "figures").iterdir()}
+    assert drawn == {"roc_pr", "histograms"} | also | {"maps"} | ({"curves"} if method != "patchcore" else set())
+    for name in drawn:
+        assert Image.open(folder / "figures" / f"{name}.png").size[0] > 300
+    Image.new("L", (60, 60), 90).save("x.png")
+    assert command("predict", "--exp", "a", "x.png", "--images", "out", "--device", "cpu") == 0
+    panels = 2 if method == "patchcore" else 4  # without a reconstruction: the image and its map
+    side = configs.build(*TINY[method]).image_size
+    picture = Image.open("out/x.png")
+    assert picture.size[0] == panels * picture.size[1] and picture.size[1] % side == 0 and picture.mode == "RGB"
 
 
 def test_the_same_command_again_says_it_is_finished_and_more_epochs_go_on(workspace, trained, trained_once, capsys):

@@ -256,7 +256,7 @@ def test_evaluation_gives_every_score(workspace, capsys, method):
     with np.load(folder / "maps.npz") as maps:
         assert maps["id"].tolist() == [row["id"] for row in table]
         if method == "aeu":
-            assert maps["map"].shape == (32, 48, 48)
+            assert maps["reconstruction"].shape == (32, 48, 48)
             return
         for name in ("r_dual", "r_intra", "inter", "intra", "rec"):
             assert set(results["scores"][name]) >= {"auc", "average_precision", "chi2_distance"}
@@ -268,7 +268,6 @@ def test_evaluation_gives_every_score(workspace, capsys, method):
         assert len(found["auc"]) == 2 and found["auc_mean"] == pytest.approx(sum(found["auc"]) / 2)
         assert found["auc_std"] == pytest.approx(abs(found["auc"][0] - found["auc"][1]) / 2**0.5)
         assert f"{module}, each network: AUC" in capsys.readouterr().out or module == "ndm"
-    assert Image.open(folder / "figures" / "maps.png").size[0] > 300
     Image.new("L", (60, 60), 90).save(workspace / "x.png")
     assert command("predict", "--exp", "a", workspace / "x.png", "--csv", "x.csv", "--device", "cpu") == 0
     assert {"r_dual", "ndm_1", "score"} <= set((workspace / "x.csv").read_text().splitlines()[0].split(","))

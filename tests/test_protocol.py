@@ -202,7 +202,6 @@ class Counting(Method):
 @pytest.fixture
 def loop(workspace, monkeypatch):
     """Train for as many epochs of five batches as there are scripted AUCs of the main score; None is not validated."""
-    monkeypatch.setattr("training.loop.plots.curves", lambda *_: None)
 
     def run(*overrides, aucs):
         config = configs.build("ae_brain", [f"epochs={len(aucs)}", "batch_size=2", *overrides])
@@ -287,7 +286,6 @@ def test_validation_sees_the_images_as_they_are_and_training_the_augmented_ones(
 
 
 def test_a_stepped_learning_rate_through_the_loop(workspace, monkeypatch):
-    monkeypatch.setattr("training.loop.plots.curves", lambda *_: None)
     config = configs.build("ae_brain", ["epochs=4", "batch_size=2", "image_size=16", "multiplier=0.0625"])
     rates = {}
     for steps in ((), (1, 3)):
@@ -303,15 +301,12 @@ def test_a_stepped_learning_rate_through_the_loop(workspace, monkeypatch):
 # -- a run of SQUID, its evaluation and prediction --------------------------------------------------------------------
 
 RUN = ["augment=true", "cosine_epochs=4", "cosine_min=1e-5"]
-PLOTS = ("roc_pr", "histograms", "curves", "samples", "maps")
 
 
 def quick(patch):
-    """No pictures, small sets."""
+    """Small sets."""
     patch.delenv("ANOMALY_DATA_ROOT", raising=False)
     patch.setattr("dataloader.digit.COUNTS", {"val": 16, "test": 16})
-    for name in PLOTS:
-        patch.setattr(f"evaluation.plots.{name}", lambda *_: None)
 
 
 @pytest.fixture(scope="module")
