@@ -12,7 +12,7 @@ from typing import Any
 
 from configs import medad
 from configs.base import BaseConfig, ConfigError, parse_overrides
-from configs.datasets import with_dataset
+from configs.datasets import of_which_dataset, with_dataset
 from configs.stages import Stage
 
 _FILES = [path.stem for path in sorted(Path(__file__).parent.glob("*.py")) if path.stem != "__init__"]
@@ -60,19 +60,26 @@ def config_class(name: str) -> type[BaseConfig]:
 
 def build(name: str, overrides: list[str] = ()) -> BaseConfig:
     """The configuration ``name`` with ``key=value`` overrides."""
-    cls = with_dataset(config_class(name), named_dataset(overrides) or config_class(name).dataset)
-    return cls(**parse_overrides(cls, list(overrides)))
+    cls = config_class(name)
+    return assembled(cls, cls.dataset, {}, overrides)
 
 
-def named_dataset(overrides: list[str]) -> str:
-    """The last ``dataset=NAME`` among the overrides; "" where there is none."""
-    return next((pair.partition("=")[2] for pair in reversed(overrides) if pair.startswith("dataset=")), "")
+def assembled(cls: type[BaseConfig], dataset: str, values: dict[str, Any], overrides: list[str]) -> BaseConfig:
+    """A configuration of that class with the settings of its dataset, the overridden one's if it is."""
+    for pair in overrides:
+        key, _, value = pair.partition("=")
+        dataset = value if key == "dataset" else dataset
+    cls = with_dataset(cls, dataset)
+    for pair in overrides:
+        owner = of_which_dataset(key := pair.partition("=")[0])
+        if owner and key not in cls.keys():  # noqa: SIM118
+            raise ConfigError(f"{key} is a setting of dataset = {owner} alone, and the dataset is {dataset}.")
+    return cls(**{**known(cls, values), **parse_overrides(cls, list(overrides))})
 
 
 def override(config: BaseConfig, overrides: list[str]) -> BaseConfig:
     """A saved configuration with ``key=value`` overrides."""
-    cls = with_dataset(SETTINGS[config.method], named_dataset(overrides) or config.dataset)
-    return cls(**{**known(cls, config.as_dict()), **parse_overrides(cls, overrides)})
+    return assembled(SETTINGS[config.method], config.dataset, config.as_dict(), overrides)
 
 
 # what the first version did without saying so: its config.json files lack these keys

@@ -27,3 +27,8 @@ def with_dataset(cls: type[BaseConfig], dataset: str) -> type[BaseConfig]:
     """A configuration's class with the settings of the dataset."""
     settings = OF_DATASET.get(dataset)
     return cls if settings is None else type(cls.__name__, (settings, cls), {"dataset": dataset})
+
+
+def of_which_dataset(key: str) -> str:
+    """The dataset that a setting is of; "" where it is of none alone."""
+    return next((name for name, settings in OF_DATASET.items() if key in settings.__annotations__), "")

@@ -121,7 +121,7 @@ def test_settings_that_every_configuration_had_are_read_where_they_concern_it(na
     assert found == config.as_dict() | {key: value for key, value in former.items() if key in config.as_dict()}
 
 
-def test_a_setting_of_another_dataset_is_unknown():
-    with pytest.raises(ConfigError, match="Unknown configuration key 'digits_per_epoch'"):
+def test_a_setting_of_another_dataset_says_whose_it_is():
+    with pytest.raises(ConfigError, match="is a setting of dataset = digit alone, and the dataset is zhang"):
         configs.build("zhang_best", ["digits_per_epoch=3"])
     assert configs.build("zhang_best", ["digits_per_epoch=3", "dataset=digit"]).digits_per_epoch == 3

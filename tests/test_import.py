@@ -28,7 +28,8 @@ GOLDEN_SETTINGS = [
 
 
 def run_import(workspace, exp, *arguments):
-    return command("import_official", "--config", "digit_quick", "--set", *GOLDEN_SETTINGS, *arguments, "--exp", exp,
+    settings = [pair for pair in GOLDEN_SETTINGS if "dataset=zhang" not in arguments or not pair.startswith("digit")]
+    return command("import_official", "--config", "digit_quick", "--set", *settings, *arguments, "--exp", exp,
                    "--model", workspace / "model.pth", "--discriminator", workspace / "discriminator.pth",
                    module=import_official)  # fmt: skip
 

@@ -69,7 +69,7 @@ def made(persons):
         images=torch.zeros(6, 1, 1), labels=torch.tensor([0, 0, 0, 1, 1, 1]), kinds=["x"] * 6, ids=list("abcdef"),
         persons=persons,
     )  # fmt: skip
-    return split, Scored({"s": np.array([1.0, 1.1, 3.0, 2.0, 2.1, 4.0])}, {}, {}, None)
+    return split, Scored({"s": np.array([1.0, 1.1, 3.0, 2.0, 2.1, 4.0])})
 
 
 def test_a_part_of_a_split_keeps_its_persons():

@@ -28,9 +28,9 @@ def test_every_slot_is_traced_to_the_image_it_was_made_of(workspace, monkeypatch
         batches = epoch.batches
 
         def watched(start=0):
-            for index, images in batches(start):
-                seen.append((number, index))
-                yield index, images
+            for batch in batches(start):
+                seen.append((number, batch.indices))
+                yield batch
 
         epoch.batches = watched
         return epoch

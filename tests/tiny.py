@@ -57,6 +57,8 @@ def command(name, *arguments, module=None):
 
 def train(exp, *arguments, method="squid", overrides=()):
     config, settings = TINY[method]
+    if any(pair.startswith("dataset=") for pair in overrides):  # another one
+        settings = [pair for pair in settings if not pair.startswith("digit")]
     return command(
         "main", "--exp", exp, "--config", config, "--device", "cpu", "--set", *settings, *overrides, *arguments
     )
