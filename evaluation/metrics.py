@@ -6,7 +6,7 @@ All figures are fractions in [0, 1]. A threshold calls an image anomalous when i
 from collections.abc import Sequence
 
 import numpy as np
-from sklearn.metrics import average_precision_score, roc_auc_score
+from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
 RESAMPLES = 2000  # of a bootstrap
 LEVEL = 0.95  # of its interval
@@ -100,13 +100,9 @@ def oracle_threshold(labels: np.ndarray, scores: np.ndarray) -> float:
 
     Candidates are +inf and the distinct scores descending; of equals the first.
     """
-    order = np.argsort(-scores, kind="stable")
-    ranked, hits = scores[order], labels[order]
-    last_of_tie = np.append(ranked[1:] != ranked[:-1], True)
-    true_positives = np.cumsum(hits)[last_of_tie]
-    positives = np.arange(1, len(scores) + 1)[last_of_tie]
-    correct = np.concatenate([[0], 2 * true_positives - positives]) + (len(labels) - labels.sum())
-    candidates = np.concatenate([[np.inf], ranked[last_of_tie]])
+    fpr, tpr, candidates = roc_curve(labels, scores, drop_intermediate=False)
+    anomalous = labels.sum()
+    correct = np.rint(tpr * anomalous - fpr * (len(labels) - anomalous))  # less all normal images, which is constant
     return float(candidates[correct.argmax()])
 
 
