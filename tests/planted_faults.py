@@ -77,6 +77,9 @@ FOCAL = "test_golden_ddad.py::test_focal_loss_and_its_gradient"
 SQUARES = "test_ddad.py::test_squares_are_drawn_from_the_papers_ranges"
 DIGITS = "test_data.py::test_digit_splits_are_fixed_and_training_is_made_anew"
 BOOTSTRAP = "test_metrics.py::test_bootstrap_interval_covers_and_is_reproducible"
+AVERAGE = "test_averaging.py::test_the_average_is_the_one_worked_out_by_hand"
+FROZEN = "test_patchcore.py::test_layers_are_an_eighth_and_a_sixteenth_of_the_side_and_stay_as_they_are"
+GANOMALY = "test_ganomaly.py::test_losses_are_worked_out_by_hand"
 
 FAULTS = [
     # -- settings
@@ -237,10 +240,10 @@ FAULTS = [
           "test_ddad.py::test_chi2_distance_by_hand"),
 
     # -- turns, queue, memory, losses
-    fault("SQUID's n_critic off by one", "methods/squid.py", "step % self.config.n_critic == 0",
-          "(step + 1) % self.config.n_critic == 0", TURNS),
-    fault("SimSID's n_critic off by one", "methods/simsid.py", "step % self.config.n_critic == 0",
-          "(step + 1) % self.config.n_critic == 0", TURNS),
+    fault("SQUID's n_critic off by one", "methods/squid.py", "batch.step % self.config.n_critic == 0",
+          "(batch.step + 1) % self.config.n_critic == 0", TURNS),
+    fault("SimSID's n_critic off by one", "methods/simsid.py", "batch.step % self.config.n_critic == 0",
+          "(batch.step + 1) % self.config.n_critic == 0", TURNS),
     fault("turns counted through the epochs", "dataloader/loader.py",
           "enumerate(self.indices[start:], start)", "enumerate(self.indices[start:], start + 1)", COUNTS),
     fault("queue never filled", "methods/squid.py", "            self.fill_queue()", "            pass", TURNS),
@@ -411,6 +414,63 @@ FAULTS = [
           'position["global_step"]', 'position["epoch"], position["batch"], 0', SITTINGS),
     fault("the queue's pointer is lost", "models/memory.py", "torch.zeros((), dtype=torch.long))",
           "torch.zeros((), dtype=torch.long), persistent=False)", SITTINGS),
+
+    # -- averaged weights, recorded scores, rules
+    fault("the average forgets nothing", "training/averaging.py", "min(self.decay, (1 + self.steps)",
+          "max(self.decay, (1 + self.steps)", AVERAGE),
+    fault("the average counts from one", "training/averaging.py", "        self.steps = 0\n",
+          "        self.steps = 1\n",
+          AVERAGE),
+    fault("batch norm is not averaged", "training/averaging.py", '("running_mean", "running_var")', "()", AVERAGE),
+    fault("averaged weights stay in place", "training/averaging.py",
+          "            self.method.load_state_dict(trained)\n",
+          "            pass\n",
+          "test_averaging.py::test_training_is_the_same_with_an_average_and_with_scores_recorded"),
+    fault("the average starts anew when resumed", "training/loop.py", "                self.average.load(saved)\n", "",
+          "test_averaging.py::test_an_average_goes_on_where_it_was"),
+    fault("averaged scores are the trained ones", "training/loop.py", "with weights:", "with nullcontext():",
+          "test_averaging.py::test_recorded_scores_are_those_that_the_checkpoints_give"),
+    fault("the least error is of all images", "tools/rules.py", "[error][:, val.labels == 0].mean(1)",
+          "[error].mean(1)", "test_rules.py::test_what_each_rule_chooses_is_worked_out_by_hand"),
+    fault("the labelled rule takes the worst", "tools/rules.py", "val.auc(score).argmax()", "val.auc(score).argmin()",
+          "test_rules.py::test_what_each_rule_chooses_is_worked_out_by_hand"),
+
+    # -- remedies
+    fault("cosine addressing of the query alone", "models/memory.py",
+          "query, slots = (nn.functional.normalize(each, dim=-1) for each in (query, slots))",
+          "query = nn.functional.normalize(query, dim=-1)",
+          "test_remedies.py::test_cosine_addressing_goes_by_direction_alone"),
+    fault("the penalty is not halved", "methods/squid.py", "config.r1_weight / 2", "config.r1_weight",
+          "test_remedies.py::test_the_discriminators_loss_has_half_the_weighted_penalty"),
+    fault("dropped skips are not made up for", "models/generator.py", "kept)) / kept", "kept))",
+          "test_remedies.py::test_a_dropped_skip_is_zero_and_a_kept_one_keeps_the_mean"),
+    fault("skips are dropped in evaluation", "models/generator.py", "self.training and self.skip_dropout",
+          "self.skip_dropout", "test_remedies.py::test_a_dropped_skip_is_zero_and_a_kept_one_keeps_the_mean"),
+
+    # -- frozen features, PatchCore, GANomaly
+    fault("frozen batch norm moves", "models/features.py", "return super().train(False)", "return super().train(mode)",
+          FROZEN),
+    fault("images are not normalised", "models/features.py", "(images - self.mean) / self.std",
+          "images + 0 * self.mean",
+          "test_patchcore.py::test_images_are_normalised_as_imagenets_were"),
+    fault("the nearest row of the last part alone", "models/bank.py", "torch.minimum(best, distances.amin(1))",
+          "distances.amin(1)", "test_patchcore.py::test_the_nearest_row_is_found_through_all_parts_of_the_bank"),
+    fault("the coreset takes the nearest", "models/bank.py", "farthest.argmax()", "farthest.argmin()",
+          "test_patchcore.py::test_the_coreset_takes_the_farthest_from_its_picks_one_by_one"),
+    fault("the score is the mean patch", "methods/patchcore.py", "distances.amax(1)", "distances.mean(1)",
+          "test_patchcore.py::test_the_score_is_the_worst_patchs_before_the_map_is_blurred"),
+    fault("the blur's border is reflected", "methods/maps.py", "2 * count - 1 - position", "2 * count - 2 - position",
+          "test_patchcore.py::test_the_blur_is_scipys"),
+    fault("last.pt keeps the frozen part", "training/loop.py", "method.without_frozen(method.state_dict())",
+          "method.state_dict()",
+          "test_patchcore.py::test_last_pt_goes_without_the_frozen_part_and_best_pt_needs_nothing_else"),
+    fault("the generator learns from the discriminator's verdict", "methods/ganomaly.py", "self.seen(x), self.seen(out",
+          "self.judged(x), self.judged(out", GANOMALY),
+    fault("GANomaly's reconstruction is squared", "methods/ganomaly.py", "l1_loss(out.x_hat, x)",
+          "mse_loss(out.x_hat, x)", GANOMALY),
+    fault("GANomaly's discriminator is never drawn anew", "methods/ganomaly.py",
+          "            draw_weights(self.discriminator)\n", "            pass\n",
+          "test_ganomaly.py::test_a_discriminator_that_has_won_is_drawn_anew"),
 ]  # fmt: skip
 
 

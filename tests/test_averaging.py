@@ -123,6 +123,12 @@ def test_a_killed_run_keeps_its_average(workspace, trained_once):
     assert_same_run(workspace / "checkpoints" / "killed", whole)
 
 
+def test_an_average_goes_on_where_it_was(trained, trained_once):
+    folder = trained("a", overrides=[*AVERAGED, "epochs=1"])
+    assert train("a", overrides=AVERAGED) == 0
+    assert_same_run(folder, trained_once("squid", AVERAGED))
+
+
 def test_scores_may_be_recorded_from_any_epoch_on_but_an_average_may_not(trained, capsys):
     folder = trained("a")
     assert train("a", overrides=["epochs=3", "record_scores=true"]) == 0
