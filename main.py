@@ -91,9 +91,10 @@ def main() -> int | None:
         if experiment.path("last.pt").exists():
             trainer.resume()
             if trainer.finished:
-                longer = f"--set {trainer.stage.epochs_key}=N"
+                fitted = trainer.stage.batches == 0
+                longer = "" if fitted else f"To train on: --set {trainer.stage.epochs_key}=N. "
                 print(f"{experiment.folder} is finished: {trainer.epoch} epochs. To evaluate it: python eval.py --exp "
-                      f"{args.exp}. To train on: {longer}. To start anew: --overwrite.")  # fmt: skip
+                      f"{args.exp}. {longer}To start anew: --overwrite.")  # fmt: skip
                 return None
         else:
             trainer.check_nothing_is_lost()

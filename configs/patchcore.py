@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from configs.base import BaseConfig
+from configs.base import BaseConfig, ConfigError
 from configs.features import FeatureConfig
 from configs.stages import Stage
 
@@ -33,6 +33,8 @@ class PatchCoreConfig(FeatureConfig, BaseConfig):
 
     def check(self) -> None:
         super().check()
+        if self.epochs != 1:
+            raise ConfigError(f"epochs = {self.epochs}: PatchCore is fitted once, in one pass.")
         self.check_share("bank_ratio")
         self.check_at_least(1, "pooled", "candidates")
         self.check_at_least(0, "projected", "blur")

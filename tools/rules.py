@@ -11,7 +11,7 @@ epoch's scores of the validation and test images lie in their epochs/. Rules, of
     agreement       the epoch whose ranking of validation's images, unlabelled, agrees most with all other epochs' (mean
                     Spearman correlation): model centrality, in Ma et al., "The need for unsupervised outlier model
                     selection", SIGKDD Explorations 2023, with another correlation
-    mean of ten     no epoch: the mean of the last ten epochs' scores of every image
+    mean of 10      no epoch: the mean of the last ten epochs' scores of every image
 
 Tables go to the screen and to results/rules.md, all figures to results/rules.csv (rows are replaced by experiment id).
 FILE shows validation and test AUC over the epochs, a line per seed.
