@@ -74,5 +74,11 @@ class EfficientNetLite0(nn.Module):
         return self._fc(f.mean((2, 3)))
 
 
-# the stages at 1/4, 1/8, 1/16 and 1/32 of the image's side, as ResNet's layer1 … layer4
-STAGE_ENDS = {"layer1": "_blocks.2", "layer2": "_blocks.4", "layer3": "_blocks.10", "layer4": "_blocks.15"}
+# the stages at 1/4, 1/8, 1/16 and 1/32 of the image's side, as ResNet's layer1 … layer4; before them one at 1/2
+STAGE_ENDS = {
+    "stem": "_blocks.0",
+    "layer1": "_blocks.2",
+    "layer2": "_blocks.4",
+    "layer3": "_blocks.10",
+    "layer4": "_blocks.15",
+}

@@ -3,6 +3,7 @@
 Weights are one setting: ``imagenet`` (the pinned weights of the backbone), a file, or ``random``.
 """
 
+import functools
 import hashlib
 import urllib.error
 from collections.abc import Callable, Sequence
@@ -25,24 +26,48 @@ class WeightsError(Exception):
 
 
 class Backbone(NamedTuple):
-    """How a network is built, its pinned weights, and the names of its layers where they are not layer1 … layer4."""
+    """How a network is built, its pinned weights, and what it calls the layers of configs.features.LAYERS."""
 
     build: Callable[[], nn.Module]
     pinned: zoo.WeightsEnum | None
-    layers: dict[str, str] = {}
+    layers: dict[str, str]
+
+
+RESNET = {"stem": "maxpool", **{f"layer{k}": f"layer{k}" for k in (1, 2, 3, 4)}}
+VGG16_POOLS = {"layer1": "features.9", "layer2": "features.16", "layer3": "features.23", "layer4": "features.30"}
+VGG19_POOLS = {"layer1": "features.9", "layer2": "features.18", "layer3": "features.27", "layer4": "features.36"}
+
+
+def headless_vgg(build: Callable[[], nn.Module]) -> nn.Module:
+    """A VGG as torchvision draws it, without the classifier, which is nine tenths of it."""
+    with torch.device("meta"):
+        network = build()
+    network.classifier = nn.Identity()
+    network.to_empty(device="cpu")
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            nn.init.zeros_(module.bias)
+    return network
 
 
 BACKBONES = {
-    "resnet18": Backbone(zoo.resnet18, zoo.ResNet18_Weights.IMAGENET1K_V1),
-    "resnet50": Backbone(zoo.resnet50, zoo.ResNet50_Weights.IMAGENET1K_V1),
-    "resnet152": Backbone(zoo.resnet152, zoo.ResNet152_Weights.IMAGENET1K_V1),
-    "wide_resnet50_2": Backbone(zoo.wide_resnet50_2, zoo.Wide_ResNet50_2_Weights.IMAGENET1K_V1),
+    "resnet18": Backbone(zoo.resnet18, zoo.ResNet18_Weights.IMAGENET1K_V1, RESNET),
+    "resnet50": Backbone(zoo.resnet50, zoo.ResNet50_Weights.IMAGENET1K_V1, RESNET),
+    "resnet152": Backbone(zoo.resnet152, zoo.ResNet152_Weights.IMAGENET1K_V1, RESNET),
+    "wide_resnet50_2": Backbone(zoo.wide_resnet50_2, zoo.Wide_ResNet50_2_Weights.IMAGENET1K_V1, RESNET),
+    "vgg16": Backbone(functools.partial(headless_vgg, zoo.vgg16), zoo.VGG16_Weights.IMAGENET1K_V1, VGG16_POOLS),
+    "vgg19": Backbone(
+        functools.partial(headless_vgg, zoo.vgg19),
+        zoo.VGG19_Weights.IMAGENET1K_V1,
+        {**VGG19_POOLS, "relu4_2": "features.22"},
+    ),
     "efficientnet_lite0": Backbone(EfficientNetLite0, None, STAGE_ENDS),
 }
 
 
 class FrozenFeatures(nn.Module):
-    """Images (B, 1, H, W) in [0, 1] → for each of ``layers`` (layer1 … layer4) features (B, C, h, w), h = H/2^(k+1).
+    """Images (B, 1, H, W) in [0, 1] → for each of ``layers`` features (B, C, h, w); layerK's h is H/2^(K+1).
 
     It stays in evaluation mode, and its weights get no gradient. They are random until :meth:`load`.
     """
@@ -53,7 +78,7 @@ class FrozenFeatures(nn.Module):
         names = BACKBONES[backbone].layers
         self.network = create_feature_extractor(
             BACKBONES[backbone].build().eval(),
-            {names.get(layer, layer): layer for layer in layers},
+            {names[layer]: layer for layer in layers},
             tracer_kwargs={"leaf_modules": [SameConv2d]},
         )
         self.requires_grad_(False)
@@ -66,6 +91,11 @@ class FrozenFeatures(nn.Module):
 
     def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
         return self.network((images - self.mean) / self.std)  # the gray image in each of three channels
+
+    @functools.cached_property
+    def channels(self) -> dict[str, int]:
+        """How many channels each layer has."""
+        return {layer: f.shape[1] for layer, f in self(torch.zeros_like(self.mean[:, :1]).expand(1, 1, 64, 64)).items()}
 
     def load(self, weights: str) -> dict[str, str]:
         """Take ``imagenet``, ``random`` (as built) or a file; returns where they come from: source and sha256.

@@ -154,6 +154,23 @@ def test_layers_are_an_eighth_and_a_sixteenth_of_the_side_and_stay_as_they_are(b
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
 
 
+@pytest.mark.parametrize(
+    ("backbone", "layers", "channels", "sides"),
+    [
+        ("resnet18", ("stem", "layer1", "layer4"), [64, 64, 512], [16, 16, 2]),
+        ("efficientnet_lite0", ("stem", "layer1", "layer4"), [16, 24, 320], [32, 16, 2]),
+        ("vgg16", ("layer1", "layer2", "layer3", "layer4"), [128, 256, 512, 512], [16, 8, 4, 2]),  # after the poolings
+        ("vgg19", ("layer2", "relu4_2", "layer3"), [256, 512, 512], [8, 8, 4]),
+    ],
+)
+def test_what_the_layers_of_each_backbone_are(backbone, layers, channels, sides):
+    network = FrozenFeatures(backbone, layers)
+    found = network(torch.rand(1, 1, 64, 64))
+    assert list(found) == list(layers) == list(network.channels)
+    assert [f.shape[1] for f in found.values()] == channels == list(network.channels.values())
+    assert [f.shape[2] for f in found.values()] == sides
+
+
 def test_images_are_normalised_as_imagenets_were():
     network = FrozenFeatures("resnet18", ("layer1",))
     seen = []
@@ -230,7 +247,10 @@ def test_it_is_fitted_once(workspace, trained, capsys):
 
 def test_layers_out_of_order_are_refused(workspace, capsys):
     assert train("a", method="patchcore", overrides=["layers=layer3,layer2"]) == 1
-    assert "layers = layer3,layer2: some of layer1, layer2, layer3, layer4, shallowest first" in capsys.readouterr().err
+    assert (
+        "layers = layer3,layer2: some of stem, layer1, layer2, layer3, layer4 of resnet18, shallowest first"
+        in capsys.readouterr().err
+    )
 
 
 def test_a_run_does_not_go_on_with_other_weights(workspace, capsys):
