@@ -1,16 +1,17 @@
-"""Whether our arrangement and the plain one of the same weights give the same numbers."""
+"""Whether our arrangement of SQUID and the plain one of the same weights give the same numbers."""
 
+import re
 from types import SimpleNamespace
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from benchmarks.plain_networks import plain_state
 from benchmarks.plain_squid import PlainSquid
-from benchmarks.workloads import ARRANGEMENTS, Ours, arrange, random_images
+from benchmarks.workloads import Settings, arrange, random_images
 from dataloader.loader import Batch
 from evaluation import metrics
+from methods.squid import Squid
 from system.device import to_float
 
 ITERATIONS = 4
@@ -31,7 +32,7 @@ class Difference(NamedTuple):
         return self.tolerance is not None and not self.largest <= self.tolerance
 
 
-def differences(settings: tuple[str, list[str]], device: torch.device) -> list[Difference]:
+def differences(settings: Settings, device: torch.device) -> list[Difference]:
     """Losses of some iterations from one seed, weights after them, logits, metrics; of bfloat16 the logits.
 
     All shortcut masks are 1: both draw them alike, but a difference in the order of draws is none of the numbers.
@@ -41,21 +42,23 @@ def differences(settings: tuple[str, list[str]], device: torch.device) -> list[D
     with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):  # TF32 has the mantissa of a half
         for dtype in (torch.float64, torch.float32):
             found += compared(settings, device, dtype)
-    plain, bf16 = (arrange(name, settings, device) for name in (ARRANGEMENTS[0], ARRANGEMENTS[2]))
-    images = check_images(bf16.method.config, device, torch.float32, "scored")
+    plain, bf16 = (arrange(name, settings, device) for name in ("plain", "ours bf16"))
+    images = check_images(bf16.config, device, torch.float32, "scored")
     apart = relative(logits(bf16, images), logits(plain, images))
     return [*found, Difference("bf16", "logits before training", apart, None)]
 
 
-def compared(settings: tuple[str, list[str]], device: torch.device, dtype: torch.dtype) -> list[Difference]:
-    ours = arrange("ours", settings, device)
-    ours.method.to(dtype)
-    plain = PlainSquid(ours.method)
-    config = ours.method.config
+def compared(settings: Settings, device: torch.device, dtype: torch.dtype) -> list[Difference]:
+    ours, plain = (arrange(name, settings, device).to(dtype) for name in ("ours", "plain"))
+    config = ours.config
     images = check_images(config, device, dtype, "scored")
     found = {"logits before training": relative(logits(ours, images), logits(plain, images))}
-    found["mu and sigma"] = statistics_apart(ours, plain, images)
-    found["metrics of the same scores"] = metrics_apart(plain)
+    loader = SimpleNamespace(in_order=lambda epoch, count: images.split(3))
+    for method in (ours, plain):
+        method.fit(loader)
+    statistics = [np.array([float(method.mu), float(method.sigma)]) for method in (ours, plain)]
+    found["mu and sigma"] = relative(*statistics)
+    found["metrics of the same scores"] = metrics_apart()
     losses = []
     for step in range(ITERATIONS):
         batch = Batch.of(check_images(config, device, dtype, f"step {step}"), step)
@@ -79,43 +82,33 @@ def check_images(config, device: torch.device, dtype: torch.dtype, purpose: str)
     return to_float(random_images(IMAGES, config.image_size, purpose), device).to(dtype)
 
 
-def logits(arrangement: Ours | PlainSquid, images: torch.Tensor) -> np.ndarray:
-    if isinstance(arrangement, Ours):
-        return arrangement.method.score(images).columns["logit"].numpy()
-    return np.array([arrangement.logit(image) for image in images.split(1)])
+def logits(method: Squid, images: torch.Tensor) -> np.ndarray:
+    if isinstance(method, PlainSquid):
+        return np.array([method.logit(image) for image in images.split(1)])
+    return method.score(images).columns["logit"].numpy()
 
 
-def weights_apart(ours: Ours, plain: PlainSquid) -> float:
+def weights_apart(ours: Squid, plain: PlainSquid) -> float:
     """Of the student's side with its running statistics, the teacher and the discriminator.
 
     Of the latter two the running statistics are not compared, and no score uses them: ours runs the teacher in the
     generator's turn only, and the plain one's discriminator stays in training mode when it scores.
     """
-    method = ours.method
-    own = plain_state(method.generator.state_dict()) | method.discriminator.state_dict()
-    theirs = plain.generator.state_dict() | plain.discriminator.state_dict()
+    own = ours.state_dict()
+    unread = re.compile(r"mu|sigma|(generator\.teacher|discriminator)\..*(running_|num_batches).*")
     return max(
         relative(own[name].cpu().numpy(), value.cpu().numpy())
-        for name, value in theirs.items()
-        if name.startswith(("encoder", "inpaint", "student")) or not ("running" in name or "num_batches" in name)
+        for name, value in plain.state_dict().items()
+        if not unread.fullmatch(name)
     )
 
 
-def statistics_apart(ours: Ours, plain: PlainSquid, images: torch.Tensor) -> float:
-    """Of mu and sigma."""
-    loader = SimpleNamespace(in_order=lambda epoch, count: images.split(3))
-    ours.fit(loader)
-    plain.fit(loader)
-    found = np.array([float(ours.method.mu), float(ours.method.sigma)])
-    return relative(found, np.array([plain.mu, plain.sigma]))
-
-
-def metrics_apart(plain: PlainSquid) -> float:
+def metrics_apart() -> float:
     """Between the metrics that both make of the same 200 scores, some of them equal."""
     rng = np.random.default_rng(0)
     labels = np.arange(200) % 2
     scores = (rng.normal(size=200) + labels).round(1)
-    theirs = plain.metrics(labels, scores)
+    theirs = PlainSquid.metrics(labels, scores)
     mine = metrics.at_threshold(labels, scores, metrics.oracle_threshold(labels, scores))
     mine["auc"] = metrics.auc(labels, scores)
     return max(abs(mine[name] - theirs[name]) for name in theirs)

@@ -1,97 +1,132 @@
-"""SQUID in the plain arrangement of the released program (squid.md), for comparison: the same weights give the same
-numbers, computed the way it is said to compute them.
+"""SQUID in the plain arrangement of the released program, for comparison: the same weights give the same numbers,
+computed the way it is said to compute them.
 
-- The networks of plain_networks.py: memories read place after place, neighbours gathered for nn.MultiheadAttention.
+- Nothing of what ``ANOMALY_PLAIN=1`` turns off; no channels_last, no activations in place, PyTorch's default Adam.
+- Memories are read place after place, neighbours gathered for torch's multi-head attention.
 - The discriminator's turn runs the whole generator in training mode, with the graph and the teacher.
-- PyTorch's default Adam; every loss is taken to Python each iteration.
+- Every loss is taken to Python each iteration.
 - Scoring takes one image at a time, with the graph and the teacher, the discriminator in training mode.
 - The accuracy is looked up at every threshold of the ROC with scikit-learn.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
 import torch
 from sklearn.metrics import accuracy_score, f1_score, precision_score, recall_score, roc_auc_score, roc_curve
-from torch.nn import functional as F
+from torch import nn
+from torch.nn.functional import multi_head_attention_forward, pad
 
-from benchmarks.plain_networks import Discriminator, Generator, plain_state
 from configs import ConfigError
+from configs.squid import SquidConfig
 from dataloader.loader import Batch
 from methods.base import lr_scheduler
+from methods.squid import Squid
+from models.inpaint import NeighbourAttention
+from models.memory import Memory
+from system import tuning
 from system.device import to_float
 
 
-def adversarial(logits: torch.Tensor, real: float) -> torch.Tensor:
-    return F.binary_cross_entropy_with_logits(logits, torch.full_like(logits, real))
+@contextmanager
+def plainly() -> Iterator[None]:
+    """Within the ``with``, nothing is rearranged to be fast."""
+    before, tuning.plain = tuning.plain, True
+    try:
+        yield
+    finally:
+        tuning.plain = before
 
 
-class PlainSquid:
-    """The weights of a :class:`methods.squid.Squid`, in float32, trained and used in the plain arrangement."""
+def place_after_place(memory: Memory, query: torch.Tensor) -> torch.Tensor:
+    """:meth:`Memory.forward`: (B, J, d) → (B, J, d)."""
+    if memory.training:
+        memory.pending = query.detach()
+    read = []
+    for j, slots in enumerate(memory.slots):
+        place = query[:, j].unsqueeze(0), slots.unsqueeze(0)
+        read.append((memory.addressing(*place) @ place[1])[0])
+    return torch.stack(read, dim=1)
 
-    def __init__(self, method):
-        config = self.config = method.config
-        if set(config.decoder_memory) - {"V1", "none"} or not config.teacher:
-            raise ConfigError("The plain arrangement knows the decoder memory V1, or none, and has a teacher.")
-        like = next(method.parameters())
-        self.device = like.device
-        self.generator, self.discriminator = Generator(config).to(like), Discriminator(config.image_size).to(like)
-        self.generator.load_state_dict(plain_state(method.generator.state_dict()))
-        for place in self.generator.inpaint.places:
-            place.pointer = int(method.generator.inpaint.memory.pointer)
-        self.discriminator.load_state_dict(method.discriminator.state_dict())
+
+def gathered(attention: NeighbourAttention, query: torch.Tensor, n: torch.Tensor) -> torch.Tensor:
+    """:meth:`NeighbourAttention.forward`: every patch's eight neighbours are projected for it again."""
+    b, count, d = n.shape
+    side = int(count**0.5)
+    grid = pad(n.transpose(1, 2).reshape(b, d, side, side), (1, 1, 1, 1))
+    around = grid.unfold(2, 3, 1).unfold(3, 3, 1).permute(4, 5, 0, 2, 3, 1).reshape(9, -1, d)  # (9, B·P², d)
+    neighbours = torch.cat([around[:4], around[5:]])
+    found, _ = multi_head_attention_forward(
+        query.reshape(1, -1, d), neighbours, neighbours, d, attention.heads, attention.in_proj.weight,
+        attention.in_proj.bias, None, None, False, 0.0, attention.out_proj.weight, attention.out_proj.bias,
+        need_weights=False,
+    )  # fmt: skip
+    return found.reshape(query.shape)
+
+
+class PlainSquid(Squid):
+    """A :class:`methods.squid.Squid` in float32, trained and used in the plain arrangement."""
+
+    def __init__(self, config: SquidConfig):
+        if not config.teacher:
+            raise ConfigError("The plain arrangement has a teacher.")
+        super().__init__(config)
+        self.to(memory_format=torch.contiguous_format)
+        for module in self.modules():
+            if isinstance(module, nn.ReLU):
+                module.inplace = False
+            if isinstance(module, nn.Conv2d):  # patches come with their channels together
+                module.register_forward_pre_hook(lambda conv, maps: tuple(x.contiguous() for x in maps))
+            if isinstance(module, Memory):
+                module.forward = place_after_place.__get__(module)
+            if isinstance(module, NeighbourAttention):
+                module.forward = gathered.__get__(module)
         rates = {"lr": config.learning_rate, "betas": (0.5, 0.999)}
-        self.adam_g = torch.optim.Adam(self.generator.parameters(), eps=1e-7, weight_decay=1e-5, **rates)
-        self.adam_d = torch.optim.Adam(self.discriminator.parameters(), eps=1e-8, **rates)
-        self.scheduler = lr_scheduler(self.adam_g, config)
-
-    def training_step(self, batch: Batch) -> dict[str, float]:
-        x = batch.images
-        self.generator.train()
-        losses = {"discriminator": self.discriminator_turn(x)}
-        return losses | self.generator_turn(x) if batch.step % self.config.n_critic == 0 else losses
-
-    def discriminator_turn(self, x: torch.Tensor) -> float:
-        x_hat = self.generator(x)[0]
-        real, fake = adversarial(self.discriminator(x), 1.0), adversarial(self.discriminator(x_hat.detach()), 0.0)
-        loss = self.config.discriminator_weight * (real + fake)
-        self.adam_d.zero_grad()
-        loss.backward()
-        self.adam_d.step()
-        return loss.item()
-
-    def generator_turn(self, x: torch.Tensor) -> dict[str, float]:
-        config = self.config
-        x_hat, features, teacher_x_hat, teacher_features = self.generator(x)
-        losses = {
-            "reconstruction": config.recon_weight * F.mse_loss(x_hat, x),
-            "adversarial": config.adversarial_weight * adversarial(self.discriminator(x_hat), 1.0),
-            "teacher": config.teacher_weight * F.mse_loss(teacher_x_hat, x),
-            "distillation": config.distill_weight
-            * sum(F.mse_loss(s, t) for s, t in zip(features, teacher_features, strict=True)),
+        self.optimizers = {
+            "generator": torch.optim.Adam(self.generator.parameters(), eps=1e-7, weight_decay=1e-5, **rates),
+            "discriminator": torch.optim.Adam(self.discriminator.parameters(), eps=1e-8, **rates),
         }
-        losses["generator"] = sum(losses.values())
-        self.adam_g.zero_grad()
-        losses["generator"].backward()
-        self.adam_g.step()
-        self.generator.inpaint.enqueue()
+        self.schedulers = {"generator": lr_scheduler(self.optimizers["generator"], config)}
+
+    @plainly()
+    def training_step(self, batch: Batch) -> dict[str, float]:
+        self.train()
+        x = batch.images
+        losses = {"discriminator": self.discriminator_loss(x, self.generator(x).x_hat.detach())}
+        self._learn("discriminator", losses)
+        if batch.step % self.config.n_critic == 0:
+            terms = self.generator_losses(x, self.generator(x))
+            losses |= terms | {"generator": self._learn("generator", terms)}
+            self.fill_queue()
         return {name: loss.item() for name, loss in losses.items()}
 
-    def end_epoch(self) -> None:
-        self.scheduler.step()
+    def _learn(self, name: str, losses: dict[str, torch.Tensor]) -> torch.Tensor:
+        loss = sum(losses.values())
+        self.optimizers[name].zero_grad()
+        loss.backward()
+        self.optimizers[name].step()
+        return loss
 
+    @plainly()
     def logit(self, x: torch.Tensor) -> float:
         """Of one image (1, 1, H, W)."""
         self.generator.eval()
-        return self.discriminator(self.generator(x)[0]).item()
+        self.discriminator.train()
+        with torch.enable_grad():
+            return self.discriminator(self.generator(x).x_hat).item()
 
-    def fit(self, loader) -> None:
+    def fit(self, loader, epoch: int = 0) -> None:
         batches = loader.in_order(0, self.config.statistics_images)
         logits = np.array([self.logit(x) for images in batches for x in images.split(1)])
-        self.mu, self.sigma = logits.mean(), logits.std()
+        self.mu.fill_(logits.mean())
+        self.sigma.fill_(logits.std())
 
-    def score(self, images: torch.Tensor) -> np.ndarray:
+    def scored(self, images: torch.Tensor) -> np.ndarray:
         """(N, H, W) uint8 → (N,) anomaly scores, 1 = anomalous."""
-        logits = np.array([self.logit(to_float(image, self.device)) for image in images.split(1)])
-        return 1 - 1 / (1 + np.exp((self.mu - logits) / self.sigma))
+        device = self.mu.device
+        logits = np.array([self.logit(to_float(image, device)) for image in images.split(1)])
+        return 1 - 1 / (1 + np.exp((self.mu.item() - logits) / self.sigma.item()))
 
     @staticmethod
     def metrics(labels: np.ndarray, scores: np.ndarray) -> dict[str, float]:

@@ -1,8 +1,6 @@
 """SQUID's speed beside the plain arrangement of the released program (plain_squid.py), all measured in this one run.
 
-    python benchmarks/speed.py [--out results/speed.md]         # all of it
-    python benchmarks/speed.py --only ratios [--repeats 9]      # training, scoring and a whole epoch, side by side
-    python benchmarks/speed.py --only growth                    # how cost grows with sizes
+    python benchmarks/speed.py [--out results/speed.md]
 
 First both must give the same numbers. Then every arrangement works in a process of its own; they take turns, one
 computing at a time, so that a ratio is of neighbouring repetitions. Medians with the lowest and the highest.
@@ -18,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import torch
 
 import configs
-from benchmarks import agreement, growth, report
+from benchmarks import agreement, report
 from benchmarks.measure import Measured, Worker, count_flops, timed
 from benchmarks.workloads import ARRANGEMENTS, Counts, machine_limit, scoring, training, whole_epoch
 from commands import cli
@@ -32,9 +30,7 @@ MIB = 2**20
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--only", choices=("check", "ratios", "growth"), help="this part alone; ratios include the check"
-    )
+    parser.add_argument("--check", action="store_true", help="only look whether both give the same numbers")
     parser.add_argument("--config", default="zhang_best", metavar="NAME", help="of method squid; default: zhang_best")
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="changed settings of it")
     parser.add_argument("--repeats", type=int, default=5, metavar="N", help="of each ratio; default: 5")
@@ -44,12 +40,10 @@ def arguments() -> argparse.Namespace:
         help="training images of the whole epoch; validation and statistics follow in ZhangLab's proportions of "
         "1,249 : 200 : 201; default: 192",
     )  # fmt: skip
-    parser.add_argument("--growth-repeats", type=int, default=3, metavar="N", help="of each size; default: 3")
-    parser.add_argument("--growth-cases", nargs="*", metavar="CASE", choices=growth.NAMES, help="default: all")
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"), help="default: auto")
     parser.add_argument("--out", type=Path, metavar="FILE.md", help="write the tables there too, as Markdown")
     args = parser.parse_args()
-    if min(args.repeats, args.score_images, args.epoch_images, args.growth_repeats) < 1:
+    if min(args.repeats, args.score_images, args.epoch_images) < 1:
         parser.error("counts must be at least 1")
     return args
 
@@ -62,16 +56,11 @@ def main() -> int:
     if configs.build(*settings).method != "squid":
         raise configs.ConfigError(f"--config {args.config}: the plain arrangement is of method squid.")
     out = report.Report("Speed", args.out, device)
-    agrees = True
-    if args.only != "growth":
-        found = agreement.differences(settings, device)
-        out.add(*differences_table(found))
-        agrees = not any(difference.too_large for difference in found)
-    if agrees and args.only in (None, "ratios"):
+    found = agreement.differences(settings, device)
+    out.add(*differences_table(found))
+    agrees = not any(difference.too_large for difference in found)
+    if agrees and not args.check:
         out.add(*ratios(args, settings, device))
-    if agrees and args.only in (None, "growth"):
-        for lines in growth.tables(args.growth_cases or growth.NAMES, device, args.growth_repeats):
-            out.add(*lines)
     if not agrees:
         print("error: the arrangements do not give the same numbers; nothing was measured", file=sys.stderr)
     return 0 if agrees else 1

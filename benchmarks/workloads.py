@@ -1,27 +1,27 @@
-"""What is measured of SQUID: iterations, scoring and a whole epoch, in our arrangement and in the plain one.
+"""What is measured: iterations, fitting and scoring of any method, and a whole epoch of SQUID in both arrangements.
 
 Images are random with a fixed seed; what is computed does not depend on their content.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import torch
 
 import configs
 from benchmarks.measure import Work
 from benchmarks.plain_squid import PlainSquid
-from configs import BaseConfig
+from configs import BaseConfig, Stage
 from dataloader import Dataset, Split
-from dataloader.loader import Batch, TrainLoader
+from dataloader.loader import TrainLoader
 from evaluation import metrics
 from evaluation.scoring import score_images, thresholds, validation_auc
-from methods import METHODS
-from system.device import to_float
+from methods import METHODS, Method
 from system.seeding import generator, seed_everything
 from system.tuning import keep_memory
 
+Settings = tuple[str, list[str]]  # a configuration's name, and key=value overrides
 ARRANGEMENTS = ("plain", "ours", "ours bf16")
 
 
@@ -38,23 +38,6 @@ class Counts(NamedTuple):
         return cls(training, 2 * max(round(training * 100 / 1249), 1), max(round(training * 201 / 1249), 2))
 
 
-class Ours:
-    """A method as training.loop uses it."""
-
-    def __init__(self, method):
-        self.method = method
-        self.device = next(method.parameters()).device
-        self.training_step, self.end_epoch, self.fit = method.training_step, method.end_epoch, method.fit
-
-    def score(self, images: torch.Tensor):
-        return score_images(self.method, images, self.device, "scoring")
-
-    def metrics(self, labels: np.ndarray, scored) -> dict[str, float]:
-        name = self.method.main_score
-        found = metrics.at_threshold(labels, scored.image[name], thresholds(labels, scored)[name])
-        return {"auc": validation_auc(labels, scored)[name], **found}
-
-
 class RandomImages(Dataset):
     """Noise to train on, and a validation set half of which has a dark square."""
 
@@ -65,6 +48,9 @@ class RandomImages(Dataset):
 
     def training_images(self, epoch: int) -> torch.Tensor:
         return self._training
+
+    def unlabeled_images(self) -> torch.Tensor:
+        return self._training[:0]
 
     def split(self, name: str) -> Split:
         count, size = self.counts.validation, self.config.image_size
@@ -85,63 +71,89 @@ def random_images(count: int, size: int, purpose: str) -> torch.Tensor:
     return torch.randint(0, 256, (count, size, size), dtype=torch.uint8, generator=generator(0, "benchmark", purpose))
 
 
-def arrange(name: str, settings: tuple[str, list[str]], device: torch.device) -> PlainSquid | Ours:
-    """One of ARRANGEMENTS of a configuration with overrides; the weights are the same in all of them."""
-    config = configs.build(settings[0], [*settings[1], f"precision={'bf16' if name == 'ours bf16' else 'fp32'}"])
+def arrange(name: str, settings: Settings, device: torch.device) -> Method:
+    """A configuration's method in one of ARRANGEMENTS; the weights are the same in all of them."""
+    config = configs.build(settings[0], settings[1])
+    if name == "ours bf16":
+        config = configs.override(config, ["precision=bf16"])
     if name != "plain":
         keep_memory()
     seed_everything(config.seed, "weights")
-    method = METHODS[config.method](config).to(device)
+    method = (PlainSquid if name == "plain" else METHODS[config.method])(config).to(device)
     method.start_stage(method.stages[0].name)
-    return PlainSquid(method) if name == "plain" else Ours(method)
+    return method
 
 
-def training(name: str, settings: tuple[str, list[str]], device: torch.device) -> Work:
-    """As many iterations as there are from one generator step to the next."""
-    arrangement = arrange(name, settings, device)
-    config = configs.build(*settings)
-    images = to_float(random_images(config.batch_size, config.image_size, "training"), device)
+def scorer(method: Method, device: torch.device) -> Callable[[torch.Tensor], object]:
+    """Images (N, S, S) uint8 → their scores, as evaluation makes them."""
+    if isinstance(method, PlainSquid):
+        return method.scored
+    return lambda images: score_images(method, images, device, "scoring")
+
+
+def training(name: str, settings: Settings, device: torch.device, stage_name: str = "", batches: int = 0) -> Work:
+    """So many batches of a stage (the first); by default as many as from one generator step of SQUID to the next."""
+    method = arrange(name, settings, device)
+    config = method.config
+    stage = next(stage for stage in method.stages if stage_name in ("", stage.name))
+    batches = batches or config.n_critic
+    method.start_stage(stage.name)
+    dataset = RandomImages(config, Counts(batches * stage.batch_size, 2, 2))
+    loader = TrainLoader(dataset, config, device)
+    method.start_epoch(loader, 0)
+    few = list(loader.epoch(0, stage).batches())[:batches]
 
     def run() -> None:
-        for step in range(config.n_critic):
-            arrangement.training_step(Batch.of(images, step))
+        for batch in few:
+            method.training_step(batch)
 
     return Work(run)
 
 
-def scoring(name: str, settings: tuple[str, list[str]], device: torch.device, count: int) -> Work:
-    config = configs.build(*settings)
-    arrangement = arrange(name, settings, device)
-    images = random_images(count, config.image_size, "scoring")
-    arrangement.fit(TrainLoader(RandomImages(config, Counts(4, 2, 4)), config, device))
-    return Work(lambda: arrangement.score(images))
+def fitting(name: str, settings: Settings, device: torch.device, count: int) -> Work:
+    method = arrange(name, settings, device)
+    loader = TrainLoader(RandomImages(method.config, Counts(count, 2, 2)), method.config, device)
+    return Work(lambda: method.fit(loader))
 
 
-def whole_epoch(name: str, settings: tuple[str, list[str]], device: torch.device, counts: Counts) -> Work:
+def scoring(name: str, settings: Settings, device: torch.device, count: int, fitted: int = 4) -> Work:
+    method = arrange(name, settings, device)
+    method.fit(TrainLoader(RandomImages(method.config, Counts(fitted, 2, 4)), method.config, device))
+    images = random_images(count, method.config.image_size, "scoring")
+    score = scorer(method, device)
+    return Work(lambda: score(images))
+
+
+def whole_epoch(name: str, settings: Settings, device: torch.device, counts: Counts) -> Work:
     """An epoch as training.loop goes through it, but for what it writes to the disk."""
-    settings = (settings[0], [*settings[1], f"statistics_images={counts.statistics}"])
-    config = configs.build(*settings)
-    arrangement = arrange(name, settings, device)
+    method = arrange(name, (settings[0], [*settings[1], f"statistics_images={counts.statistics}"]), device)
+    config = method.config
     dataset = RandomImages(config, counts)
     loader, validation = TrainLoader(dataset, config, device), dataset.split("val")
     few = Counts(config.n_critic * config.batch_size, 2, 2)
     first = TrainLoader(RandomImages(config, few), config, device)
-    return Work(
-        lambda: epoch(arrangement, loader, validation),
-        warm_up=lambda: epoch(arrangement, first, validation),
-    )
+    return Work(lambda: epoch(method, loader, validation), warm_up=lambda: epoch(method, first, validation))
 
 
-def epoch(arrangement: PlainSquid | Ours, loader: TrainLoader, validation: Split) -> dict[str, float]:
+def epoch(method: Method, loader: TrainLoader, validation: Split) -> dict[str, float]:
     """Training, the schedule, score statistics, validation → its metrics."""
     sums: dict[str, float | torch.Tensor] = {}
     for batch in loader.epoch(0).batches():
         seed_everything(0, "step", batch.step)
-        for loss, value in arrangement.training_step(batch).items():
+        for loss, value in method.training_step(batch).items():
             sums[loss] = sums.get(loss, 0) + value
-    arrangement.end_epoch()
-    arrangement.fit(loader)
-    return arrangement.metrics(validation.labels.numpy(), arrangement.score(validation.images))
+    method.end_epoch()
+    method.fit(loader)
+    labels, scored = validation.labels.numpy(), scorer(method, loader.device)(validation.images)
+    if isinstance(method, PlainSquid):
+        return method.metrics(labels, scored)
+    name = method.main_score
+    found = metrics.at_threshold(labels, scored.image[name], thresholds(labels, scored)[name])
+    return {"auc": validation_auc(labels, scored)[name], **found}
+
+
+def stages_that_train(config: BaseConfig) -> list[Stage]:
+    return [stage for stage in config.stages() if stage.batches != 0]
 
 
 def machine_limit(what: str, device: torch.device) -> Work:

@@ -28,7 +28,7 @@ from models.discriminator import Discriminator
 from models.generator import Generated, Generator
 from models.inpaint import InpaintBlock
 from models.memory import DECODER_MEMORIES, Addressing, recorded_weights
-from system import distributed
+from system import distributed, tuning
 
 
 class Squid(Method):
@@ -93,8 +93,9 @@ class Squid(Method):
         encoder = self.generator.encoder
 
         # both turns see the same images with the same encoder, so one forward of it does for both
-        twice = counting_twice(encoder) if generators_turn else nullcontext()
-        with twice, torch.set_grad_enabled(generators_turn), self.autocast():
+        shared = generators_turn and not tuning.plain
+        twice = counting_twice(encoder) if shared else nullcontext()
+        with twice, torch.set_grad_enabled(shared), self.autocast():
             encoded = encoder(images)
 
         # 1. the discriminator learns to tell images from reconstructions
@@ -106,7 +107,7 @@ class Squid(Method):
         # 2. every n_critic-th iteration, the generators learn from a new draw of the shortcuts
         if generators_turn:
             with self.autocast():
-                out = self.generator.decode(*encoded)
+                out = self.generator.decode(*encoded) if shared else self.generator(images)
             terms = self.generator_losses(images, out)
             losses |= terms | {"generator": self.update("generator", terms, batch)}
 

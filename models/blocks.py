@@ -5,10 +5,9 @@ from contextlib import contextmanager
 
 import torch
 from torch import nn
-from torch.nn.functional import conv2d
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from models.upsampling import convolve_doubled, double
+from models import fast
 
 
 def full_precision(x: torch.Tensor) -> torch.autocast:
@@ -56,9 +55,6 @@ def estimating_batch_norm(network: nn.Module) -> Iterator[None]:
             norm.momentum = momentum
 
 
-VALUES_AT_ONCE = 2**19  # of a block's result where no gradient is wanted: 2 MiB of float32, which caches hold
-
-
 class ResidualBlock(nn.Module):
     """(B, in, h, w) → (B, out, h/stride, w/stride): ReLU(f(r) + r) with r = ReLU(BN(conv(x)))."""
 
@@ -78,27 +74,9 @@ class ResidualBlock(nn.Module):
             nn.BatchNorm2d(out_channels),
         )
 
-    def forward(self, *maps: torch.Tensor) -> torch.Tensor:
-        """``maps`` are x and what else :meth:`block` takes, of as many images."""
-        n, pixels = len(maps[0]), maps[0].shape[2:].numel()
-        few = max(1, int(VALUES_AT_ONCE / self.values_per_pixel / pixels))
-        if self.training or torch.is_grad_enabled() or few >= n or maps[0].device.type != "cpu":
-            return self.block(*maps)
-        # a few maps at a time, so that what lies between takes little memory and stays in the caches
-        result, done = None, 0
-        for parts in zip(*(each.split(few) for each in maps), strict=True):
-            part = self.block(*parts)
-            if result is None:
-                result = torch.empty((n, *part.shape[1:]), dtype=part.dtype, memory_format=torch.channels_last)
-            result[done : done + len(part)] = part
-            done += len(part)
-        return result
-
-    def block(self, x: torch.Tensor) -> torch.Tensor:
-        return self.refined(self.project(x))
-
-    def refined(self, r: torch.Tensor) -> torch.Tensor:
-        """ReLU(f(r) + r): (B, out, h, w) → same."""
+    @fast.in_parts
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        r = self.project(x)
         return self.refine(r).add_(r).relu_()
 
 
@@ -113,16 +91,11 @@ class UpBlock(ResidualBlock):
         self.values_per_pixel = 4 * out_channels
         self.op = op
 
-    def block(self, x: torch.Tensor, skip: torch.Tensor | None = None) -> torch.Tensor:
+    @fast.in_parts
+    def forward(self, x: torch.Tensor, skip: torch.Tensor | None = None) -> torch.Tensor:
         conv, norm, relu = self.project
-        if self.op == "add":
-            joined = conv(skip + double(x))
-        elif self.op == "concat":  # a convolution of joined channels is the sum of two
-            of_skip, of_x = conv.weight.split([skip.shape[1], x.shape[1]], dim=1)
-            joined = convolve_doubled(x, of_x, conv.bias).add_(conv2d(skip, of_skip, padding=1))
-        else:
-            joined = convolve_doubled(x, conv.weight, conv.bias)
-        return self.refined(relu(norm(joined)))
+        r = relu(norm(fast.convolve_joined(conv, x, skip, self.op)))
+        return self.refine(r).add_(r).relu_()
 
 
 class MaskedShortcut(nn.Module):

@@ -1,4 +1,8 @@
-"""Tuning this process to the machine it runs on: allocator, threads, TF32. None of it knows what is computed."""
+"""Tuning this process to the machine it runs on: allocator, threads, TF32, and the switch for all that is only fast.
+
+None of it knows what is computed. ``ANOMALY_PLAIN=1`` turns off the allocator's settings and whatever asks
+:func:`rearranges`: models/fast.py, and the encoder that SQUID's two turns share.
+"""
 
 import ctypes
 import math
@@ -8,10 +12,21 @@ from pathlib import Path
 
 import torch
 
+plain = os.environ.get("ANOMALY_PLAIN", "") not in ("", "0")  # compute everything as the papers' figures have it
+
+
+def rearranges(x: torch.Tensor) -> bool:
+    """Whether x is to be computed with in another order where that is faster: on a CPU, unless it is to be plain.
+
+    On a GPU each of many small passes over memory would have to be launched.
+    """
+    return not plain and x.device.type == "cpu"
+
 
 def tune(precision: str) -> None:
     """Allocator, threads and TF32 of this process; with ``fp32`` or ``bf16`` none of it changes a result."""
-    keep_memory()
+    if not plain:
+        keep_memory()
     fit_threads()
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
 

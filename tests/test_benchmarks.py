@@ -1,21 +1,20 @@
-"""benchmarks/: the plain arrangement computes what ours does, and the command runs; how fast is not looked at."""
+"""benchmarks/: the plain arrangement computes what ours does, and the commands run; how fast is not looked at."""
 
 import math
 
 import pytest
 import torch
+from tiny import TINY as TINY_SETTINGS
 from tiny import command
 
-from benchmarks import agreement, ddad, growth, speed
+from benchmarks import agreement, cost, speed
 from benchmarks.measure import Measured, Worker, count_flops, timed
-from benchmarks.plain_squid import PlainSquid
-from benchmarks.workloads import Counts, Ours, RandomImages, arrange, epoch, training
+from benchmarks.workloads import Counts, RandomImages, arrange, epoch, training
 from dataloader.loader import TrainLoader
 
 CPU = torch.device("cpu")
 TINY = ["image_size=64", "base_channels=4", "queue_slots=16", "matrix_slots=8", "batch_size=4"]
 SETTINGS = ("zhang_best", TINY)
-SMALL_DDAD = ["multiplier=0.25", "image_size=32", "batch_size=8", "refine_batch_size=8"]
 
 
 class InProcess:
@@ -31,7 +30,10 @@ class InProcess:
         return Measured(2**20, count_flops(self.work) if flops else 0)
 
 
-@pytest.mark.parametrize("overrides", [[], ["gumbel_top_k=0", "shrink_threshold=0.0005", "n_critic=1"]])
+@pytest.mark.parametrize(
+    "overrides",
+    [[], ["gumbel_top_k=0", "shrink_threshold=0.0005", "n_critic=1"], ["decoder_memory=V3,V1,none,none"]],
+)
 def test_both_arrangements_give_the_same_numbers(overrides):
     found = agreement.differences(("zhang_best", [*TINY, *overrides]), CPU)
     assert {(d.precision, d.what) for d in found} >= {
@@ -43,11 +45,10 @@ def test_both_arrangements_give_the_same_numbers(overrides):
 
 
 def test_a_difference_is_found():
-    ours = arrange("ours", SETTINGS, CPU)
-    plain = agreement.PlainSquid(ours.method)
+    ours, plain = (arrange(name, SETTINGS, CPU) for name in ("ours", "plain"))
     assert agreement.weights_apart(ours, plain) == 0
     with torch.no_grad():
-        ours.method.generator.inpaint.memory.slots[1, 2, 3] += 1
+        ours.generator.inpaint.memory.slots[1, 2, 3] += 1
     assert agreement.weights_apart(ours, plain) > 0.5
     assert agreement.Difference("float32", "anything", math.nan, 1e-4).too_large
 
@@ -55,11 +56,10 @@ def test_a_difference_is_found():
 def test_an_epoch_of_both_gives_the_same_metrics(monkeypatch):
     """In float64, images too: Adam makes steps of float32's rounding, which differs from machine to machine."""
     monkeypatch.setattr(torch.Tensor, "float", torch.Tensor.double)
-    ours = arrange("ours", ("zhang_best", [*TINY, "mask_ratio=1.0", "augment=false"]), CPU)
-    ours.method.double()
-    config, plain = ours.method.config, PlainSquid(ours.method)
-    dataset = RandomImages(config, Counts(8, 4, 4))
-    found = [epoch(each, TrainLoader(dataset, config, CPU), dataset.split("val")) for each in (plain, ours)]
+    settings = ("zhang_best", [*TINY, "mask_ratio=1.0", "augment=false"])
+    ours, plain = (arrange(name, settings, CPU).double() for name in ("ours", "plain"))
+    dataset = RandomImages(ours.config, Counts(8, 4, 4))
+    found = [epoch(each, TrainLoader(dataset, ours.config, CPU), dataset.split("val")) for each in (plain, ours)]
     assert found[0].keys() == found[1].keys()
     assert found[0] == pytest.approx(found[1], abs=1e-6)
     assert agreement.weights_apart(ours, plain) < 1e-6
@@ -78,23 +78,14 @@ def test_a_worker_answers_with_time_memory_and_arithmetic():
 
 
 def test_the_command_writes_its_tables(workspace, monkeypatch, capsys):
-    for module in (speed, growth):
-        monkeypatch.setattr(module, "Worker", InProcess)
+    monkeypatch.setattr(speed, "Worker", InProcess)
     monkeypatch.setattr(agreement, "ITERATIONS", 2)
     arguments = ["--device", "cpu", "--repeats", 1, "--score-images", 2, "--epoch-images", 8, "--set", *TINY]
-    assert command("speed", *arguments, "--only", "ratios", "--out", "out/speed.md", module=speed) == 0
+    assert command("speed", *arguments, "--out", "out/speed.md", module=speed) == 0
     text = (workspace / "out" / "speed.md").read_text()
     assert text.count("| ours bf16 |") == 5  # three works, and the arithmetic of two
     assert "**too large**" not in text and text.strip() in capsys.readouterr().out
     assert command("speed", "--config", "ddad_brain_ae", "--device", "cpu", module=speed) == 1
-
-
-def test_ddads_command_writes_its_table(workspace):
-    arguments = ["--device", "cpu", "--repeats", 2, "--images", 9, "--out", "ddad.md", "--set", *SMALL_DDAD]
-    assert command("ddad", *arguments, module=ddad) == 0
-    text = (workspace / "ddad.md").read_text()
-    assert [text.count(f"| {what} |") for what in ("an epoch of udm", "an epoch of refine", "scoring")] == [1] * 3
-    assert command("ddad", "--config", "zhang_best", module=ddad) == 1
 
 
 def test_a_disagreement_ends_the_command(workspace, monkeypatch, capsys):
@@ -104,23 +95,21 @@ def test_a_disagreement_ends_the_command(workspace, monkeypatch, capsys):
     assert "do not give the same numbers" in capsys.readouterr().err
 
 
-def test_growth_tables(workspace, monkeypatch):
-    monkeypatch.setattr(growth, "Worker", InProcess)
-    case = growth.Case("Slots", "slots", (8, 16), lambda s: [*TINY, f"queue_slots={s}"], float, "Why.")
-    monkeypatch.setattr(growth, "SCORED", 2)
-    assert "**exponent**" in "\n".join(growth.squid_table(case, CPU, 1))
-    assert "fingerprint" in "\n".join(growth.data_set_table(CPU, 1, (16, 32)))
-    monkeypatch.setattr(growth, "DDAD_IMAGES", 8)
-    assert "members" in "\n".join(growth.members_table(CPU, 1, (2,), SMALL_DDAD))
+@pytest.mark.parametrize("name", ["squid", "ddad", "patchcore", "ganomaly"])
+def test_what_a_method_costs(name, workspace, monkeypatch):
+    monkeypatch.setattr(cost, "Worker", InProcess)
+    config, settings = TINY_SETTINGS[name]
+    case = " ".join([config, *settings])
+    few = ["--device", "cpu", "--batches", 1, "--fit-images", 4, "--score-images", 2, "--repeats", 1]
+    assert command("cost", case, *few, "--vary", "batch_size=2,4", "--out", "cost.md", module=cost) == 0
+    text = (workspace / "cost.md").read_text()
+    works = {"patchcore": ["fitting"], "ddad": ["training, udm", "training, ndm", "training, refine"]}
+    for what in [*works.get(name, ["training"]), "scoring"]:
+        assert text.count(f"| {what} |") == 4  # of both sizes, and the exponents of time and memory
+    assert "## batch_size=2,4" in text and "| 2 → 4 |" in text
 
 
-def test_exponents_and_their_sentence():
-    assert growth.exponent([1, 2, 4], [3, 12, 48]) == pytest.approx(2)
-    lines = growth.table("T", "n", (1, 2), {"flat": [1, 1], "steep": [1, 4]}, [1, 2], "Because.")
-    assert "Worse than linear: steep. Because." in lines
-    assert "Nothing here is worse than linear." in growth.table("T", "n", (1, 2), {"flat": [1, 1]}, [1, 2], "Because.")
-
-
-def test_ours_is_the_method_as_the_loop_uses_it():
-    ours = arrange("ours bf16", SETTINGS, CPU)
-    assert isinstance(ours, Ours) and ours.method.config.precision == "bf16"
+def test_exponents_are_slopes_of_logarithms():
+    found = [{"scoring": cost.Cost(1, [1 / k**2], 3 * k)} for k in (2, 4, 8)]
+    rows = [line for line in cost.exponents("k=2,4,8", [found], ["m"]) if line.startswith("| m")]
+    assert rows == ["| m | scoring | time an image | 2.00 | 2.00 |", "| m | scoring | memory | 1.00 | 1.00 |"]

@@ -1,12 +1,15 @@
-"""Convolving before doubling is convolving the doubled map, forwards and backwards."""
+"""What is computed in another order to be fast is what the plain form computes, forwards and backwards."""
 
 import pytest
 import torch
+from test_methods import build, images_of
 from torch.nn.functional import conv2d
 
-from models import blocks
+from dataloader.loader import Batch
+from models import fast
 from models.blocks import ResidualBlock, UpBlock
-from models.upsampling import convolve_doubled, double
+from models.fast import convolve_doubled, double
+from system import tuning
 
 
 def operands(n=2, c=3, h=5, w=4, out=6, dtype=torch.float64):
@@ -76,12 +79,37 @@ def test_evaluation_goes_a_few_maps_at_a_time(kind, last, monkeypatch):
     block = kind(3, 4, last).double().eval()
     maps = [torch.randn(5, 3, 6, 6).double(), torch.randn(5, 4, 12, 12).double()]
     maps = maps if isinstance(block, UpBlock) else maps[:1]
+    seen = []
+    block.refine.register_forward_hook(lambda module, maps, result: seen.append(len(maps[0])))
     with torch.no_grad():
         whole = block(*maps)
-        seen = []
-        monkeypatch.setattr(blocks, "VALUES_AT_ONCE", 2 * whole[0].numel())
-        monkeypatch.setattr(block, "block", lambda *maps, f=block.block: seen.append(len(maps[0])) or f(*maps))
+        monkeypatch.setattr(fast, "VALUES_AT_ONCE", 2 * whole[0].numel())
         torch.testing.assert_close(block(*maps), whole)
-        assert seen == [2, 2, 1]
+        assert seen == [5, 2, 2, 1]
         block.train()(*maps)
-        assert seen[3:] == [5]  # batch norm is over the whole batch
+        assert seen[4:] == [5]  # batch norm is over the whole batch
+        monkeypatch.setattr(tuning, "plain", True)
+        block.eval()(*maps)
+        assert seen[5:] == [5]
+
+
+def test_one_switch_turns_all_of_it_off_and_changes_no_number(monkeypatch):
+    """In float64, over both of SQUID's turns: the same losses, gradients' steps, running statistics and scores."""
+    used = []
+    spread = fast._Spread.apply
+    monkeypatch.setattr(fast._Spread, "apply", lambda products: used.append(1) or spread(products))
+    found = []
+    for plain in (False, True):
+        used.clear()
+        monkeypatch.setattr(tuning, "plain", plain)
+        method, loader = build("squid")
+        method.double()
+        encoded = []
+        method.generator.encoder.register_forward_hook(lambda *_, encoded=encoded: encoded.append(1))
+        images = images_of(loader).double()
+        for step in range(2):
+            torch.manual_seed(step)
+            losses = method.training_step(Batch.of(images, step))
+        assert bool(used) is not plain and len(encoded) == (3 if plain else 2)
+        found.append((losses, method.score(images).image, method.state_dict()))
+    torch.testing.assert_close(*found, rtol=1e-6, atol=1e-9)

@@ -1,8 +1,12 @@
-"""Doubling a map and convolving it, as every up block begins.
+"""What the networks compute in another order on a CPU, to be fast; all of it, each beside the plain form it stands for.
 
-On a CPU the convolution comes first, at the small size, for a quarter of its arithmetic. In one dimension, doubling
-bilinearly is to insert a zero after each pixel and to filter with t = (1, 3, 3, 1)/4, the border being repeated. The
-order of filters does not matter, so t may come last. What it then filters is the sequence
+The result is the plain form's but for rounding. ``ANOMALY_PLAIN=1`` (system/tuning.py) turns all of it off.
+
+- :func:`convolve_joined`: up blocks convolve the deeper map before they double it, for a quarter of the arithmetic.
+- :func:`in_parts`: scoring takes a few maps at a time through a block, so that they stay in the caches.
+
+In one dimension, doubling bilinearly is to insert a zero after each pixel and to filter with t = (1, 3, 3, 1)/4, the
+border being repeated. The order of filters does not matter, so t may come last. What it then filters is the sequence
 
     b₀ − 4a₀,  a₀ + d₀,  b₀,  a₀ + d₁,  b₁,  a₁ + d₂,  …,  bₙ,  aₙ + dₙ,  bₙ − 4dₙ
 
@@ -11,14 +15,66 @@ beyond the doubled map, not the border repeated. In two dimensions there are nin
 and the sequence is made of rows, then of columns.
 """
 
+import functools
+from collections.abc import Callable
+
 import torch
+from torch import nn
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import conv2d, interpolate, pad
+
+from system.tuning import rearranges
+
+VALUES_AT_ONCE = 2**19  # of a block's result: 2 MiB of float32, which caches hold
+
+
+# -- the plain forms --------------------------------------------------------------------------------------------------
 
 
 def double(x: torch.Tensor) -> torch.Tensor:
     """(N, C, h, w) → (N, C, 2h, 2w), bilinearly; pixels are areas (align_corners false)."""
     return interpolate(x, size=[2 * side for side in x.shape[2:]], mode="bilinear", align_corners=False)
+
+
+def join(x: torch.Tensor, skip: torch.Tensor | None, op: str) -> torch.Tensor:
+    """The doubled map (N, C, 2h, 2w) and its skip, by ``op``: ``concat`` (skip first), ``add`` or ``none``."""
+    x = double(x)
+    return torch.cat([skip, x], dim=1) if op == "concat" else skip + x if op == "add" else x
+
+
+# -- what stands for them ---------------------------------------------------------------------------------------------
+
+
+def convolve_joined(conv: nn.Conv2d, x: torch.Tensor, skip: torch.Tensor | None, op: str) -> torch.Tensor:
+    """``conv(join(x, skip, op))``: x (N, C, h, w), skip (N, C', 2h, 2w) → (N, C'', 2h, 2w); conv is 3 × 3."""
+    if op == "add" or not rearranges(x):
+        return conv(join(x, skip, op))
+    if op == "none":
+        return convolve_doubled(x, conv.weight, conv.bias)
+    # a convolution of joined channels is the sum of two
+    of_skip, of_x = conv.weight.split([skip.shape[1], x.shape[1]], dim=1)
+    return convolve_doubled(x, of_x, conv.bias).add_(conv2d(skip, of_skip, padding=1))
+
+
+def in_parts(forward: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+    """A block's forward of maps (N, …), a few maps at a time where no gradient is wanted."""
+
+    @functools.wraps(forward)
+    def of_few(block: nn.Module, *maps: torch.Tensor) -> torch.Tensor:
+        n, pixels = len(maps[0]), maps[0].shape[2:].numel()
+        few = max(1, int(VALUES_AT_ONCE / block.values_per_pixel / pixels))
+        if block.training or torch.is_grad_enabled() or few >= n or not rearranges(maps[0]):
+            return forward(block, *maps)
+        result, done = None, 0
+        for parts in zip(*(each.split(few) for each in maps), strict=True):
+            part = forward(block, *parts)
+            if result is None:
+                result = torch.empty((n, *part.shape[1:]), dtype=part.dtype, memory_format=torch.channels_last)
+            result[done : done + len(part)] = part
+            done += len(part)
+        return result
+
+    return of_few
 
 
 def convolve_doubled(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
@@ -31,8 +87,6 @@ def convolve_doubled(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor |
     Returns:
         (N, C', 2h, 2w).
     """
-    if x.device.type != "cpu":  # there each of many small passes over memory would have to be launched
-        return conv2d(double(x), weight, bias, padding=1)
     c = weight.shape[0]
     taps = weight.permute(2, 3, 0, 1).reshape(9 * c, -1, 1, 1)  # (row, column, C') of the kernel
     return _Spread.apply(conv2d(x, taps, None if bias is None else pad(bias, (4 * c, 4 * c))))  # bias: the middle tap's
