@@ -128,7 +128,7 @@ class Job:
     def signals_passed_on(self) -> AbstractContextManager:
         """Within the ``with``, SIGINT and SIGTERM go to the commands that run, and no other starts."""
 
-        def pass_on(number, frame):
+        def pass_on(number: int, frame: object) -> None:
             self.stop_signal = self.stop_signal or number
             with self.lock:
                 for process in self.running:

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from configs import BaseConfig
 from dataloader.base import Dataset, Split, digest, in_words, unlabeled_in_words
 from dataloader.images import DataError
 from system.seeding import generator
@@ -35,7 +36,7 @@ class DigitAnatomy(Dataset):
         "--set digit_source=sklearn, which needs none."
     )
 
-    def __init__(self, config, root: Path):
+    def __init__(self, config: BaseConfig, root: Path):
         super().__init__(config, root)
         if config.train_normal_fraction < 1:
             given = f"train_normal_fraction = {config.train_normal_fraction}"

@@ -3,24 +3,26 @@
 import json
 from collections.abc import Sequence
 from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 import torch
 
 from configs.stages import stage_epochs
-from dataloader.base import in_words
+from dataloader.base import Split, in_words
 from dataloader.duplicates import RULE
 from evaluation import metrics, plots
 from evaluation.scoring import Scored, selected
 from evaluation.tables import score_table
 from experiments.folder import Experiment, ExperimentError, reached
+from methods import Method
 from system.device import to_float
 from system.files import write_atomically, write_text
 
 SHOWN = 6  # images of each group in samples.png
 
 
-def progress(experiment: Experiment, method, checkpoint: dict) -> dict[str, object]:
+def progress(experiment: Experiment, method: Method, checkpoint: dict) -> dict[str, object]:
     """How far the run was planned, how far it was trained, and where the evaluated ``checkpoint`` stands.
 
     Epochs are whole ones, counted through all stages; ``training_seconds`` are those of all of the training, every
@@ -45,7 +47,9 @@ def progress(experiment: Experiment, method, checkpoint: dict) -> dict[str, obje
     }
 
 
-def build_results(split, scored: Scored, val_thresholds: dict[str, float], groups=None) -> dict[str, object]:
+def build_results(
+    split: Split, scored: Scored, val_thresholds: dict[str, float], groups: dict[str, tuple[str, ...]] | None = None
+) -> dict[str, object]:
     """``classes``: images of each; ``interval``: how the intervals were made, by images or by persons, and of how many;
     ``scores``: name → figures (fractions in [0, 1]); ``networks``: group (:attr:`methods.Method.groups`) → the
     spread of its scores; ``pixel_auc`` of every map where masks are known. A score without a threshold from validation
@@ -85,7 +89,10 @@ def prevalence(classes: dict[str, int]) -> float:
     return classes["anomalous"] / sum(classes.values())
 
 
-def without_duplicates(split, scored: Scored, duplicates: dict[str, str], val_thresholds, groups) -> dict[str, object]:
+def without_duplicates(
+    split: Split, scored: Scored, duplicates: dict[str, str], val_thresholds: dict[str, float],
+    groups: dict[str, tuple[str, ...]],
+) -> dict[str, object]:  # fmt: skip
     """The same figures without the test images that repeat training images (id → how), and how many those are.
 
     Where nothing of a class is left, ``scores`` is empty.
@@ -107,8 +114,9 @@ def without_duplicates(split, scored: Scored, duplicates: dict[str, str], val_th
 
 
 def write(
-    experiment: Experiment, method, split, scored: Scored, results: dict, device: torch.device, duplicates=None
-) -> None:
+    experiment: Experiment, method: Method, split: Split, scored: Scored, results: dict, device: torch.device,
+    duplicates: dict[str, str] | None = None,
+) -> None:  # fmt: skip
     """All files of an evaluation; ``duplicates`` says of test images how they repeat training images."""
     labels = split.labels.numpy()
     main = method.main_score
@@ -133,10 +141,10 @@ def write(
         plots.samples(groups, main, figures / "samples.png")
 
 
-def write_maps(experiment: Experiment, split, scored: Scored) -> None:
+def write_maps(experiment: Experiment, split: Split, scored: Scored) -> None:
     """maps.npz: ``id`` (N,) and every map (N, H, W) float32, by the image score that it explains."""
 
-    def write(part) -> None:
+    def write(part: Path) -> None:
         with open(part, "wb") as file:
             np.savez_compressed(file, id=np.array(split.ids), **scored.maps)
 
@@ -156,7 +164,9 @@ def telling_images(labels: np.ndarray, scores: np.ndarray) -> dict[str, np.ndarr
     }
 
 
-def _triples(method, split, scores, chosen, device) -> list[tuple[str, np.ndarray, np.ndarray]]:
+def _triples(
+    method: Method, split: Split, scores: np.ndarray, chosen: np.ndarray, device: torch.device
+) -> list[tuple[str, np.ndarray, np.ndarray]]:
     images = to_float(split.images[torch.from_numpy(chosen.copy())], device)
     reconstructions = method.score(images).reconstruction
     if reconstructions is None:

@@ -40,7 +40,9 @@ def score_batches(images: torch.Tensor, device: torch.device) -> tuple[torch.Ten
     return images.split(min(max(fitting, FEWEST_ON_CPU), SCORE_BATCH))
 
 
-def score_images(method: Method, images: torch.Tensor, device, what: str, keep_maps: bool = False) -> Scored:
+def score_images(
+    method: Method, images: torch.Tensor, device: torch.device, what: str, keep_maps: bool = False
+) -> Scored:
     """Score (N, H, W) uint8 images in batches, with a progress bar on a terminal.
 
     Several processes score whole batches each, so that every score is computed as a single process would; all get all.

@@ -50,5 +50,5 @@ def csv_text(columns: Sequence[str], rows: Iterable[dict[str, object]]) -> str:
     return text.getvalue()
 
 
-def _cell(value) -> str:
+def _cell(value: object) -> str:
     return f"{value:.9g}" if isinstance(value, (float, np.floating)) else str(value)

@@ -148,7 +148,9 @@ class Ddad(Method):
             reconstruction=to_images(found.x_hat),
         )
 
-    def load_state_dict(self, state_dict, strict: bool = True, assign: bool = False):
+    def load_state_dict(
+        self, state_dict: dict[str, torch.Tensor], strict: bool = True, assign: bool = False
+    ) -> NamedTuple:
         """Raises RuntimeError that names the members that are missing or too many."""
         there = {entry.split(".")[1] for entry in state_dict if entry.startswith("members.")}
         if there != set(self.members):

@@ -96,7 +96,12 @@ class MemoryAutoEncoder(AutoEncoder):
     """MemAE: the decoder sees only what the memory can make of the latent."""
 
     def __init__(
-        self, image_size: int, multiplier: float = 1.0, latent_size: int = 16, num_slots: int = 25, threshold=0.0
+        self,
+        image_size: int,
+        multiplier: float = 1.0,
+        latent_size: int = 16,
+        num_slots: int = 25,
+        threshold: float = 0.0,
     ):
         super().__init__(image_size, multiplier, latent_size)
         self.memory = LatentMemory(num_slots, latent_size, threshold)

@@ -23,7 +23,7 @@ class Bank(nn.Module):
             best = torch.minimum(best, distances.amin(1))
         return best.clamp(min=0)  # rounding
 
-    def _load_from_state_dict(self, state_dict, prefix, *args) -> None:
+    def _load_from_state_dict(self, state_dict: dict[str, torch.Tensor], prefix: str, *args) -> None:
         if (saved := state_dict.get(f"{prefix}rows")) is not None:
             self.rows = self.rows.new_empty(saved.shape)
         super()._load_from_state_dict(state_dict, prefix, *args)

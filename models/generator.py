@@ -58,8 +58,9 @@ class Decoder(nn.Module):
     """
 
     def __init__(
-        self, patches_per_side, levels, base_channels, initial_combine, ops, memories=None, tanh=False, skip_weights=(),
-        skip_dropout=0.0,
+        self, patches_per_side: int, levels: int, base_channels: int, initial_combine: int, ops: Sequence[str],
+        memories: Sequence[nn.Module | None] | None = None, tanh: bool = False, skip_weights: Sequence[float] = (),
+        skip_dropout: float = 0.0,
     ):  # fmt: skip
         super().__init__()
         channels = [base_channels * f for f in CHANNEL_FACTORS[: levels + 1]]

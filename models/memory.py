@@ -4,7 +4,7 @@ All locations of a memory are one tensor (locations, slots, dim) and are read wi
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -160,7 +160,7 @@ def recorded_weights(network: nn.Module) -> Iterator[dict[str, torch.Tensor]]:
     """
     found: dict[str, torch.Tensor] = {}
 
-    def record(name):
+    def record(name: str) -> Callable[..., None]:
         return lambda memory, inputs, output: found.update({name: memory.weights(*inputs).detach()})
 
     hooks = [m.register_forward_hook(record(name)) for name, m in network.named_modules() if isinstance(m, Memory)]
@@ -179,8 +179,9 @@ class WindowMemory(nn.Module):
     """
 
     def __init__(
-        self, per_side, channels, height, width, num_slots, addressing, mask_ratio, channels_first=False, slot_dim=0
-    ):
+        self, per_side: int, channels: int, height: int, width: int, num_slots: int, addressing: Addressing,
+        mask_ratio: float, channels_first: bool = False, slot_dim: int = 0,
+    ):  # fmt: skip
         super().__init__()
         self.per_side = per_side
         self.channels_first = channels_first
@@ -205,7 +206,10 @@ class WindowMemory(nn.Module):
 class ReducedPatchMemory(nn.Module):
     """V2: one query per patch, in a quarter of the channels. (B·P², C, h, w) → same, d = C/4 · h · w."""
 
-    def __init__(self, per_side, channels, height, width, num_slots, addressing, mask_ratio):
+    def __init__(
+        self, per_side: int, channels: int, height: int, width: int, num_slots: int, addressing: Addressing,
+        mask_ratio: float,
+    ):  # fmt: skip
         super().__init__()
         self.locations = per_side**2
         reduced = channels // 4
@@ -223,7 +227,10 @@ class ReducedPatchMemory(nn.Module):
 class PatchMemory(nn.Module):
     """V3: a whole patch feature is one query. (B·P², C, h, w) → same, order (channel, row, column), d = C·h·w."""
 
-    def __init__(self, per_side, channels, height, width, num_slots, addressing, mask_ratio):
+    def __init__(
+        self, per_side: int, channels: int, height: int, width: int, num_slots: int, addressing: Addressing,
+        mask_ratio: float,
+    ):  # fmt: skip
         super().__init__()
         self.locations = per_side**2
         self.memory = MemoryMatrix(self.locations, num_slots, channels * height * width, addressing)
@@ -240,7 +247,10 @@ class SharedMemory(nn.Module):
     (N, C, h, w) → same, order (window row, window column, row, column, channel), d = C·h·w.
     """
 
-    def __init__(self, per_side, channels, height, width, num_slots, addressing, mask_ratio):
+    def __init__(
+        self, per_side: int, channels: int, height: int, width: int, num_slots: int, addressing: Addressing,
+        mask_ratio: float,
+    ):  # fmt: skip
         super().__init__()
         self.per_side = per_side
         self.memory = MemoryMatrix(1, num_slots, channels * height * width, addressing)

@@ -7,7 +7,9 @@ AUTOENCODER_CHANNELS = (16, 32, 64, 64)  # of the auto-encoders' four levels, ti
 READS_PATCHES = {"V1": False, "V2": True, "V3": True, "V4": False}  # the decoder memories; the others cut whole maps
 
 
-def check_sizes(image_size, patches_per_side, levels, base_channels, initial_combine, ops) -> None:
+def check_sizes(
+    image_size: int, patches_per_side: int, levels: int, base_channels: int, initial_combine: int, ops: Sequence[str]
+) -> None:
     """Raise a ValueError that names the setting where a network of these sizes cannot be built."""
     if not 1 <= levels < len(CHANNEL_FACTORS):
         raise ValueError(f"levels = {levels}: 1 to {len(CHANNEL_FACTORS) - 1} levels can be built.")
@@ -29,7 +31,7 @@ def check_sizes(image_size, patches_per_side, levels, base_channels, initial_com
         raise ValueError(f"base_channels = {base_channels}: the bottleneck's channels must divide by 4.")
 
 
-def check_hierarchical_sizes(image_size, levels, base_channels, ops) -> None:
+def check_hierarchical_sizes(image_size: int, levels: int, base_channels: int, ops: Sequence[str]) -> None:
     """Raise a ValueError that names the setting where a hierarchical network of these sizes cannot be built."""
     # at every level a location is image_size / 2^(levels + 1) wide, as if there were two patches per side
     check_sizes(image_size, 2, levels, base_channels, levels, ops)
@@ -37,7 +39,7 @@ def check_hierarchical_sizes(image_size, levels, base_channels, ops) -> None:
         raise ValueError(f"ops[{levels - 1}] = {ops[-1]}: the shallowest level has no memory to join; use none.")
 
 
-def check_inpainting(image_size, patches_per_side, levels, base_channels) -> None:
+def check_inpainting(image_size: int, patches_per_side: int, levels: int, base_channels: int) -> None:
     """Raise a ValueError where the in-painting block's eight attention heads do not divide its dimension."""
     side = image_size // patches_per_side // 2**levels
     dim = base_channels * CHANNEL_FACTORS[levels] // 4 * side**2
@@ -49,8 +51,9 @@ def check_inpainting(image_size, patches_per_side, levels, base_channels) -> Non
 
 
 def check_decoder_memory(
-    decoder_memory, image_size, patches_per_side, levels, initial_combine, known=tuple(READS_PATCHES)
-) -> None:
+    decoder_memory: Sequence[str], image_size: int, patches_per_side: int, levels: int, initial_combine: int,
+    known: Sequence[str] = tuple(READS_PATCHES),
+) -> None:  # fmt: skip
     """Raise a ValueError for a list of decoder memories (names or ``none``, deepest first) that cannot be built."""
     check_entries("decoder_memory", decoder_memory, (*known, "none"), levels)
     for i, name in enumerate(decoder_memory):

@@ -8,7 +8,7 @@ CPUs, even where the networks are on GPUs: there a process that is gone is notic
 
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -197,7 +197,7 @@ def broadcast(tensors: Iterable[torch.Tensor]) -> None:
 
 
 @torch.no_grad()
-def _together(tensors: Iterable[torch.Tensor], send) -> None:
+def _together(tensors: Iterable[torch.Tensor], send: Callable[[torch.Tensor], object]) -> None:
     kinds: dict[tuple, list[torch.Tensor]] = {}
     for tensor in tensors:
         kinds.setdefault((tensor.dtype, tensor.device), []).append(tensor)

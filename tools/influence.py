@@ -158,7 +158,7 @@ def interventions(network: torch.nn.Module, memories: Iterable[str]) -> dict[str
     used = [i for i, op in enumerate(reversed(student.ops)) if op != "none"]
 
     def decoding(change: Callable[[DecoderInput, DecoderInput], DecoderInput]) -> Intervention:
-        def intervention(theirs):
+        def intervention(theirs: DecoderInput) -> RemovableHandle:
             return student.register_forward_pre_hook(lambda _, inputs: (*change(inputs[:2], theirs), *inputs[2:]))
 
         return intervention

@@ -15,6 +15,7 @@ import json
 import statistics
 import sys
 from collections import defaultdict
+from collections.abc import Iterable
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -337,7 +338,7 @@ def seeds(group: list[Row]) -> str:
     return ", ".join(str(seed) for seed in {row["experiment"]: row["seed"] for row in group}.values())
 
 
-def different(values) -> str:
+def different(values: Iterable[object]) -> str:
     """The different ones of the values; – where there are none."""
     return ", ".join(dict.fromkeys(map(str, values))) or "–"
 

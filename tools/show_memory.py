@@ -21,12 +21,14 @@ from matplotlib.ticker import MaxNLocator
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from commands import cli
-from dataloader import build_dataset
+from configs import BaseConfig
+from dataloader import Dataset, build_dataset
 from dataloader.images import read_image
 from dataloader.loader import TrainLoader
 from evaluation.plots import save
 from evaluation.scoring import score_batches
 from experiments.folder import ExperimentError
+from methods import Method
 from models.memory import MemoryQueue
 from models.patches import to_patches
 from system.device import to_float
@@ -77,7 +79,7 @@ def main() -> None:
 
 
 @torch.no_grad()
-def slot_weights(method, images: torch.Tensor, device) -> dict[str, torch.Tensor]:
+def slot_weights(method: Method, images: torch.Tensor, device: torch.device) -> dict[str, torch.Tensor]:
     """(N, H, W) uint8 → memory name → (J, N or more, S) weights on the CPU."""
     found = [method.slot_weights(to_float(batch, device)) for batch in score_batches(images, device)]
     return {name: torch.cat([weights[name].cpu() for weights in found], dim=1) for name in found[0]}
@@ -138,7 +140,7 @@ class SourcePatches:
         return to_patches(image, self.per_side)[location, 0].cpu().numpy()
 
 
-def chosen_images(paths: list[Path], config, dataset) -> tuple[torch.Tensor, list[str]]:
+def chosen_images(paths: list[Path], config: BaseConfig, dataset: Dataset) -> tuple[torch.Tensor, list[str]]:
     """(N, H, W) uint8 and what to call them."""
     if paths:
         images = [torch.from_numpy(read_image(path, config.image_size, config.resize)) for path in paths]
@@ -165,7 +167,10 @@ def draw_usage(usage: dict[str, torch.Tensor], path: Path) -> None:
     save(figure, path)
 
 
-def draw_sources(images, captions, read, sources, training_patches, path: Path) -> None:
+def draw_sources(
+    images: torch.Tensor, captions: list[str], read: torch.Tensor, sources: list[Source | None] | None,
+    training_patches: SourcePatches | None, path: Path,
+) -> None:  # fmt: skip
     """A row a patch: the patch, then the slots it reads most, with their weights."""
     locations = read.shape[0]
     per_side = int(locations**0.5)

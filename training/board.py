@@ -6,7 +6,10 @@ import torch
 from torch.utils.tensorboard import SummaryWriter
 from torchvision.utils import make_grid
 
+from dataloader import Split
+from evaluation.scoring import Scored
 from experiments.folder import Experiment
+from methods import Method
 from system import distributed
 
 GRID_ROWS = 4  # validation images of each class shown
@@ -28,11 +31,15 @@ class Board:
         with suppress(OSError):
             self.writer and self.writer.add_scalar(name, value, step)
 
-    def validation(self, method, split, scored, auc: dict[str, float], step: int, device) -> None:
+    def validation(
+        self, method: Method, split: Split, scored: Scored, auc: dict[str, float], step: int, device: torch.device
+    ) -> None:
         with suppress(OSError):
             self.writer and self._validation(method, split, scored, auc, step, device)
 
-    def _validation(self, method, split, scored, auc, step, device) -> None:
+    def _validation(
+        self, method: Method, split: Split, scored: Scored, auc: dict[str, float], step: int, device: torch.device
+    ) -> None:
         labels = split.labels.bool()
         for name, value in auc.items():
             self.scalar(f"val_auc/{name}", value, step)

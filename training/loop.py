@@ -13,6 +13,7 @@ from tqdm import tqdm
 from configs import BaseConfig, Stage
 from configs.stages import stage_of
 from dataloader import Split
+from dataloader.loader import TrainLoader
 from evaluation import plots
 from evaluation.scoring import Scored, score_images, thresholds, validation_auc
 from evaluation.tables import recorded_scores
@@ -50,8 +51,9 @@ class Trainer:
     """
 
     def __init__(
-        self, experiment: Experiment, config: BaseConfig, method: Method, loader, splits: dict[str, Split], device
-    ):
+        self, experiment: Experiment, config: BaseConfig, method: Method, loader: TrainLoader,
+        splits: dict[str, Split], device: torch.device,
+    ):  # fmt: skip
         self.experiment = experiment
         self.config = config
         self.method = method
@@ -328,7 +330,7 @@ class Trainer:
 
     # -- signals ----------------------------------------------------------------------------------------------------
 
-    def _note_signal(self, number: int, frame) -> None:
+    def _note_signal(self, number: int, frame: object) -> None:
         """The first SIGINT or SIGTERM lets the iteration finish; a second one ends at once."""
         if self.stop_signal:
             raise KeyboardInterrupt

@@ -1,7 +1,4 @@
-"""Batch norm over all processes' images (the setting ``sync_batch_norm``).
-
-torch.nn.SyncBatchNorm computes the same, on GPUs alone; this one runs, and is tested, on CPUs too.
-"""
+"""Batch norm over all processes' images (the setting ``sync_batch_norm``): torch's on GPUs, ours on CPUs."""
 
 import torch
 from torch import nn
@@ -24,7 +21,10 @@ class _Stacked(torch.autograd.Function):
 
 
 class SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
-    """In training, mean and variance are of all processes' images, as many as each has; in evaluation nn.BatchNorm."""
+    """What nn.SyncBatchNorm computes, which runs on GPUs alone.
+
+    In training, mean and variance are of all processes' images, as many as each has; in evaluation it is nn.BatchNorm.
+    """
 
     def _check_input_dim(self, x: torch.Tensor) -> None:
         pass  # of any number of dimensions
@@ -60,6 +60,9 @@ class SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
 
 def synchronise_batch_norm(network: nn.Module) -> None:
     """Make every batch norm in ``network`` a synchronised one; parameters, buffers and their names stay."""
+    if next(network.parameters()).is_cuda:
+        nn.SyncBatchNorm.convert_sync_batchnorm(network)
+        return
     for module in network.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             module.__class__ = SyncBatchNorm  # the same module, so that optimizers and references to it hold
