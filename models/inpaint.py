@@ -1,5 +1,7 @@
 """The in-painting block at the bottleneck (SQUID, section 3.4): a patch is rebuilt from its neighbours' memories."""
 
+import math
+
 import torch
 from torch import nn
 
@@ -35,8 +37,10 @@ class NeighbourAttention(nn.Module):
         padded = nn.functional.pad(memory, (0, 0, 0, 1))  # (B, P² + 1, d), the last one the zero neighbour
         kv = nn.functional.linear(padded, w_kv, b_kv)[:, self.neighbours]  # (B, P², 8, 2d)
         k, v = kv.reshape(b, n, 8, 2, self.heads, -1).permute(3, 0, 1, 4, 2, 5)  # (B, P², heads, 8, d/heads) each
-        found = nn.functional.scaled_dot_product_attention(q, k, v)  # (B, P², heads, 1, d/heads)
-        return self.out_proj(found.reshape(b, n, d))
+        weights = (q @ k.transpose(-1, -2) / math.sqrt(d // self.heads)).softmax(
+            -1, dtype=w_q.dtype
+        )  # (B, P², heads, 1, 8)
+        return self.out_proj((weights @ v).reshape(b, n, d))
 
 
 class InpaintBlock(nn.Module):
