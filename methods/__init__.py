@@ -4,13 +4,15 @@ from methods.autoencoder import SingleAutoEncoder
 from methods.base import Method, NonFiniteLoss, Scores
 from methods.ddad import Ddad
 from methods.ganomaly import Ganomaly
+from methods.mkd import Mkd
 from methods.patchcore import PatchCore
+from methods.rd4ad import Rd4ad
 from methods.simsid import SimSid
 from methods.squid import Squid
 
 METHODS: dict[str, type[Method]] = {
     "squid": Squid, "simsid": SimSid, "ae": SingleAutoEncoder, "aeu": SingleAutoEncoder, "memae": SingleAutoEncoder,
-    "ddad": Ddad, "patchcore": PatchCore, "ganomaly": Ganomaly,
+    "ddad": Ddad, "patchcore": PatchCore, "ganomaly": Ganomaly, "rd4ad": Rd4ad, "mkd": Mkd,
 }  # fmt: skip
 
 __all__ = ["METHODS", "Method", "NonFiniteLoss", "Scores"]

@@ -26,11 +26,12 @@ class WeightsError(Exception):
 
 
 class Backbone(NamedTuple):
-    """How a network is built, its pinned weights, and what it calls the layers of configs.features.LAYERS."""
+    """How a network is built, its pinned weights, what it calls the layers of configs.features.LAYERS, how they end."""
 
     build: Callable[[], nn.Module]
     pinned: zoo.WeightsEnum | None
     layers: dict[str, str]
+    rectified: bool = True  # all layers end in a ReLU, or in a pooling after it
 
 
 RESNET = {"stem": "maxpool", **{f"layer{k}": f"layer{k}" for k in (1, 2, 3, 4)}}
@@ -62,7 +63,7 @@ BACKBONES = {
         zoo.VGG19_Weights.IMAGENET1K_V1,
         {**VGG19_POOLS, "relu4_2": "features.22"},
     ),
-    "efficientnet_lite0": Backbone(EfficientNetLite0, None, STAGE_ENDS),
+    "efficientnet_lite0": Backbone(EfficientNetLite0, None, STAGE_ENDS, rectified=False),
 }
 
 

@@ -80,6 +80,8 @@ BOOTSTRAP = "test_metrics.py::test_bootstrap_interval_covers_and_is_reproducible
 AVERAGE = "test_averaging.py::test_the_average_is_the_one_worked_out_by_hand"
 FROZEN = "test_patchcore.py::test_layers_are_an_eighth_and_a_sixteenth_of_the_side_and_stay_as_they_are"
 GANOMALY = "test_ganomaly.py::test_losses_are_worked_out_by_hand"
+RD4AD_NETWORKS = "test_rd4ad.py::test_networks_on_wide_resnet_50_are_the_published_ones"
+RD4AD_SCORE = "test_rd4ad.py::test_the_score_is_the_maximum_of_the_blurred_sum"
 
 FAULTS = [
     # -- settings
@@ -471,6 +473,43 @@ FAULTS = [
     fault("GANomaly's discriminator is never drawn anew", "methods/ganomaly.py",
           "            draw_weights(self.discriminator)\n", "            pass\n",
           "test_ganomaly.py::test_a_discriminator_that_has_won_is_drawn_anew"),
+
+    # -- RD4AD, M-KD
+    fault("RD4AD always compares whole maps", "methods/rd4ad.py", 'if self.config.cosine == "map":', "if True:",
+          "test_rd4ad.py::test_losses_are_worked_out_by_hand"),
+    fault("RD4AD's decoder has ResNet's counts", "models/rd4ad.py", "DECODER_BLOCKS = (3, 4, 6)",
+          "DECODER_BLOCKS = (6, 4, 3)", RD4AD_NETWORKS),
+    fault("RD4AD's embedding is not halved", "models/rd4ad.py",
+          "conv(c3, c3, 3, stride=2), conv(3 * c3, 2 * c3, 1, stride=2)", "conv(c3, c3, 3), conv(3 * c3, 2 * c3, 1)",
+          RD4AD_NETWORKS),
+    fault("RD4AD's maps are enlarged from pixel to pixel's middle", "methods/rd4ad.py", "align_corners=True",
+          "align_corners=False", RD4AD_SCORE),
+    fault("RD4AD's score is taken before the blur", "methods/rd4ad.py",
+          "        distances = gaussian_blur(distances, self.config.blur)\n"
+          '        return Scores(image={"distance": distances.amax((1, 2, 3)).cpu().double()}, '
+          'maps={"distance": distances})',
+          "        blurred = gaussian_blur(distances, self.config.blur)\n"
+          '        return Scores(image={"distance": distances.amax((1, 2, 3)).cpu().double()}, '
+          'maps={"distance": blurred})',
+          RD4AD_SCORE),
+    fault("RD4AD restores no negative values", "methods/rd4ad.py", "BACKBONES[config.backbone].rectified", "True",
+          "test_rd4ad.py::test_what_is_restored_has_the_teachers_shapes_and_signs"),
+    fault("M-KD scores layer1 too", "methods/mkd.py", "self.discrepancies(x, SCORED)",
+          "self.discrepancies(x, self.config.layers)",
+          "test_mkd.py::test_the_score_is_the_loss_of_the_three_deepest_layers"),
+    fault("M-KD's student sees images as they are", "methods/mkd.py",
+          "self.student((images - self.features.mean) / self.features.std)",
+          "self.student(images.expand(-1, 3, -1, -1))", "test_mkd.py::test_losses_are_worked_out_by_hand"),
+    fault("M-KD's values have no weight", "methods/mkd.py", "self.config.value_weight * value", "value",
+          "test_mkd.py::test_losses_are_worked_out_by_hand"),
+    fault("M-KD's gradient passes the teacher by", "methods/mkd.py", "teacher = self.features(images)",
+          "teacher = self.features(images.detach())", "test_mkd.py::test_the_map_is_the_size_of_the_scores_slope"),
+    fault("M-KD's map is closed", "methods/mkd.py", "eroded = -max_pool2d(-maps, size, 1, size // 2)\n"
+          "    return max_pool2d(eroded, size, 1, size // 2)",
+          "dilated = max_pool2d(maps, size, 1, size // 2)\n    return -max_pool2d(-dilated, size, 1, size // 2)",
+          "test_mkd.py::test_the_opening_is_scipys"),
+    fault("M-KD's student has a batch norm before its poolings", "models/mkd.py", "*layers[:-2]", "*layers[:-1]",
+          "test_mkd.py::test_the_student_of_vgg16_is_the_published_one"),
 ]  # fmt: skip
 
 

@@ -88,6 +88,21 @@ PUBLISHED = {
         for dataset in EXTRA_DATA for backbone in BACKBONES
     },
 }  # fmt: skip
+FEATURES = {
+    "main_score": "", "resize": "bilinear", "augment": False, "best_rule": "last", "lr_schedule": "steps",
+    "lr_steps": (), "weights": "imagenet",
+}  # fmt: skip
+BASELINES = {  # methods without rows: their settings as they stand, on digits unless the dataset is given
+    "rd4ad": {
+        **FEATURES, "method": "rd4ad", "image_size": 256, "epochs": 200, "batch_size": 16, "learning_rate": 5e-3,
+        "backbone": "wide_resnet50_2", "layers": ("layer1", "layer2", "layer3"), "cosine": "map", "blur": 4.0,
+    },
+    "mkd": {
+        **FEATURES, "method": "mkd", "image_size": 128, "epochs": 201, "batch_size": 64, "learning_rate": 1e-3,
+        "backbone": "vgg16", "layers": ("layer1", "layer2", "layer3", "layer4"), "width": 16, "value_weight": 0.01,
+        "smooth_draws": 0, "smooth_noise": 0.1, "blur": 4.0, "opening": 3,  # these four are ours
+    },
+}  # fmt: skip
 OF_THIS_REPOSITORY = {"digit_quick"}
 INPAINTING_ROWS = [name for name in PUBLISHED if PUBLISHED[name]["method"] in ("squid", "simsid")]
 SQUID_BASE = {
@@ -115,6 +130,13 @@ def test_every_row_is_written_down():
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_every_setting_is_the_published_one(name):
     assert vars(configs.build(name)) == {**OURS, **PUBLISHED[name]}
+
+
+@pytest.mark.parametrize("name", BASELINES)
+def test_every_setting_of_a_baseline_is_the_published_one(name):
+    config = configs.build(name)
+    assert vars(config) == {**OURS, **DIGITS, **BASELINES[name]}
+    assert config.stages() == (Stage("train", config.epochs, config.batch_size),)
 
 
 def test_the_base_of_squid():
@@ -183,6 +205,17 @@ def test_the_auto_encoders_optimizers(backbone):
     method.start_stage("refine")
     (optimizer,) = method.optimizers.values()
     assert_steps(optimizer, [method.refinement["dual"], method.refinement["intra"]], lr=1e-4, weight_decay=1e-4)
+
+
+def test_the_distilled_students_optimizers():
+    method = built("rd4ad")
+    assert set(method.optimizers) == set(method.schedulers) == {"student"}
+    assert_steps(method.optimizers["student"], [method.bottleneck, method.decoder], lr=5e-3)
+    assert learning_rates(method, 200) == {"student": [5e-3] * 200}
+    method = built("mkd")
+    assert set(method.optimizers) == set(method.schedulers) == {"student"}
+    assert_steps(method.optimizers["student"], [method.student], lr=1e-3, betas=(0.9, 0.999))
+    assert learning_rates(method, 201) == {"student": [1e-3] * 201}
 
 
 def learning_rates(method, epochs):

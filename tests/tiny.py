@@ -38,6 +38,14 @@ TINY = {
         [*DIGITS, "backbone=resnet18", "weights=random", "pooled=32", "projected=8",
          "candidates=200", "bank_ratio=0.05"],
     ),
+    "rd4ad": (
+        "rd4ad",
+        [*DIGITS, "image_size=64", "epochs=2", "batch_size=8", "backbone=efficientnet_lite0", "weights=random"],
+    ),
+    "mkd": (
+        "mkd",
+        [*DIGITS, "image_size=32", "epochs=2", "batch_size=8", "width=4", "backbone=resnet18", "weights=random"],
+    ),
 }  # fmt: skip
 FEW = {"val": 16, "test": 16}  # for dataloader.digit.COUNTS
 COMMANDS = {"main": main_command, "eval": eval_command, "predict": predict_command}
