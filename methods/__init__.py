@@ -3,6 +3,7 @@
 from methods.autoencoder import SingleAutoEncoder
 from methods.base import Method, NonFiniteLoss, Scores
 from methods.ddad import Ddad
+from methods.fanogan import Fanogan
 from methods.ganomaly import Ganomaly
 from methods.patchcore import PatchCore
 from methods.simsid import SimSid
@@ -10,7 +11,7 @@ from methods.squid import Squid
 
 METHODS: dict[str, type[Method]] = {
     "squid": Squid, "simsid": SimSid, "ae": SingleAutoEncoder, "aeu": SingleAutoEncoder, "memae": SingleAutoEncoder,
-    "ddad": Ddad, "patchcore": PatchCore, "ganomaly": Ganomaly,
+    "ddad": Ddad, "patchcore": PatchCore, "ganomaly": Ganomaly, "fanogan": Fanogan,
 }  # fmt: skip
 
 __all__ = ["METHODS", "Method", "NonFiniteLoss", "Scores"]

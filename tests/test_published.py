@@ -88,6 +88,15 @@ PUBLISHED = {
         for dataset in EXTRA_DATA for backbone in BACKBONES
     },
 }  # fmt: skip
+BASELINES = {
+    "fanogan": {
+        "method": "fanogan", "main_score": "", "dataset": "digit", "image_size": 64, "resize": "bilinear",
+        "augment": False, "batch_size": 64, "learning_rate": 1e-4, "lr_schedule": "steps", "lr_steps": (),
+        "best_rule": "last", "encoder_learning_rate": 5e-5, "base_channels": 64, "latent_size": 128, "n_critic": 5,
+        "penalty_weight": 10.0, "feature_weight": 1.0,
+        "epochs": 200, "encoder_epochs": 40, "epoch_batches": 500,  # ours: 20,000 steps of generator and encoder
+    },
+}  # fmt: skip
 OF_THIS_REPOSITORY = {"digit_quick"}
 INPAINTING_ROWS = [name for name in PUBLISHED if PUBLISHED[name]["method"] in ("squid", "simsid")]
 SQUID_BASE = {
@@ -115,6 +124,11 @@ def test_every_row_is_written_down():
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_every_setting_is_the_published_one(name):
     assert vars(configs.build(name)) == {**OURS, **PUBLISHED[name]}
+
+
+@pytest.mark.parametrize("name", BASELINES)
+def test_every_setting_of_a_baseline_is_the_published_one(name):
+    assert vars(configs.SETTINGS[name]()) == {**OURS, **BASELINES[name]}
 
 
 def test_the_base_of_squid():
@@ -183,6 +197,24 @@ def test_the_auto_encoders_optimizers(backbone):
     method.start_stage("refine")
     (optimizer,) = method.optimizers.values()
     assert_steps(optimizer, [method.refinement["dual"], method.refinement["intra"]], lr=1e-4, weight_decay=1e-4)
+
+
+def test_fanogans_optimizers():
+    method = built("fanogan")
+    assert [(s.name, s.epochs * s.batches, s.batch_size) for s in method.stages] == [
+        ("gan", 100_000, 64), ("encoder", 20_000, 64),
+    ]  # fmt: skip
+    assert set(method.optimizers) == {"generator", "critic"}
+    for player in ("generator", "critic"):
+        assert_steps(method.optimizers[player], [getattr(method, player)], betas=(0, 0.9))
+    assert learning_rates(method, 200) == {"generator": [1e-4] * 200, "critic": [1e-4] * 200}
+    method.start_stage("encoder")
+    ((name, optimizer),) = method.optimizers.items()
+    assert name == "encoder" and type(optimizer).__name__ == "TensorFlowRMSProp"
+    (group,) = optimizer.param_groups
+    assert (group["lr"], group["decay"], group["eps"]) == (5e-5, 0.9, 1e-10)
+    assert [id(p) for p in group["params"]] == [id(p) for p in method.encoder.parameters()]
+    assert learning_rates(method, 40) == {"encoder": [5e-5] * 40}
 
 
 def learning_rates(method, epochs):
