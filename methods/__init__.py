@@ -3,6 +3,7 @@
 from methods.autoencoder import SingleAutoEncoder
 from methods.base import Method, NonFiniteLoss, Scores
 from methods.ddad import Ddad
+from methods.fanogan import Fanogan
 from methods.ganomaly import Ganomaly
 from methods.mkd import Mkd
 from methods.patchcore import PatchCore
@@ -11,8 +12,17 @@ from methods.simsid import SimSid
 from methods.squid import Squid
 
 METHODS: dict[str, type[Method]] = {
-    "squid": Squid, "simsid": SimSid, "ae": SingleAutoEncoder, "aeu": SingleAutoEncoder, "memae": SingleAutoEncoder,
-    "ddad": Ddad, "patchcore": PatchCore, "ganomaly": Ganomaly, "rd4ad": Rd4ad, "mkd": Mkd,
-}  # fmt: skip
+    "squid": Squid,
+    "simsid": SimSid,
+    "ae": SingleAutoEncoder,
+    "aeu": SingleAutoEncoder,
+    "memae": SingleAutoEncoder,
+    "ddad": Ddad,
+    "fanogan": Fanogan,
+    "ganomaly": Ganomaly,
+    "mkd": Mkd,
+    "patchcore": PatchCore,
+    "rd4ad": Rd4ad,
+}
 
 __all__ = ["METHODS", "Method", "NonFiniteLoss", "Scores"]

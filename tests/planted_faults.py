@@ -82,6 +82,7 @@ FROZEN = "test_patchcore.py::test_layers_are_an_eighth_and_a_sixteenth_of_the_si
 GANOMALY = "test_ganomaly.py::test_losses_are_worked_out_by_hand"
 RD4AD_NETWORKS = "test_rd4ad.py::test_networks_on_wide_resnet_50_are_the_published_ones"
 RD4AD_SCORE = "test_rd4ad.py::test_the_score_is_the_maximum_of_the_blurred_sum"
+FANOGAN = "test_fanogan.py::test_the_gans_losses_are_worked_out_by_hand"
 
 FAULTS = [
     # -- settings
@@ -510,6 +511,28 @@ FAULTS = [
           "test_mkd.py::test_the_opening_is_scipys"),
     fault("M-KD's student has a batch norm before its poolings", "models/mkd.py", "*layers[:-2]", "*layers[:-1]",
           "test_mkd.py::test_the_student_of_vgg16_is_the_published_one"),
+    # -- f-AnoGAN
+    fault("f-AnoGAN's critic has batch norm", "models/fanogan.py", "1, layer_norm)", "1, batch_norm)",
+          "test_fanogan.py::test_the_critic_judges_every_image_alone_in_training_too",
+          "test_fanogan.py::test_networks_are_the_published_ones_at_64_pixels"),
+    fault("f-AnoGAN's blocks start as its shortcuts", "models/fanogan.py", "HE = 2**0.5", "HE = 1.0",
+          "test_fanogan.py::test_weights_start_uniformly_with_heuristic_variances"),
+    fault("f-AnoGAN's penalty is of all images together", "methods/fanogan.py", "gradient.flatten(1).norm(dim=1)",
+          "gradient.norm()",
+          "test_fanogan.py::test_the_penalty_is_of_each_image_at_its_own_place_between_real_and_fake", FANOGAN),
+    fault("f-AnoGAN's generator steps before the critic's first five", "methods/fanogan.py",
+          "(batch.step + 1) % config.n_critic", "batch.step % config.n_critic",
+          "test_fanogan.py::test_the_generator_steps_every_fifth_time_and_only_then_moves_its_statistics"),
+    fault("f-AnoGAN's statistics move in the critic's turn", "models/fanogan.py", "norm.momentum = 0.0", "pass",
+          "test_fanogan.py::test_the_generator_steps_every_fifth_time_and_only_then_moves_its_statistics"),
+    fault("f-AnoGAN's encoder moves the generator's statistics", "methods/fanogan.py",
+          "        self.generator.eval()  # its running statistics are frozen, as all of it is\n", "",
+          "test_fanogan.py::test_the_encoder_learns_and_leaves_all_of_the_gan_as_it_is"),
+    fault("TensorFlow's RMSProp starts as PyTorch's", "methods/fanogan.py", "torch.ones_like(p)", "torch.zeros_like(p)",
+          "test_fanogan.py::test_rmsprop_is_tensorflows"),
+    fault("f-AnoGAN's score has no κ", "methods/fanogan.py", "reconstruction + self.config.feature_weight * features",
+          "reconstruction + features",
+          "test_fanogan.py::test_the_score_is_the_pixels_error_and_kappa_times_the_features"),
 ]  # fmt: skip
 
 

@@ -8,13 +8,13 @@ import sys
 import traceback
 from pathlib import Path
 
+import pytest
 import torch
 import torch.distributed as dist
 from conftest import ROOT
 from tiny import TINY
 
 import configs
-import methods.ddad
 from dataloader import DataError, build_dataset
 from dataloader.loader import Batch, Epoch, TrainLoader
 from evaluation.scoring import score_images
@@ -124,9 +124,24 @@ def fixed_squares(x):
     return x, (x[:, 0] > 0).long()
 
 
+def fixed_latents(x, latent):
+    return x.flatten(1)[:, :latent]
+
+
+def fixed_mixture(x):
+    return x[:, :, :1, :1].abs()
+
+
+# what is drawn at random in training, as functions of each image
+FIXED = {
+    "methods.ddad.with_squares": fixed_squares,
+    "methods.fanogan.draw_latents": fixed_latents,
+    "methods.fanogan.draw_mixture": fixed_mixture,
+}
+
+
 def gradients(names, frozen):
     """Gradients of every stage of methods; the state after them, with queues and running statistics."""
-    methods.ddad.with_squares = fixed_squares
     found = {}
     for name in names:
         method = build(name)
@@ -180,9 +195,14 @@ def too_small(name, stage, *overrides):
 
 def results():
     """All of it, from one of several processes or from the only one."""
-    return {
-        "frozen": gradients(METHODS, frozen=True),
-        "synchronised": gradients(("squid", "aeu"), frozen=False),
+    with pytest.MonkeyPatch.context() as patch:
+        for place, function in FIXED.items():
+            patch.setattr(place, function)
+        compared = {
+            "frozen": gradients(METHODS, frozen=True),
+            "synchronised": gradients(("squid", "aeu"), frozen=False),
+        }
+    return compared | {
         "scores": scores(),
         "not finite": not_finite(),
         "too small": [

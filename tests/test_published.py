@@ -88,10 +88,11 @@ PUBLISHED = {
         for dataset in EXTRA_DATA for backbone in BACKBONES
     },
 }  # fmt: skip
-FEATURES = {
-    "main_score": "", "resize": "bilinear", "augment": False, "best_rule": "last", "lr_schedule": "steps",
-    "lr_steps": (), "weights": "imagenet",
+BASELINE = {
+    **DIGITS, "main_score": "", "resize": "bilinear", "augment": False, "best_rule": "last", "lr_schedule": "steps",
+    "lr_steps": (),
 }  # fmt: skip
+FEATURES = {**BASELINE, "weights": "imagenet"}
 BASELINES = {  # methods without rows: their settings as they stand, on digits unless the dataset is given
     "rd4ad": {
         **FEATURES, "method": "rd4ad", "image_size": 256, "epochs": 200, "batch_size": 16, "learning_rate": 5e-3,
@@ -101,6 +102,12 @@ BASELINES = {  # methods without rows: their settings as they stand, on digits u
         **FEATURES, "method": "mkd", "image_size": 128, "epochs": 201, "batch_size": 64, "learning_rate": 1e-3,
         "backbone": "vgg16", "layers": ("layer1", "layer2", "layer3", "layer4"), "width": 16, "value_weight": 0.01,
         "smooth_draws": 0, "smooth_noise": 0.1, "blur": 4.0, "opening": 3,  # these four are ours
+    },
+    "fanogan": {
+        **BASELINE, "method": "fanogan", "image_size": 64, "batch_size": 64, "learning_rate": 1e-4,
+        "encoder_learning_rate": 5e-5, "base_channels": 64, "latent_size": 128, "n_critic": 5,
+        "penalty_weight": 10.0, "feature_weight": 1.0,
+        "epochs": 200, "encoder_epochs": 40, "epoch_batches": 500,  # ours: 20,000 steps of generator and encoder
     },
 }  # fmt: skip
 OF_THIS_REPOSITORY = {"digit_quick"}
@@ -134,9 +141,7 @@ def test_every_setting_is_the_published_one(name):
 
 @pytest.mark.parametrize("name", BASELINES)
 def test_every_setting_of_a_baseline_is_the_published_one(name):
-    config = configs.build(name)
-    assert vars(config) == {**OURS, **DIGITS, **BASELINES[name]}
-    assert config.stages() == (Stage("train", config.epochs, config.batch_size),)
+    assert vars(configs.build(name)) == {**OURS, **BASELINES[name]}
 
 
 def test_the_base_of_squid():
@@ -208,6 +213,9 @@ def test_the_auto_encoders_optimizers(backbone):
 
 
 def test_the_distilled_students_optimizers():
+    for name in ("rd4ad", "mkd"):
+        config = configs.build(name)
+        assert config.stages() == (Stage("train", config.epochs, config.batch_size),)
     method = built("rd4ad")
     assert set(method.optimizers) == set(method.schedulers) == {"student"}
     assert_steps(method.optimizers["student"], [method.bottleneck, method.decoder], lr=5e-3)
@@ -216,6 +224,24 @@ def test_the_distilled_students_optimizers():
     assert set(method.optimizers) == set(method.schedulers) == {"student"}
     assert_steps(method.optimizers["student"], [method.student], lr=1e-3, betas=(0.9, 0.999))
     assert learning_rates(method, 201) == {"student": [1e-3] * 201}
+
+
+def test_fanogans_optimizers():
+    method = built("fanogan")
+    assert [(s.name, s.epochs * s.batches, s.batch_size) for s in method.stages] == [
+        ("gan", 100_000, 64), ("encoder", 20_000, 64),
+    ]  # fmt: skip
+    assert set(method.optimizers) == {"generator", "critic"}
+    for player in ("generator", "critic"):
+        assert_steps(method.optimizers[player], [getattr(method, player)], betas=(0, 0.9))
+    assert learning_rates(method, 200) == {"generator": [1e-4] * 200, "critic": [1e-4] * 200}
+    method.start_stage("encoder")
+    ((name, optimizer),) = method.optimizers.items()
+    assert name == "encoder" and type(optimizer).__name__ == "TensorFlowRMSProp"
+    (group,) = optimizer.param_groups
+    assert (group["lr"], group["decay"], group["eps"]) == (5e-5, 0.9, 1e-10)
+    assert [id(p) for p in group["params"]] == [id(p) for p in method.encoder.parameters()]
+    assert learning_rates(method, 40) == {"encoder": [5e-5] * 40}
 
 
 def learning_rates(method, epochs):

@@ -33,6 +33,11 @@ TINY = {
     "ganomaly": (
         "ganomaly", [*DIGITS, "image_size=32", "epochs=2", "batch_size=8", "base_channels=4", "latent_size=8"],
     ),
+    "fanogan": (
+        "fanogan",
+        [*DIGITS, "image_size=32", "epochs=2", "encoder_epochs=2", "epoch_batches=3", "n_critic=1", "batch_size=8",
+         "base_channels=4", "latent_size=8", "encoder_learning_rate=1e-2"],
+    ),
     "patchcore": (
         "patchcore",
         [*DIGITS, "backbone=resnet18", "weights=random", "pooled=32", "projected=8",
