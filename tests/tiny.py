@@ -38,6 +38,10 @@ TINY = {
         [*DIGITS, "backbone=resnet18", "weights=random", "pooled=32", "projected=8",
          "candidates=200", "bank_ratio=0.05"],
     ),
+    "vae": ("vae", [*DIGITS, *SMALL, "hidden_size=64"]),
+    "ae_pl": (
+        "ae_pl", [*DIGITS, *SMALL, "hidden_size=64", "backbone=resnet18", "layers=layer1", "weights=random"],
+    ),
 }  # fmt: skip
 FEW = {"val": 16, "test": 16}  # for dataloader.digit.COUNTS
 COMMANDS = {"main": main_command, "eval": eval_command, "predict": predict_command}
