@@ -15,8 +15,14 @@ class Stage:
     # of an epoch: None is one pass over the images, more go through them again, 0 trains nothing: the method is fitted
     batches: int | None = None
     orders: int = 1  # a batch is so many of batch_size, each drawn in an order of its own
-    least: int = 1  # images of a batch that it can do with, in each of several processes
+    # images of a batch that it can do with, in each of several processes; a last batch of fewer is left out
+    least: int = 1
     epochs_key: str = "epochs"  # the setting that says how long it lasts
+
+    @property
+    def smallest_batch(self) -> int:
+        """Images of a last batch that is not left out."""
+        return self.batch_size if self.drop_last else self.least
 
 
 def stage_of(stages: tuple[Stage, ...], epoch: int) -> Stage:

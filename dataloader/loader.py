@@ -48,10 +48,11 @@ class TrainLoader:
         images = self.dataset.training_images(epoch)
         if stage.unlabeled:
             images = torch.cat([images, self.dataset.unlabeled_images()])
-        if stage.drop_last and len(images) < stage.batch_size:
+        if len(images) < stage.smallest_batch:
+            remedy = "Lower the batch size, or add images." if stage.drop_last else "Add images."
             raise DataError(
                 f"{self.dataset.root}: the stage {stage.name} trains on {len(images)} images, fewer than its batch of "
-                f"{stage.batch_size}. Lower the batch size, or add images."
+                f"{stage.smallest_batch}. {remedy}"
             )
         batches = ()
         if stage.batches != 0:
@@ -109,8 +110,8 @@ def batches_of(orders: list[torch.Tensor], stage: Stage) -> tuple[torch.Tensor, 
     batches = tuple(
         torch.cat(parts) for parts in zip(*(order.split(stage.batch_size) for order in orders), strict=True)
     )
-    partial = len(orders[0]) % stage.batch_size > 0
-    return batches[:-1] if stage.drop_last and partial else batches
+    left_over = len(orders[0]) % stage.batch_size
+    return batches[:-1] if 0 < left_over < stage.smallest_batch else batches
 
 
 class Epoch:

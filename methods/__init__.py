@@ -1,5 +1,6 @@
 """How each method trains and scores: a dict of names to classes."""
 
+from methods.ae_pl import AePl
 from methods.autoencoder import SingleAutoEncoder
 from methods.base import Method, NonFiniteLoss, Scores
 from methods.ddad import Ddad
@@ -10,6 +11,7 @@ from methods.patchcore import PatchCore
 from methods.rd4ad import Rd4ad
 from methods.simsid import SimSid
 from methods.squid import Squid
+from methods.vae import Vae
 
 METHODS: dict[str, type[Method]] = {
     "squid": Squid,
@@ -18,11 +20,13 @@ METHODS: dict[str, type[Method]] = {
     "aeu": SingleAutoEncoder,
     "memae": SingleAutoEncoder,
     "ddad": Ddad,
+    "ae_pl": AePl,
     "fanogan": Fanogan,
     "ganomaly": Ganomaly,
     "mkd": Mkd,
     "patchcore": PatchCore,
     "rd4ad": Rd4ad,
+    "vae": Vae,
 }
 
 __all__ = ["METHODS", "Method", "NonFiniteLoss", "Scores"]

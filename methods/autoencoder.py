@@ -23,7 +23,7 @@ BETAS = (0.5, 0.999)  # of Adam
 
 def build_network(backbone: str, config: AutoEncoderConfig) -> AutoEncoder:
     """``ae``, ``aeu`` or ``memae`` with the configured sizes."""
-    sizes = (config.image_size, config.multiplier, config.latent_size)
+    sizes = (config.image_size, config.multiplier, config.latent_size, config.hidden_size)
     if backbone == "memae":
         return MemoryAutoEncoder(*sizes, config.num_slots, config.latent_threshold)
     return {"ae": AutoEncoder, "aeu": UncertainAutoEncoder}[backbone](*sizes)

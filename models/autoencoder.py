@@ -10,8 +10,6 @@ from models.blocks import full_precision
 from models.memory import Memory, hard_shrinkage, initial_slots
 from models.sizes import AUTOENCODER_CHANNELS, check_autoencoder_sizes
 
-HIDDEN = 2048  # between the convolutions and the latent
-
 
 class Decoded(NamedTuple):
     """What an auto-encoder makes of images (B, 1, S, S) in [−1, 1]."""
@@ -22,15 +20,17 @@ class Decoded(NamedTuple):
 
 
 class AutoEncoder(nn.Module):
-    """(B, 1, S, S) → :class:`Decoded`; S is divisible by 16. ``multiplier`` scales the convolutions' channels only.
+    """(B, 1, S, S) → :class:`Decoded`; S is divisible by 16. ``multiplier`` scales the convolutions' channels only,
+    ``hidden_size`` is between them and the latent.
 
     Raises:
         ValueError: for a side or a multiplier that cannot be built.
     """
 
     out_channels = 1
+    codes = 1  # of the latent's size, that the encoder gives
 
-    def __init__(self, image_size: int, multiplier: float = 1.0, latent_size: int = 16):
+    def __init__(self, image_size: int, multiplier: float = 1.0, latent_size: int = 16, hidden_size: int = 2048):
         super().__init__()
         check_autoencoder_sizes(image_size, multiplier)
         channels = [int(c * multiplier) for c in AUTOENCODER_CHANNELS]
@@ -43,17 +43,20 @@ class AutoEncoder(nn.Module):
             decoder += [nn.ConvTranspose2d(c_in, c_out, 4, 2, 1, bias=False), nn.BatchNorm2d(c_out), nn.ReLU()]
         self.encoder = nn.Sequential(*encoder)
         self.to_latent = nn.Sequential(
-            nn.Linear(flat, HIDDEN), nn.BatchNorm1d(HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, latent_size)
+            nn.Linear(flat, hidden_size),
+            nn.BatchNorm1d(hidden_size),
+            nn.ReLU(),
+            nn.Linear(hidden_size, self.codes * latent_size),
         )
         self.from_latent = nn.Sequential(
-            nn.Linear(latent_size, HIDDEN), nn.BatchNorm1d(HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, flat)
+            nn.Linear(latent_size, hidden_size), nn.BatchNorm1d(hidden_size), nn.ReLU(), nn.Linear(hidden_size, flat)
         )
         last = nn.ConvTranspose2d(channels[0], self.out_channels, 4, 2, 1, bias=False)
         self.decoder = nn.Sequential(*decoder, last)
 
     def encode(self, x: torch.Tensor) -> torch.Tensor:
         f = self.encoder(x)  # (B, 64m, S/16, S/16)
-        return self.to_latent(f.flatten(1))  # (B, latent)
+        return self.to_latent(f.flatten(1))  # (B, codes · latent)
 
     def decode(self, z: torch.Tensor) -> torch.Tensor:
         f = self.from_latent(z).unflatten(1, self.bottom)  # (B, 64m, S/16, S/16)
@@ -100,10 +103,11 @@ class MemoryAutoEncoder(AutoEncoder):
         image_size: int,
         multiplier: float = 1.0,
         latent_size: int = 16,
+        hidden_size: int = 2048,
         num_slots: int = 25,
         threshold: float = 0.0,
     ):
-        super().__init__(image_size, multiplier, latent_size)
+        super().__init__(image_size, multiplier, latent_size, hidden_size)
         self.memory = LatentMemory(num_slots, latent_size, threshold)
 
     def forward(self, x: torch.Tensor) -> Decoded:

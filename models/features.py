@@ -44,7 +44,7 @@ def headless_vgg(build: Callable[[], nn.Module]) -> nn.Module:
     with torch.device("meta"):
         network = build()
     network.classifier = nn.Identity()
-    network.to_empty(device="cpu")
+    network.to_empty(device=torch.get_default_device())
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

@@ -83,6 +83,10 @@ GANOMALY = "test_ganomaly.py::test_losses_are_worked_out_by_hand"
 RD4AD_NETWORKS = "test_rd4ad.py::test_networks_on_wide_resnet_50_are_the_published_ones"
 RD4AD_SCORE = "test_rd4ad.py::test_the_score_is_the_maximum_of_the_blurred_sum"
 FANOGAN = "test_fanogan.py::test_the_gans_losses_are_worked_out_by_hand"
+SAMPLES = "test_vae.py::test_a_sample_is_decoded_in_training_and_the_mean_in_evaluation"
+DIVERGENCE = "test_vae.py::test_the_divergence_is_the_mean_over_the_latent_and_zero_for_a_standard_gaussian_alone"
+GRADIENTS = "test_vae.py::test_gradient_scores_are_those_of_each_image_by_finite_differences"
+PERCEPTUAL = "test_ae_pl.py::test_the_relative_difference_is_worked_out_by_hand"
 
 FAULTS = [
     # -- settings
@@ -533,6 +537,35 @@ FAULTS = [
     fault("f-AnoGAN's score has no κ", "methods/fanogan.py", "reconstruction + self.config.feature_weight * features",
           "reconstruction + features",
           "test_fanogan.py::test_the_score_is_the_pixels_error_and_kappa_times_the_features"),
+    # -- VAE, AE-PL, MemAE at SQUID's size
+    fault("VAE scores a sample", "models/vae.py", " if self.training else mu", "",
+          "test_vae.py::test_the_score_is_the_error_of_the_decoded_mean_and_repeats_to_the_bit"),
+    fault("VAE's variance is its deviation", "models/vae.py", "(log_var / 2).exp()", "log_var.exp()", SAMPLES),
+    fault("VAE's mean and variance exchanged", "models/vae.py", "mu, log_var = ", "log_var, mu = ", SAMPLES),
+    fault("VAE's divergence is a sum over the latent", "methods/vae.py", ".mean(1) / 2", ".sum(1) / 2", DIVERGENCE),
+    fault("VAE's gradients of the batch's mean", "methods/vae.py", "grad(loss.sum()", "grad(loss.mean()", GRADIENTS),
+    fault("VAE's gradient is the error's alone", "methods/vae.py", " + self.config.kl_weight * apart", "", GRADIENTS),
+    fault("an image left over makes a batch", "configs/stages.py", "else self.least", "else 1",
+          "test_vae.py::test_a_last_batch_of_one_image_is_left_out_and_a_larger_one_is_not"),
+    fault("every partial batch is left out", "dataloader/loader.py", "left_over < stage.smallest_batch",
+          "left_over", "test_vae.py::test_a_last_batch_of_one_image_is_left_out_and_a_larger_one_is_not"),
+    fault("AE-PL's features over their deviation", "methods/ae_pl.py", "- mean) / variance",
+          "- mean) / variance.sqrt()", PERCEPTUAL),
+    fault("AE-PL's loss is relative to the whole batch", "methods/ae_pl.py", "f.abs().mean((1, 2, 3), keepdim=True)",
+          "f.abs().mean()", PERCEPTUAL),
+    fault("AE-PL's reconstructions are clipped", "methods/ae_pl.py", "self.normalised((x_hat + 1) / 2)",
+          "self.normalised(to_images(x_hat))", PERCEPTUAL),
+    fault("AE-PL's variance has no floor", "methods/ae_pl.py",
+          "variance.clamp(min=self.config.variance_floor * variance.mean())", "variance",
+          "test_ae_pl.py::test_a_channel_that_hardly_varies_counts_as_if_it_varied_a_little"),
+    fault("AE-PL's statistics are of the last batch", "methods/ae_pl.py", "total + f.sum((0, 2, 3)), squares + f",
+          "f.sum((0, 2, 3)), f", "test_ae_pl.py::test_statistics_are_of_all_training_images_and_places"),
+    fault("AE-PL's statistics are not kept", "methods/ae_pl.py",
+          '"feature_variance", torch.ones(channels)', '"feature_variance", torch.ones(channels), persistent=False',
+          "test_ae_pl.py::test_statistics_are_taken_once_and_stay_with_the_weights"),
+    fault("MemAE's row at DDAD's size", "configs/memae_zhang.py", "image_size = 128", "image_size = 64", SETTINGS),
+    fault("MemAE's hidden layer as VAE's", "configs/autoencoder.py", "hidden_size = 2048", "hidden_size = 1024",
+          SETTINGS),
 ]  # fmt: skip
 
 

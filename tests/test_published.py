@@ -50,7 +50,13 @@ SIMSID_ZHANG = {**SIMSID, "dataset": "zhang", "epochs": 1000, "bottleneck": "que
 AUTO_ENCODER = {
     "main_score": "", "image_size": 64, "augment": False, "resize": "bilinear", "epochs": 250, "batch_size": 64,
     "learning_rate": 5e-4, "lr_schedule": "steps", "lr_steps": (), "best_rule": "last", "multiplier": 1.0,
-    "latent_size": 16, "num_slots": 25, "latent_threshold": 0.0, "entropy_weight": 0.0002,
+    "latent_size": 16, "hidden_size": 2048, "num_slots": 25, "latent_threshold": 0.0, "entropy_weight": 0.0002,
+}  # fmt: skip
+# MedIAnomaly's
+SHARED_AUTO_ENCODER = {
+    "main_score": "", "image_size": 64, "augment": False, "resize": "bilinear", "epochs": 250, "batch_size": 64,
+    "learning_rate": 1e-3, "lr_schedule": "steps", "lr_steps": (), "best_rule": "last", "multiplier": 1.0,
+    "latent_size": 16, "hidden_size": 1024,
 }  # fmt: skip
 DDAD = {
     **AUTO_ENCODER, "method": "ddad", "members": 3, "refine_epochs": 100, "refine_batch_size": 8,
@@ -87,6 +93,12 @@ PUBLISHED = {
         f"{backbone}_{dataset}": {**AUTO_ENCODER, "dataset": dataset, "method": backbone}
         for dataset in EXTRA_DATA for backbone in BACKBONES
     },
+    **{  # the datasets, size and reading of SQUID's table; the rest, not known of it, is DDAD's
+        f"memae_{dataset}": {
+            **AUTO_ENCODER, "dataset": dataset, "method": "memae", "image_size": 128, "resize": "bicubic",
+        }
+        for dataset in ("zhang", "chexpert")
+    },
 }  # fmt: skip
 BASELINE = {
     **DIGITS, "main_score": "", "resize": "bilinear", "augment": False, "best_rule": "last", "lr_schedule": "steps",
@@ -94,17 +106,22 @@ BASELINE = {
 }  # fmt: skip
 FEATURES = {**BASELINE, "weights": "imagenet"}
 BASELINES = {  # methods without rows: their settings as they stand, on digits unless the dataset is given
+    "vae": {**DIGITS, **SHARED_AUTO_ENCODER, "kl_weight": 0.005, "gradient_scores": False},
+    "ae_pl": {
+        **DIGITS, **SHARED_AUTO_ENCODER, "backbone": "vgg19", "weights": "imagenet", "layers": ("relu4_2",),
+        "variance_floor": 0.01,
+    },
     "rd4ad": {
-        **FEATURES, "method": "rd4ad", "image_size": 256, "epochs": 200, "batch_size": 16, "learning_rate": 5e-3,
+        **FEATURES, "image_size": 256, "epochs": 200, "batch_size": 16, "learning_rate": 5e-3,
         "backbone": "wide_resnet50_2", "layers": ("layer1", "layer2", "layer3"), "cosine": "map", "blur": 4.0,
     },
     "mkd": {
-        **FEATURES, "method": "mkd", "image_size": 128, "epochs": 201, "batch_size": 64, "learning_rate": 1e-3,
+        **FEATURES, "image_size": 128, "epochs": 201, "batch_size": 64, "learning_rate": 1e-3,
         "backbone": "vgg16", "layers": ("layer1", "layer2", "layer3", "layer4"), "width": 16, "value_weight": 0.01,
         "smooth_draws": 0, "smooth_noise": 0.1, "blur": 4.0, "opening": 3,  # these four are ours
     },
     "fanogan": {
-        **BASELINE, "method": "fanogan", "image_size": 64, "batch_size": 64, "learning_rate": 1e-4,
+        **BASELINE, "image_size": 64, "batch_size": 64, "learning_rate": 1e-4,
         "encoder_learning_rate": 5e-5, "base_channels": 64, "latent_size": 128, "n_critic": 5,
         "penalty_weight": 10.0, "feature_weight": 1.0,
         "epochs": 200, "encoder_epochs": 40, "epoch_batches": 500,  # ours: 20,000 steps of generator and encoder
@@ -141,7 +158,7 @@ def test_every_setting_is_the_published_one(name):
 
 @pytest.mark.parametrize("name", BASELINES)
 def test_every_setting_of_a_baseline_is_the_published_one(name):
-    assert vars(configs.build(name)) == {**OURS, **BASELINES[name]}
+    assert vars(configs.build(name)) == {**OURS, **BASELINES[name], "method": name}
 
 
 def test_the_base_of_squid():
@@ -242,6 +259,16 @@ def test_fanogans_optimizers():
     assert (group["lr"], group["decay"], group["eps"]) == (5e-5, 0.9, 1e-10)
     assert [id(p) for p in group["params"]] == [id(p) for p in method.encoder.parameters()]
     assert learning_rates(method, 40) == {"encoder": [5e-5] * 40}
+
+
+@pytest.mark.parametrize("name", ["vae", "ae_pl"])
+def test_the_shared_auto_encoders_optimizer_and_stage(name):
+    method = built(name)
+    assert set(method.optimizers) == {"network"}
+    assert_steps(method.optimizers["network"], [method.network], lr=1e-3, betas=(0.9, 0.999))
+    (stage,) = method.stages
+    assert stage == Stage("train", 250, 64, least=2)  # the last partial batch counts, but for a single image
+    assert learning_rates(method, 250) == {"network": [1e-3] * 250}
 
 
 def learning_rates(method, epochs):
@@ -388,12 +415,13 @@ def test_the_base_of_squid_as_built():
     assert [memory.addressing for memory in memories] == [Addressing(threshold=0.0005)] * 3
 
 
-def auto_encoder(out_channels) -> int:
+def auto_encoder(out_channels, hidden=2048, side=4, latents=1) -> int:
     widths = (16, 32, 64, 64)
     down = sum(convolution(a, b, 4, bias=False) + 2 * b for a, b in pairwise((1, *widths)))
     up = sum(convolution(a, b, 4, bias=False) + 2 * b for a, b in pairwise(widths[::-1]))
-    latent = linear(64 * 4 * 4, 2048) + linear(2048, 16) + linear(16, 2048) + linear(2048, 64 * 4 * 4)
-    return down + latent + 2 * 2 * 2048 + up + convolution(16, out_channels, 4, bias=False)
+    flat = 64 * side**2
+    latent = linear(flat, hidden) + linear(hidden, latents * 16) + linear(16, hidden) + linear(hidden, flat)
+    return down + latent + 2 * 2 * hidden + up + convolution(16, out_channels, 4, bias=False)
 
 
 @pytest.mark.parametrize(
@@ -406,3 +434,16 @@ def test_the_auto_encoders_have_as_many_parameters_as_the_papers(backbone, expec
     for name, maps in (("dual", 2), ("intra", 1)):
         layers = convolution(maps, 128, 3) + convolution(128, 128, 3) + convolution(128, 2, 3) + 2 * 2 * 128
         assert count(method.refinement[name]) == layers
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("vae", auto_encoder(1, hidden=1024, latents=2)),
+        ("ae_pl", auto_encoder(1, hidden=1024)),
+        ("memae_zhang", auto_encoder(1, side=8) + 25 * 16),
+        ("memae_chexpert", auto_encoder(1, side=8) + 25 * 16),
+    ],
+)
+def test_the_shared_auto_encoders_parameters(name, expected):
+    assert count(built(name).network) == expected

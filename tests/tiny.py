@@ -51,6 +51,10 @@ TINY = {
         "mkd",
         [*DIGITS, "image_size=32", "epochs=2", "batch_size=8", "width=4", "backbone=resnet18", "weights=random"],
     ),
+    "vae": ("vae", [*DIGITS, *SMALL, "hidden_size=64"]),
+    "ae_pl": (
+        "ae_pl", [*DIGITS, *SMALL, "hidden_size=64", "backbone=resnet18", "layers=layer1", "weights=random"],
+    ),
 }  # fmt: skip
 FEW = {"val": 16, "test": 16}  # for dataloader.digit.COUNTS
 COMMANDS = {"main": main_command, "eval": eval_command, "predict": predict_command}
