@@ -2,8 +2,10 @@
 
 from methods.autoencoder import SingleAutoEncoder
 from methods.base import Method, NonFiniteLoss, Scores
+from methods.cutpaste import CutPaste
 from methods.ddad import Ddad
 from methods.ganomaly import Ganomaly
+from methods.implicit_field import ImplicitField
 from methods.patchcore import PatchCore
 from methods.simsid import SimSid
 from methods.squid import Squid
@@ -11,6 +13,7 @@ from methods.squid import Squid
 METHODS: dict[str, type[Method]] = {
     "squid": Squid, "simsid": SimSid, "ae": SingleAutoEncoder, "aeu": SingleAutoEncoder, "memae": SingleAutoEncoder,
     "ddad": Ddad, "patchcore": PatchCore, "ganomaly": Ganomaly,
+    "cutpaste": CutPaste, "implicit_field": ImplicitField,
 }  # fmt: skip
 
 __all__ = ["METHODS", "Method", "NonFiniteLoss", "Scores"]

@@ -1,5 +1,6 @@
 """Runs of two processes, and what both must compute as one process does: test_distributed.py compares them."""
 
+import contextlib
 import faulthandler
 import json
 import os
@@ -7,6 +8,7 @@ import subprocess
 import sys
 import traceback
 from pathlib import Path
+from unittest import mock
 
 import torch
 import torch.distributed as dist
@@ -14,7 +16,6 @@ from conftest import ROOT
 from tiny import TINY
 
 import configs
-import methods.ddad
 from dataloader import DataError, build_dataset
 from dataloader.loader import Batch, Epoch, TrainLoader
 from evaluation.scoring import score_images
@@ -93,6 +94,7 @@ def build(name, *overrides):
     """A tiny method in float64 that draws nothing at random, and does not move."""
     still = ["learning_rate=0"] + (["mask_ratio=1"] if name in ("squid", "simsid") else [])
     still += ["refine_learning_rate=0"] if name == "ddad" else ["batch_size=8"]
+    still += ["dropout=0", "code_learning_rate=0", "digits_per_epoch=40"] if name == "implicit_field" else []
     config = configs.build(TINY[name][0], [*TINY[name][1], *still, *overrides])
     torch.manual_seed(0)
     return METHODS[name](config).double()
@@ -124,9 +126,23 @@ def fixed_squares(x):
     return x, (x[:, 0] > 0).long()
 
 
+def fixed_views(images):
+    return torch.cat([images, images.flip(2), images.flip(3)])
+
+
+def fixed_points(count, points, pixels):
+    return (7 * torch.arange(points) % pixels).expand(count, -1)
+
+
+FIXED = {  # what methods draw in a step
+    "methods.ddad.with_squares": fixed_squares,
+    "methods.cutpaste.three_views": fixed_views,
+    "methods.implicit_field.draw_points": fixed_points,
+}
+
+
 def gradients(names, frozen):
     """Gradients of every stage of methods; the state after them, with queues and running statistics."""
-    methods.ddad.with_squares = fixed_squares
     found = {}
     for name in names:
         method = build(name)
@@ -136,7 +152,11 @@ def gradients(names, frozen):
             synchronise_batch_norm(method)
         for stage in (stage for stage in method.stages if stage.batches != 0):
             method.start_stage(stage.name)
-            found[f"{name} {stage.name}"] = steps(method, stage)
+            method.start_epoch(TrainLoader(build_dataset(method.config), method.config, CPU), 0)
+            with contextlib.ExitStack() as patches:
+                for drawn, fixed in FIXED.items():
+                    patches.enter_context(mock.patch(drawn, fixed))
+                found[f"{name} {stage.name}"] = steps(method, stage)
         found[f"{name} state"] = {name: buffer.double() for name, buffer in method.named_buffers()}
     return found
 

@@ -85,12 +85,10 @@ def ended(folder):
 @pytest.fixture(scope="module")
 def computed(folder, ended):
     """results() of one process, and of each of two."""
-    squares = processes.methods.ddad.with_squares
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # as the two have: another number may change the last bits
     one = processes.results()
     torch.set_num_threads(threads)
-    processes.methods.ddad.with_squares = squares
     assert [code for code, _, _ in ended["results"]] == [0, 0], ended["results"]
     return one, *(torch.load(folder / f"results_{rank}.pt") for rank in range(2))
 
