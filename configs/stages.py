@@ -17,6 +17,7 @@ class Stage:
     orders: int = 1  # a batch is so many of batch_size, each drawn in an order of its own
     # images of a batch that it can do with, in each of several processes; a last batch of fewer is left out
     least: int = 1
+    fixed: bool = False  # trains on the images of the first epoch in all of them, where a dataset makes new ones
     epochs_key: str = "epochs"  # the setting that says how long it lasts
 
     @property

@@ -45,7 +45,7 @@ class TrainLoader:
                 images for the processes that share it.
         """
         stage = stage or self.config.stages()[0]
-        images = self.dataset.training_images(epoch)
+        images = self.dataset.training_images(0 if stage.fixed else epoch)
         if stage.unlabeled:
             images = torch.cat([images, self.dataset.unlabeled_images()])
         if len(images) < stage.smallest_batch:

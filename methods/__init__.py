@@ -3,9 +3,11 @@
 from methods.ae_pl import AePl
 from methods.autoencoder import SingleAutoEncoder
 from methods.base import Method, NonFiniteLoss, Scores
+from methods.cutpaste import CutPaste
 from methods.ddad import Ddad
 from methods.fanogan import Fanogan
 from methods.ganomaly import Ganomaly
+from methods.implicit_field import ImplicitField
 from methods.mkd import Mkd
 from methods.patchcore import PatchCore
 from methods.rd4ad import Rd4ad
@@ -21,8 +23,10 @@ METHODS: dict[str, type[Method]] = {
     "memae": SingleAutoEncoder,
     "ddad": Ddad,
     "ae_pl": AePl,
+    "cutpaste": CutPaste,
     "fanogan": Fanogan,
     "ganomaly": Ganomaly,
+    "implicit_field": ImplicitField,
     "mkd": Mkd,
     "patchcore": PatchCore,
     "rd4ad": Rd4ad,

@@ -1,13 +1,14 @@
 """A bank of patch features: the nearest of them, and which to keep."""
 
 import torch
-from torch import nn
 from tqdm import tqdm
+
+from models.fitted import Fitted
 
 ROWS_AT_ONCE = 4096  # of the bank: distances to them are (queries, rows)
 
 
-class Bank(nn.Module):
+class Bank(Fitted):
     """Rows (n, d) of features, none at first; their number is in the state dict."""
 
     def __init__(self):
@@ -22,11 +23,6 @@ class Bank(nn.Module):
             distances = squares - 2 * queries @ rows.T + rows.square().sum(1)  # (q, ≤ ROWS_AT_ONCE)
             best = torch.minimum(best, distances.amin(1))
         return best.clamp(min=0)  # rounding
-
-    def _load_from_state_dict(self, state_dict: dict[str, torch.Tensor], prefix: str, *args) -> None:
-        if (saved := state_dict.get(f"{prefix}rows")) is not None:
-            self.rows = self.rows.new_empty(saved.shape)
-        super()._load_from_state_dict(state_dict, prefix, *args)
 
 
 def greedy_coreset(features: torch.Tensor, count: int, rng: torch.Generator, starts: int = 10) -> torch.Tensor:

@@ -79,6 +79,8 @@ DIGITS = "test_data.py::test_digit_splits_are_fixed_and_training_is_made_anew"
 BOOTSTRAP = "test_metrics.py::test_bootstrap_interval_covers_and_is_reproducible"
 AVERAGE = "test_averaging.py::test_the_average_is_the_one_worked_out_by_hand"
 FROZEN = "test_patchcore.py::test_layers_are_an_eighth_and_a_sixteenth_of_the_side_and_stay_as_they_are"
+SCARS = "test_cutpaste.py::test_scars_are_drawn_from_the_papers_ranges_scaled_and_lie_within_the_image"
+FITTING = "test_implicit_field.py::test_a_code_is_fitted_by_adam_in_phases_that_start_anew"
 GANOMALY = "test_ganomaly.py::test_losses_are_worked_out_by_hand"
 RD4AD_NETWORKS = "test_rd4ad.py::test_networks_on_wide_resnet_50_are_the_published_ones"
 RD4AD_SCORE = "test_rd4ad.py::test_the_score_is_the_maximum_of_the_blurred_sum"
@@ -566,6 +568,48 @@ FAULTS = [
     fault("MemAE's row at DDAD's size", "configs/memae_zhang.py", "image_size = 128", "image_size = 64", SETTINGS),
     fault("MemAE's hidden layer as VAE's", "configs/autoencoder.py", "hidden_size = 2048", "hidden_size = 1024",
           SETTINGS),
+    # -- CutPaste, implicit field
+    fault("a patch goes where it came from", "methods/cutpaste.py",
+          "Cuts(size, draw_corners(size, side), draw_corners(box, side) + box / 2, angle)",
+          "Cuts(size, box := draw_corners(size, side), box + size / 2, angle)",
+          "test_cutpaste.py::test_patches_are_drawn_from_the_papers_ranges"),
+    fault("scars are not scaled", "methods/cutpaste.py", "* side / SCAR_SIDE", "* 1", SCARS),
+    fault("scars leave the image", "methods/cutpaste.py", "draw_corners(box, side) + box / 2",
+          "draw_corners(size, side) + size / 2", SCARS),
+    fault("the normal view is not jittered", "methods/cutpaste.py", "torch.cat([normal, patched, scarred])",
+          "torch.cat([images, patched, scarred])",
+          "test_cutpaste.py::test_views_are_a_function_of_the_seed_and_share_the_images_jitter"),
+    fault("views are in another order than their classes", "methods/cutpaste.py",
+          ".repeat_interleave(len(batch.images))", ".repeat(len(batch.images))",
+          "test_cutpaste.py::test_a_step_classifies_all_views_in_one_forward"),
+    fault("features keep their length", "methods/cutpaste.py", "normalize(z.to(images))", "z.to(images)",
+          "test_cutpaste.py::test_scaled_features_have_the_same_density"),
+    fault("the density is fitted in training mode", "methods/cutpaste.py", "        self.eval()\n",
+          "        self.train()\n",
+          "test_cutpaste.py::test_scores_are_of_features_of_length_one_in_evaluation_mode"),
+    fault("the distance is squared", "models/density.py", ".clamp(min=0).sqrt()", ".clamp(min=0)",
+          "test_cutpaste.py::test_densities_are_scikit_learns"),
+    fault("places are between pixel corners", "models/implicit_field.py", "(2 * torch.arange(side) + 1) / side",
+          "2 * torch.arange(side) / side",
+          "test_implicit_field.py::test_places_are_sines_then_cosines_of_pixel_centres"),
+    fault("codes go by their place in the batch", "methods/implicit_field.py", "self.codes(batch.indices)",
+          "self.codes(torch.arange(len(batch.images)))", "test_implicit_field.py::test_losses_are_worked_out_by_hand"),
+    fault("the prior is at its full weight at once", "methods/implicit_field.py", "config.prior_weight * grown",
+          "config.prior_weight", "test_implicit_field.py::test_losses_are_worked_out_by_hand"),
+    fault("codes grow without bound", "models/implicit_field.py", "        self.rows.renorm_(2, 0, MAX_NORM)\n",
+          "        pass\n",
+          "test_implicit_field.py::test_codes_are_drawn_once_for_every_training_image_and_kept_short"),
+    fault("codes meet other images in every epoch", "dataloader/loader.py", "0 if stage.fixed else epoch", "epoch",
+          "test_implicit_field.py::test_an_image_keeps_its_code_where_a_dataset_makes_new_images_every_epoch"),
+    fault("the second phase of fitting goes on with the first's Adam", "methods/implicit_field.py",
+          "optimizer = torch.optim.Adam([codes], config.fit_learning_rate)",
+          "optimizer = locals().get('optimizer') or torch.optim.Adam([codes], config.fit_learning_rate)", FITTING),
+    fault("fitting leaves gradients in the field", "methods/implicit_field.py", ".backward(inputs=[codes])",
+          ".backward()",
+          "test_implicit_field.py::test_fitting_lowers_what_is_unexplained_and_leaves_the_field_alone"),
+    fault("the map takes the most of the neighbours", "methods/implicit_field.py", "-max_pool2d(-errors",
+          "max_pool2d(errors",
+          "test_implicit_field.py::test_the_map_is_the_least_of_neighbours_then_a_mean_and_the_score_its_mean"),
 ]  # fmt: skip
 
 

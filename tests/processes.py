@@ -93,6 +93,7 @@ def build(name, *overrides):
     """A tiny method in float64 that draws nothing at random, and does not move."""
     still = ["learning_rate=0"] + (["mask_ratio=1"] if name in ("squid", "simsid") else [])
     still += ["refine_learning_rate=0"] if name == "ddad" else ["batch_size=8"]
+    still += ["dropout=0", "code_learning_rate=0", "digits_per_epoch=40"] if name == "implicit_field" else []
     config = configs.build(TINY[name][0], [*TINY[name][1], *still, *overrides])
     torch.manual_seed(0)
     method = METHODS[name](config).double()
@@ -137,11 +138,21 @@ def fixed_mixture(x):
     return x[:, :, :1, :1].abs()
 
 
+def fixed_views(images):
+    return torch.cat([images, images.flip(2), images.flip(3)])
+
+
+def fixed_points(count, points, pixels):
+    return (7 * torch.arange(points) % pixels).expand(count, -1)
+
+
 # what is drawn at random in training, as functions of each image
 FIXED = {
     "methods.ddad.with_squares": fixed_squares,
     "methods.fanogan.draw_latents": fixed_latents,
     "methods.fanogan.draw_mixture": fixed_mixture,
+    "methods.cutpaste.three_views": fixed_views,
+    "methods.implicit_field.draw_points": fixed_points,
 }
 
 
@@ -156,6 +167,7 @@ def gradients(names, frozen):
             synchronise_batch_norm(method)
         for stage in (stage for stage in method.stages if stage.batches != 0):
             method.start_stage(stage.name)
+            method.start_epoch(TrainLoader(build_dataset(method.config), method.config, CPU), 0)
             found[f"{name} {stage.name}"] = steps(method, stage)
         found[f"{name} state"] = {name: buffer.double() for name, buffer in method.named_buffers()}
     return found

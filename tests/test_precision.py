@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import ROOT
-from test_methods import build, images_of, stepping
+from test_methods import build, images_of, start, stepping
 from tiny import command, train
 
 import configs
@@ -32,7 +32,7 @@ def test_a_bf16_step_is_finite_and_leaves_weights_and_losses_in_float32(name):
     method, loader = build(name)
     in_bf16(method)
     for stage in stepping(method):
-        method.start_stage(stage.name)
+        start(method, loader, stage)
         losses = method.training_step(Batch.of(images_of(loader, stage)))
         assert all(loss.isfinite() and loss.dtype == torch.float32 for loss in losses.values())
     for entry, value in method.state_dict().items():

@@ -38,6 +38,14 @@ TINY = {
         [*DIGITS, "image_size=32", "epochs=2", "encoder_epochs=2", "epoch_batches=3", "n_critic=1", "batch_size=8",
          "base_channels=4", "latent_size=8", "encoder_learning_rate=1e-2"],
     ),
+    "cutpaste": (
+        "cutpaste", [*DIGITS, "image_size=32", "epochs=2", "batch_size=6", "steps_per_epoch=2", "cosine_epochs=2"],
+    ),
+    "implicit_field": (
+        "implicit_field",
+        [*DIGITS, "image_size=24", "epochs=2", "batch_size=8", "code_size=8", "frequencies=4", "width=32", "points=64",
+         "fit_iterations=3,2", "fit_points=64,100", "prior_epochs=4"],
+    ),
     "patchcore": (
         "patchcore",
         [*DIGITS, "backbone=resnet18", "weights=random", "pooled=32", "projected=8",
