@@ -3,14 +3,16 @@
 from methods.autoencoder import SingleAutoEncoder
 from methods.base import Method, NonFiniteLoss, Scores
 from methods.ddad import Ddad
+from methods.fae_ssim import FaeSsim
 from methods.ganomaly import Ganomaly
+from methods.igd import Igd
 from methods.patchcore import PatchCore
 from methods.simsid import SimSid
 from methods.squid import Squid
 
 METHODS: dict[str, type[Method]] = {
     "squid": Squid, "simsid": SimSid, "ae": SingleAutoEncoder, "aeu": SingleAutoEncoder, "memae": SingleAutoEncoder,
-    "ddad": Ddad, "patchcore": PatchCore, "ganomaly": Ganomaly,
+    "ddad": Ddad, "patchcore": PatchCore, "ganomaly": Ganomaly, "fae_ssim": FaeSsim, "igd": Igd,
 }  # fmt: skip
 
 __all__ = ["METHODS", "Method", "NonFiniteLoss", "Scores"]

@@ -95,6 +95,24 @@ SQUID_BASE = {
     "gumbel_top_k": 0, "shrink_threshold": 0.0005, "n_critic": 1, "recon_weight": 1.0, "teacher_weight": 0.5,
     "distill_weight": 0.1, "adversarial_weight": 0.0005, "discriminator_weight": 1.0,
 }  # fmt: skip
+# the baselines' own settings: with any dataset
+BASELINES = {
+    "fae_ssim": {
+        "main_score": "", "dataset": "digit", "image_size": 128, "augment": False, "resize": "bilinear", "epochs": 100,
+        "epoch_steps": 100, "batch_size": 64, "learning_rate": 5e-4, "lr_schedule": "steps", "lr_steps": (),
+        "best_rule": "last", "backbone": "resnet18", "weights": "imagenet", "layers": ("stem", "layer1", "layer2"),
+        "preprocessing": "imagenet", "channels": (100, 150, 200, 300), "dropout": 0.1, "window": 5,
+        "window_sigma": 1.5,
+    },
+    "igd": {
+        "main_score": "", "dataset": "digit", "image_size": 256, "augment": False, "resize": "bilinear", "epochs": 256,
+        "batch_size": 16, "local_epochs": 256, "local_batch_size": 2, "learning_rate": 1e-4, "lr_schedule": "poly",
+        "poly_epochs": 256, "poly_power": 0.9, "weight_decay": 1e-6, "best_rule": "last", "backbone": "resnet18",
+        "weights": "imagenet", "layers": ("layer4",), "latent_size": 128, "base_channels": 64, "local_side": 32,
+        "local_stride": 16, "ssim_weight": 0.85, "critic_weight": 0.1, "real_share": 0.2, "refresh_every": 10,
+        "least_centre": 0.1,
+    },
+}  # fmt: skip
 
 
 def built(name):
@@ -119,6 +137,11 @@ def test_every_setting_is_the_published_one(name):
 
 def test_the_base_of_squid():
     assert vars(SquidConfig()) == {**OURS, **SQUID_BASE}
+
+
+@pytest.mark.parametrize("name", BASELINES)
+def test_the_settings_of_the_baselines(name):
+    assert vars(configs.SETTINGS[name]()) == {**OURS, **BASELINES[name], "method": name}
 
 
 def test_stages():
