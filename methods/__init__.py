@@ -5,8 +5,10 @@ from methods.autoencoder import SingleAutoEncoder
 from methods.base import Method, NonFiniteLoss, Scores
 from methods.cutpaste import CutPaste
 from methods.ddad import Ddad
+from methods.fae_ssim import FaeSsim
 from methods.fanogan import Fanogan
 from methods.ganomaly import Ganomaly
+from methods.igd import Igd
 from methods.implicit_field import ImplicitField
 from methods.mkd import Mkd
 from methods.patchcore import PatchCore
@@ -24,8 +26,10 @@ METHODS: dict[str, type[Method]] = {
     "ddad": Ddad,
     "ae_pl": AePl,
     "cutpaste": CutPaste,
+    "fae_ssim": FaeSsim,
     "fanogan": Fanogan,
     "ganomaly": Ganomaly,
+    "igd": Igd,
     "implicit_field": ImplicitField,
     "mkd": Mkd,
     "patchcore": PatchCore,

@@ -89,6 +89,8 @@ SAMPLES = "test_vae.py::test_a_sample_is_decoded_in_training_and_the_mean_in_eva
 DIVERGENCE = "test_vae.py::test_the_divergence_is_the_mean_over_the_latent_and_zero_for_a_standard_gaussian_alone"
 GRADIENTS = "test_vae.py::test_gradient_scores_are_those_of_each_image_by_finite_differences"
 PERCEPTUAL = "test_ae_pl.py::test_the_relative_difference_is_worked_out_by_hand"
+IGD_LOSSES = "test_igd.py::test_losses_are_worked_out_by_hand"
+IGD_CENTRE = "test_igd.py::test_the_centre_is_the_mean_kept_from_zero_and_sigma_is_taken_around_it"
 
 FAULTS = [
     # -- settings
@@ -610,6 +612,37 @@ FAULTS = [
     fault("the map takes the most of the neighbours", "methods/implicit_field.py", "-max_pool2d(-errors",
           "max_pool2d(errors",
           "test_implicit_field.py::test_the_map_is_the_least_of_neighbours_then_a_mean_and_the_score_its_mean"),
+    # -- similarity, FAE-SSIM, IGD
+    fault("similarity without the luminance", "models/ssim.py", "Similarity(luminance * contrast, contrast)",
+          "Similarity(contrast, contrast)", "test_ssim.py::test_every_window_is_compared_as_the_formula_says"),
+    fault("every scale counts as the coarsest", "models/ssim.py", "scale == scales - 1 else", "True else",
+          "test_ssim.py::test_of_several_scales_the_contrasts_and_the_coarsest_whole_are_multiplied"),
+    fault("a scale's negative similarity has a root", "models/ssim.py", ".clamp(min=LEAST)", "",
+          "test_ssim.py::test_the_gradient_is_finite_where_structure_is_opposite_or_nowhere"),
+    fault("FAE's features with unaligned corners", "methods/fae_ssim.py", "align_corners=True", "align_corners=False",
+          "test_fae_ssim.py::test_features_are_the_stem_and_two_layers_on_the_stems_grid"),
+    fault("FAE's similarity without a border", "methods/fae_ssim.py", "padding=config.window // 2", "padding=0",
+          "test_fae_ssim.py::test_the_loss_is_worked_out_by_hand_and_the_backbone_stays"),
+    fault("FAE's score is of the larger map", "methods/fae_ssim.py", "mean_of(found)", "mean_of(pixels)",
+          "test_fae_ssim.py::test_the_score_is_the_mean_before_the_map_is_made_larger"),
+    fault("FAE's top tenth of all pixels", "methods/fae_ssim.py", "values[chosen] if chosen.any()",
+          "values.flatten() if True", "test_fae_ssim.py::test_the_top_tenth_is_of_the_foreground_alone"),
+    fault("FAE's last step has no batch norm", "models/fae_ssim.py",
+          "nn.ConvTranspose2d(before, after, 6, 2, 2, bias=False), *activation(after, dropout)",
+          "nn.ConvTranspose2d(before, after, 6, 2, 2, bias=False)",
+          "test_fae_ssim.py::test_the_network_is_the_published_one"),
+    fault("IGD's critic is compared with all shares", "methods/igd.py", "alpha.squeeze(1)", "alpha", IGD_LOSSES),
+    fault("IGD's shares are up to one", "methods/igd.py", "1).to(z) / 2", "1).to(z)", IGD_LOSSES),
+    fault("IGD's sigma is taken around the old centre", "methods/igd.py", "2 * sums @ centre + counts * centre",
+          "2 * sums @ part.centre.double() + counts * part.centre", IGD_CENTRE),
+    fault("IGD's centre may be zero", "methods/igd.py", "mean.abs().clamp(min=self.config.least_centre)",
+          "mean.abs()", IGD_CENTRE),
+    fault("IGD's centre stays as at first", "methods/igd.py", "own % self.config.refresh_every == 0", "own == 0",
+          "test_igd.py::test_they_are_taken_anew_every_ten_epochs_of_each_part"),
+    fault("IGD's differences cancel out", "methods/igd.py", "(x_hat - images).abs().mean((1, 2, 3))",
+          "(x_hat - images).mean((1, 2, 3))", "test_igd.py::test_an_error_is_absolute_and_of_images_in_zero_to_one"),
+    fault("IGD's mean patch", "methods/igd.py", "patch.amax(1)", "patch.mean(1)",
+          "test_igd.py::test_scores_are_worked_out_by_hand"),
 ]  # fmt: skip
 
 

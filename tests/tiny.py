@@ -63,6 +63,15 @@ TINY = {
     "ae_pl": (
         "ae_pl", [*DIGITS, *SMALL, "hidden_size=64", "backbone=resnet18", "layers=layer1", "weights=random"],
     ),
+    "fae_ssim": (
+        "fae_ssim",
+        [*DIGITS, "image_size=64", "weights=random", "epochs=2", "epoch_steps=3", "batch_size=8", "channels=8,12"],
+    ),
+    "igd": (
+        "igd",
+        [*DIGITS, "image_size=32", "weights=random", "epochs=2", "local_epochs=1", "batch_size=8", "local_batch_size=6",
+         "local_side=16", "local_stride=8", "base_channels=4", "latent_size=8"],
+    ),
 }  # fmt: skip
 FEW = {"val": 16, "test": 16}  # for dataloader.digit.COUNTS
 COMMANDS = {"main": main_command, "eval": eval_command, "predict": predict_command}

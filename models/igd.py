@@ -1,0 +1,104 @@
+"""IGD's networks: a linear encoder of frozen features, a residual decoder, a residual critic, a Gaussian of codes."""
+
+from itertools import pairwise
+
+import torch
+from torch import nn
+from torch.nn.functional import avg_pool2d, interpolate
+
+SMALLEST = 4  # side of the deepest map
+WIDEST = 8  # times the base channels, at most
+
+
+def widths(side: int, base_channels: int) -> list[int]:
+    """The channels of the maps that are side/2, side/4, …, 4 wide: they double, up to eight times the base."""
+    return [base_channels * min(2**level, WIDEST) for level in range((side // SMALLEST).bit_length() - 1)]
+
+
+class UpBlock(nn.Module):
+    """(B, in, h, w) → (B, out, 2h, 2w): residual, normalised by the batch before each convolution."""
+
+    def __init__(self, in_channels: int, out_channels: int):
+        super().__init__()
+        self.residual = nn.Sequential(
+            nn.BatchNorm2d(in_channels), nn.ReLU(inplace=True), nn.Upsample(scale_factor=2),
+            nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False),
+            nn.BatchNorm2d(out_channels), nn.ReLU(inplace=True), nn.Conv2d(out_channels, out_channels, 3, padding=1),
+        )  # fmt: skip
+        self.shortcut = nn.Conv2d(in_channels, out_channels, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.residual(x) + interpolate(self.shortcut(x), scale_factor=2)
+
+
+class DownBlock(nn.Module):
+    """(B, in, h, w) → (B, out, h/2, w/2): residual, with layer norm before each convolution."""
+
+    def __init__(self, in_channels: int, out_channels: int):
+        super().__init__()
+        self.residual = nn.Sequential(
+            layer_norm(in_channels), nn.ReLU(inplace=True),
+            nn.Conv2d(in_channels, in_channels, 3, padding=1, bias=False),
+            layer_norm(in_channels), nn.ReLU(inplace=True), nn.Conv2d(in_channels, out_channels, 3, padding=1),
+            nn.AvgPool2d(2),
+        )  # fmt: skip
+        self.shortcut = nn.Conv2d(in_channels, out_channels, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.residual(x) + self.shortcut(avg_pool2d(x, 2))
+
+
+def layer_norm(channels: int) -> nn.GroupNorm:
+    """Statistics over all of an image's map, a scale and a shift per channel."""
+    return nn.GroupNorm(1, channels)
+
+
+class Decoder(nn.Module):
+    """Codes (B, latent) → images (B, 1, side, side) in [−1, 1]."""
+
+    def __init__(self, side: int, base_channels: int, latent_size: int):
+        super().__init__()
+        first, *others = widths(side, base_channels)[::-1]
+        self.layers = nn.Sequential(
+            nn.Linear(latent_size, first * SMALLEST**2), nn.Unflatten(1, (first, SMALLEST, SMALLEST)),
+            nn.Upsample(scale_factor=2), nn.Conv2d(first, others[0], 3, padding=1),
+            *(UpBlock(*pair) for pair in pairwise(others)),
+            nn.BatchNorm2d(others[-1]), nn.ReLU(inplace=True),
+            nn.Upsample(scale_factor=2), nn.Conv2d(others[-1], 1, 3, padding=1), nn.Tanh(),
+        )  # fmt: skip
+
+    def forward(self, z: torch.Tensor) -> torch.Tensor:
+        return self.layers(z)
+
+
+class Critic(nn.Module):
+    """Images (B, 1, side, side) in [−1, 1] → how much of another code is in them, as it guesses: (B,)."""
+
+    def __init__(self, side: int, base_channels: int):
+        super().__init__()
+        *others, last = widths(side, base_channels)
+        self.layers = nn.Sequential(
+            nn.Conv2d(1, others[0], 4, 2, 1),
+            *(DownBlock(*pair) for pair in pairwise(others)),
+            layer_norm(others[-1]), nn.ReLU(inplace=True), nn.Conv2d(others[-1], last, 4, 2, 1),
+            layer_norm(last), nn.ReLU(inplace=True), nn.Flatten(), nn.Linear(last * SMALLEST**2, 1),
+        )  # fmt: skip
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layers(x).squeeze(1)
+
+
+class Descriptor(nn.Module):
+    """One part of IGD: for whole images, or for patches. ``centre`` and ``sigma`` are of normal codes."""
+
+    def __init__(self, channels: int, side: int, base_channels: int, latent_size: int):
+        super().__init__()
+        self.encoder = nn.Linear(channels, latent_size)
+        self.decoder = Decoder(side, base_channels, latent_size)
+        self.critic = Critic(side, base_channels)
+        self.register_buffer("centre", torch.zeros(latent_size))
+        self.register_buffer("sigma", torch.ones(()))
+
+    def strangeness(self, z: torch.Tensor) -> torch.Tensor:
+        """1 − exp(−‖z − centre‖² / sigma), in [0, 1]: (B, latent) → (B,)."""
+        return 1 - torch.exp(-(z - self.centre).square().sum(1) / self.sigma)
