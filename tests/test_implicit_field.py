@@ -31,7 +31,7 @@ PUBLISHED = {
 }  # fmt: skip
 BUDGET = {  # ours
     "dataset": "zhang", "image_size": 64, "epochs": 100, "lr_steps": (25, 50, 75), "val_every": 100, "points": 1024,
-    "fit_iterations": (100,), "fit_points": (512,),
+    "fit_iterations": (50,), "fit_points": (512,),
 }  # fmt: skip
 
 
