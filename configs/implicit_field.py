@@ -51,10 +51,8 @@ class ImplicitFieldConfig(BaseConfig):
         given = self.code_size + 4 * self.frequencies
         if self.width <= given:
             raise ConfigError(f"width = {self.width}: must be above code_size + 4 · frequencies = {given}.")
-        if (
-            len(self.fit_iterations) != len(self.fit_points)
-            or min((*self.fit_iterations, *self.fit_points), default=0) < 1
-        ):
+        phases = self.fit_iterations + self.fit_points
+        if len(self.fit_iterations) != len(self.fit_points) or min(phases, default=0) < 1:
             raise ConfigError("fit_iterations and fit_points: a number of at least 1 in each, for every phase.")
         if self.average_decay:
             raise ConfigError("average_decay: codes are not averaged, since what they mean moves with the field.")
