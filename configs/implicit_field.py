@@ -34,7 +34,7 @@ class ImplicitFieldConfig(BaseConfig):
     prior_weight: float = 1e-4  # of the codes' norm
     prior_epochs: int = 100  # in which that weight grows evenly
     # the phases of fitting a code to a scored image (ours; published: 501 and 101 iterations of 10000 and 50000 points)
-    fit_iterations: tuple[int, ...] = (100,)
+    fit_iterations: tuple[int, ...] = (50,)
     fit_points: tuple[int, ...] = (512,)
     fit_learning_rate: float = 1e-3
 
@@ -51,10 +51,8 @@ class ImplicitFieldConfig(BaseConfig):
         given = self.code_size + 4 * self.frequencies
         if self.width <= given:
             raise ConfigError(f"width = {self.width}: must be above code_size + 4 · frequencies = {given}.")
-        if (
-            len(self.fit_iterations) != len(self.fit_points)
-            or min((*self.fit_iterations, *self.fit_points), default=0) < 1
-        ):
+        phases = self.fit_iterations + self.fit_points
+        if len(self.fit_iterations) != len(self.fit_points) or min(phases, default=0) < 1:
             raise ConfigError("fit_iterations and fit_points: a number of at least 1 in each, for every phase.")
         if self.average_decay:
             raise ConfigError("average_decay: codes are not averaged, since what they mean moves with the field.")
