@@ -6,11 +6,10 @@ otherwise than it went in is the anomaly.
 
 Deviations from the authors' program:
 - Training images are not mirrored left to right: a chest is not symmetric.
-- The generator steps after every five steps of the critic instead of before, and not before the first five: the same
-  turns, but that training ends with the generator's.
+- The generator steps after every five steps of the critic; the program's steps before them, but for the first five.
+  The turns are the same, but that ours end with the generator's.
 - Adam's eps is added to the root after the bias correction, as PyTorch does (TensorFlow: before).
 - Budgets are in steps and ours; all images are scored, where the program leaves out a last partial batch.
-- The map, |x − x̂|, is ours: the program shows it and evaluates none.
 """
 
 import torch
@@ -27,7 +26,10 @@ BETAS = (0.0, 0.9)  # of Adam
 
 
 class Fanogan(Method):
-    """Image score: ``izi_f``, the mean squared error of the pixels plus κ times that of the critic's features."""
+    """Image score: ``izi_f``, the mean squared error of the pixels plus κ times that of the critic's features.
+
+    Its map is the pixels' absolute error, in [−1, 1] as the networks see them.
+    """
 
     score_names = ("izi_f",)
 
