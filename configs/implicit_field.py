@@ -34,7 +34,7 @@ class ImplicitFieldConfig(BaseConfig):
     prior_weight: float = 1e-4  # of the codes' norm
     prior_epochs: int = 100  # in which that weight grows evenly
     # the phases of fitting a code to a scored image (ours; published: 501 and 101 iterations of 10000 and 50000 points)
-    fit_iterations: tuple[int, ...] = (50,)
+    fit_iterations: tuple[int, ...] = (100,)
     fit_points: tuple[int, ...] = (512,)
     fit_learning_rate: float = 1e-3
 

@@ -4,7 +4,8 @@ from itertools import pairwise
 
 import torch
 from torch import nn
-from torch.nn.functional import avg_pool2d, interpolate
+
+from models.residual import DownBlock, UpBlock, activated, layer_norm
 
 SMALLEST = 4  # side of the deepest map
 WIDEST = 8  # times the base channels, at most
@@ -13,44 +14,6 @@ WIDEST = 8  # times the base channels, at most
 def widths(side: int, base_channels: int) -> list[int]:
     """The channels of the maps that are side/2, side/4, …, 4 wide: they double, up to eight times the base."""
     return [base_channels * min(2**level, WIDEST) for level in range((side // SMALLEST).bit_length() - 1)]
-
-
-class UpBlock(nn.Module):
-    """(B, in, h, w) → (B, out, 2h, 2w): residual, normalised by the batch before each convolution."""
-
-    def __init__(self, in_channels: int, out_channels: int):
-        super().__init__()
-        self.residual = nn.Sequential(
-            nn.BatchNorm2d(in_channels), nn.ReLU(inplace=True), nn.Upsample(scale_factor=2),
-            nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False),
-            nn.BatchNorm2d(out_channels), nn.ReLU(inplace=True), nn.Conv2d(out_channels, out_channels, 3, padding=1),
-        )  # fmt: skip
-        self.shortcut = nn.Conv2d(in_channels, out_channels, 1)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.residual(x) + interpolate(self.shortcut(x), scale_factor=2)
-
-
-class DownBlock(nn.Module):
-    """(B, in, h, w) → (B, out, h/2, w/2): residual, with layer norm before each convolution."""
-
-    def __init__(self, in_channels: int, out_channels: int):
-        super().__init__()
-        self.residual = nn.Sequential(
-            layer_norm(in_channels), nn.ReLU(inplace=True),
-            nn.Conv2d(in_channels, in_channels, 3, padding=1, bias=False),
-            layer_norm(in_channels), nn.ReLU(inplace=True), nn.Conv2d(in_channels, out_channels, 3, padding=1),
-            nn.AvgPool2d(2),
-        )  # fmt: skip
-        self.shortcut = nn.Conv2d(in_channels, out_channels, 1)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.residual(x) + self.shortcut(avg_pool2d(x, 2))
-
-
-def layer_norm(channels: int) -> nn.GroupNorm:
-    """Statistics over all of an image's map, a scale and a shift per channel."""
-    return nn.GroupNorm(1, channels)
 
 
 class Decoder(nn.Module):
@@ -62,8 +25,8 @@ class Decoder(nn.Module):
         self.layers = nn.Sequential(
             nn.Linear(latent_size, first * SMALLEST**2), nn.Unflatten(1, (first, SMALLEST, SMALLEST)),
             nn.Upsample(scale_factor=2), nn.Conv2d(first, others[0], 3, padding=1),
-            *(UpBlock(*pair) for pair in pairwise(others)),
-            nn.BatchNorm2d(others[-1]), nn.ReLU(inplace=True),
+            *(UpBlock(a, b, nn.BatchNorm2d) for a, b in pairwise(others)),
+            *activated(nn.BatchNorm2d, others[-1]),
             nn.Upsample(scale_factor=2), nn.Conv2d(others[-1], 1, 3, padding=1), nn.Tanh(),
         )  # fmt: skip
 
@@ -79,9 +42,9 @@ class Critic(nn.Module):
         *others, last = widths(side, base_channels)
         self.layers = nn.Sequential(
             nn.Conv2d(1, others[0], 4, 2, 1),
-            *(DownBlock(*pair) for pair in pairwise(others)),
-            layer_norm(others[-1]), nn.ReLU(inplace=True), nn.Conv2d(others[-1], last, 4, 2, 1),
-            layer_norm(last), nn.ReLU(inplace=True), nn.Flatten(), nn.Linear(last * SMALLEST**2, 1),
+            *(DownBlock(a, b, layer_norm) for a, b in pairwise(others)),
+            *activated(layer_norm, others[-1]), nn.Conv2d(others[-1], last, 4, 2, 1),
+            *activated(layer_norm, last), nn.Flatten(), nn.Linear(last * SMALLEST**2, 1),
         )  # fmt: skip
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

@@ -12,7 +12,8 @@ from torch import nn
 import configs
 from dataloader.loader import Batch
 from methods import METHODS
-from models.igd import Critic, Decoder, Descriptor, DownBlock, UpBlock
+from models.igd import Critic, Decoder, Descriptor
+from models.residual import DownBlock, UpBlock
 from models.ssim import multi_scale_similarity
 
 PARTS = ("global", "local")
@@ -42,9 +43,9 @@ def test_networks_at_256_pixels_and_of_a_patch():
         part = method.parts[name]
         assert (part.encoder.in_features, part.encoder.out_features) == (512, 128)
         assert part.centre.shape == (128,) and part.sigma.shape == ()
-        blocks = [m.shortcut for m in part.decoder.modules() if isinstance(m, UpBlock)]
+        blocks = [m.shortcut[0] for m in part.decoder.modules() if isinstance(m, UpBlock)]
         assert [(m.in_channels, m.out_channels) for m in blocks] == ups[name]
-        blocks = [m.shortcut for m in part.critic.modules() if isinstance(m, DownBlock)]
+        blocks = [m.shortcut[1] for m in part.critic.modules() if isinstance(m, DownBlock)]
         assert [(m.in_channels, m.out_channels) for m in blocks] == downs[name]
         assert part.decoder.layers[0].out_features == part.critic.layers[-1].in_features == deepest * 16
         x = part.decoder(torch.empty(2, 128, device="meta"))

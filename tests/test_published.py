@@ -134,7 +134,7 @@ BASELINES = {  # methods without rows: their settings as they stand, on digits u
         "prior_epochs": 100, "fit_learning_rate": 1e-3,
         # how much is trained and fitted is ours
         "image_size": 64, "epochs": 100, "lr_steps": (25, 50, 75), "val_every": 100, "points": 1024,
-        "fit_iterations": (50,), "fit_points": (512,),
+        "fit_iterations": (100,), "fit_points": (512,),
     },
     "patchcore": {
         **FEATURES, "image_size": 224, "epochs": 1, "batch_size": 8, "learning_rate": 1e-4, "lr_steps": (200, 300),
