@@ -23,8 +23,8 @@ SIMSID = {
     "simsid reduced": ["dim_reduce=true", "slot_dim=6"],
     "simsid hierarchical": ["hierarchical=true", "skip_weights="],
 }
-# test_ganomaly.py has its own; PatchCore trains nothing
-OWN = ("ganomaly", "patchcore")
+# test_ganomaly.py has its own; PatchCore, PaDiM and DN2 train nothing, and PANDA starts from pretrained weights
+OWN = ("ganomaly", "patchcore", "padim", "dn2", "panda")
 CASES = {
     **{name: (name, []) for name in TINY if name not in OWN},
     **{name: ("simsid", extra) for name, extra in SIMSID.items()},

@@ -88,6 +88,25 @@ PUBLISHED = {
         for dataset in EXTRA_DATA for backbone in BACKBONES
     },
 }  # fmt: skip
+IMAGENET = {
+    **DIGITS, "main_score": "", "image_size": 224, "augment": False, "resize": "bilinear", "weights": "imagenet",
+    "learning_rate": 1e-4, "lr_schedule": "steps", "best_rule": "last",
+}  # fmt: skip
+BASELINES = {
+    "padim": {
+        **IMAGENET, "method": "padim", "backbone": "resnet18", "layers": ("layer1", "layer2", "layer3"),
+        "dimensions": 100, "ridge": 0.01, "blur": 4.0, "batch_size": 16, "epochs": 1,
+    },
+    "dn2": {
+        **IMAGENET, "method": "dn2", "backbone": "resnet152", "layers": ("layer4",), "neighbours": 2, "batch_size": 32,
+        "epochs": 1,
+    },
+    "panda": {
+        **IMAGENET, "method": "panda", "backbone": "resnet152", "layers": ("layer2", "layer4"), "neighbours": 2,
+        "batch_size": 32, "epochs": 15, "learning_rate": 1e-2, "lr_steps": (), "weight_decay": 5e-5,
+        "gradient_norm": 1e-3, "ewc_weight": 0.0, "fisher_images": 1000,
+    },
+}  # fmt: skip
 OF_THIS_REPOSITORY = {"digit_quick"}
 INPAINTING_ROWS = [name for name in PUBLISHED if PUBLISHED[name]["method"] in ("squid", "simsid")]
 SQUID_BASE = {
@@ -115,6 +134,32 @@ def test_every_row_is_written_down():
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_every_setting_is_the_published_one(name):
     assert vars(configs.build(name)) == {**OURS, **PUBLISHED[name]}
+
+
+@pytest.mark.parametrize("name", BASELINES)
+def test_every_setting_of_a_baseline_is_the_published_one(name):
+    assert vars(configs.build(name)) == {**OURS, **BASELINES[name]}
+
+
+def test_pandas_optimizer():
+    method = built("panda")
+    assert set(method.optimizers) == {"tuned"}
+    optimizer = method.optimizers["tuned"]
+    assert type(optimizer) is torch.optim.SGD
+    (group,) = optimizer.param_groups
+    assert (group["lr"], group["momentum"], group["weight_decay"]) == (1e-2, 0.9, 5e-5)
+    assert (group["dampening"], group["nesterov"]) == (0, False)
+    assert list(map(id, group["params"])) == list(map(id, method.tuned.parameters()))
+    assert learning_rates(method, 15) == {"tuned": [1e-2] * 15}
+    # layer3 and layer4 of ResNet-152, a batch norm's scale and shift after every convolution
+    blocks = [(512, 256, 1024, 36), (1024, 512, 2048, 3)]
+    expected = sum(
+        c_in * out + 2 * out  # the shortcut of the first block
+        + c_in * width + (n - 1) * out * width + n * (9 * width**2 + width * out + 2 * (2 * width + out))
+        for c_in, width, out, n in blocks
+    )  # fmt: skip
+    assert count(method.tuned) == expected
+    assert method.centre.shape == (2048,)
 
 
 def test_the_base_of_squid():

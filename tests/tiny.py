@@ -38,6 +38,12 @@ TINY = {
         [*DIGITS, "backbone=resnet18", "weights=random", "pooled=32", "projected=8",
          "candidates=200", "bank_ratio=0.05"],
     ),
+    "padim": ("padim", [*DIGITS, "weights=random", "dimensions=10"]),
+    "dn2": ("dn2", [*DIGITS, "backbone=resnet18", "weights=random"]),
+    "panda": (
+        "panda",
+        [*DIGITS, "backbone=resnet18", "layers=layer2,layer3", "weights=random", "epochs=2", "batch_size=8"],
+    ),
 }  # fmt: skip
 FEW = {"val": 16, "test": 16}  # for dataloader.digit.COUNTS
 COMMANDS = {"main": main_command, "eval": eval_command, "predict": predict_command}
