@@ -11,6 +11,8 @@ from methods.ganomaly import Ganomaly
 from methods.igd import Igd
 from methods.implicit_field import ImplicitField
 from methods.mkd import Mkd
+from methods.padim import Padim
+from methods.panda import Dn2, Panda
 from methods.patchcore import PatchCore
 from methods.rd4ad import Rd4ad
 from methods.simsid import SimSid
@@ -26,12 +28,15 @@ METHODS: dict[str, type[Method]] = {
     "ddad": Ddad,
     "ae_pl": AePl,
     "cutpaste": CutPaste,
+    "dn2": Dn2,
     "fae_ssim": FaeSsim,
     "fanogan": Fanogan,
     "ganomaly": Ganomaly,
     "igd": Igd,
     "implicit_field": ImplicitField,
     "mkd": Mkd,
+    "padim": Padim,
+    "panda": Panda,
     "patchcore": PatchCore,
     "rd4ad": Rd4ad,
     "vae": Vae,

@@ -15,14 +15,15 @@ class Bank(Fitted):
         super().__init__()
         self.register_buffer("rows", torch.zeros(0, 0))
 
-    def nearest(self, queries: torch.Tensor) -> torch.Tensor:
-        """Squared distance of each query to its nearest row: (q, d) → (q,)."""
-        best = queries.new_full((len(queries),), torch.inf)
+    def nearest(self, queries: torch.Tensor, count: int = 1) -> torch.Tensor:
+        """Squared distances of each query to its ``count`` nearest rows, summed: (q, d) → (q,)."""
+        best = queries.new_full((len(queries), count), torch.inf)
         squares = queries.square().sum(1, keepdim=True)  # (q, 1)
         for rows in self.rows.split(ROWS_AT_ONCE):
             distances = squares - 2 * queries @ rows.T + rows.square().sum(1)  # (q, ≤ ROWS_AT_ONCE)
-            best = torch.minimum(best, distances.amin(1))
-        return best.clamp(min=0)  # rounding
+            near = distances.topk(min(count, len(rows)), largest=False).values
+            best = torch.cat([best, near], dim=1).topk(count, largest=False).values
+        return best.clamp(min=0).sum(1)  # rounding
 
 
 def greedy_coreset(features: torch.Tensor, count: int, rng: torch.Generator, starts: int = 10) -> torch.Tensor:

@@ -26,7 +26,8 @@ class WeightsError(Exception):
 
 
 class Backbone(NamedTuple):
-    """How a network is built, its pinned weights, what it calls the layers of configs.features.LAYERS, how they end."""
+    """How a network is built, its pinned weights, what it calls the layers of configs.features.LAYERS and the
+    classifier's ``logits``, where it has one, and how the layers end."""
 
     build: Callable[[], nn.Module]
     pinned: zoo.WeightsEnum | None
@@ -34,7 +35,7 @@ class Backbone(NamedTuple):
     rectified: bool = True  # all layers end in a ReLU, or in a pooling after it
 
 
-RESNET = {"stem": "maxpool", **{f"layer{k}": f"layer{k}" for k in (1, 2, 3, 4)}}
+RESNET = {"stem": "maxpool", **{f"layer{k}": f"layer{k}" for k in (1, 2, 3, 4)}, "logits": "fc"}
 VGG16_POOLS = {"layer1": "features.9", "layer2": "features.16", "layer3": "features.23", "layer4": "features.30"}
 VGG19_POOLS = {"layer1": "features.9", "layer2": "features.18", "layer3": "features.27", "layer4": "features.36"}
 
@@ -63,7 +64,7 @@ BACKBONES = {
         zoo.VGG19_Weights.IMAGENET1K_V1,
         {**VGG19_POOLS, "relu4_2": "features.22"},
     ),
-    "efficientnet_lite0": Backbone(EfficientNetLite0, None, STAGE_ENDS, rectified=False),
+    "efficientnet_lite0": Backbone(EfficientNetLite0, None, {**STAGE_ENDS, "logits": "_fc"}, rectified=False),
 }
 
 
@@ -76,6 +77,7 @@ class FrozenFeatures(nn.Module):
     def __init__(self, backbone: str, layers: Sequence[str]):
         super().__init__()
         self.backbone = backbone
+        self.layers = tuple(layers)
         names = BACKBONES[backbone].layers
         self.network = create_feature_extractor(
             BACKBONES[backbone].build().eval(),
@@ -116,7 +118,7 @@ class FrozenFeatures(nn.Module):
         except Exception as error:  # torch raises many kinds for a foreign file
             first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise WeightsError(f"{path}: not the weights of a {self.backbone} ({first_line}).") from error
-        classifier = ("fc.", "_fc.", "classifier.")
+        classifier = () if "logits" in self.layers else ("fc.", "_fc.", "classifier.")
         wrong = [name for name in (*strict.missing_keys, *strict.unexpected_keys) if not name.startswith(classifier)]
         if wrong:
             raise WeightsError(f"{path}: not the weights of a {self.backbone}: {wrong[0]} is missing or too many.")

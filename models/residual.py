@@ -1,4 +1,4 @@
-"""Residual blocks that double or halve a map: Gulrajani et al., "Improved Training of Wasserstein GANs", NeurIPS 2017."""
+"""Residual blocks that double or halve a map: Gulrajani et al., "Improved Training of Wasserstein GANs", 2017."""
 
 from collections.abc import Callable
 

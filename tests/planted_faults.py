@@ -91,6 +91,13 @@ GRADIENTS = "test_vae.py::test_gradient_scores_are_those_of_each_image_by_finite
 PERCEPTUAL = "test_ae_pl.py::test_the_relative_difference_is_worked_out_by_hand"
 IGD_LOSSES = "test_igd.py::test_losses_are_worked_out_by_hand"
 IGD_CENTRE = "test_igd.py::test_the_centre_is_the_mean_kept_from_zero_and_sigma_is_taken_around_it"
+COVARIANCE = "test_padim.py::test_what_is_summed_up_batch_by_batch_is_numpys_covariance"
+MAHALANOBIS = "test_padim.py::test_the_distance_is_the_root_of_the_quadratic_form"
+REPLICATED = "test_padim.py::test_deeper_layers_are_replicated_and_the_chosen_channels_are_in_the_order_of_the_layers"
+SINGULAR = "test_padim.py::test_fewer_images_than_dimensions_need_the_ridge"
+TUNED = "test_panda.py::test_steps_are_sgds_with_the_gradient_cut_to_its_longest"
+CENTRE = "test_panda.py::test_the_centre_is_where_the_training_images_lie_before_anything_is_tuned"
+FISHER = "test_panda.py::test_the_fisher_information_is_the_mean_square_of_gradients_of_drawn_classes"
 
 FAULTS = [
     # -- settings
@@ -464,8 +471,8 @@ FAULTS = [
     fault("images are not normalised", "models/features.py", "(images - self.mean) / self.std",
           "images + 0 * self.mean",
           "test_patchcore.py::test_images_are_normalised_as_imagenets_were"),
-    fault("the nearest row of the last part alone", "models/bank.py", "torch.minimum(best, distances.amin(1))",
-          "distances.amin(1)", "test_patchcore.py::test_the_nearest_row_is_found_through_all_parts_of_the_bank"),
+    fault("the nearest row of the last part alone", "models/bank.py", "torch.cat([best, near], dim=1)",
+          "near", "test_patchcore.py::test_the_nearest_row_is_found_through_all_parts_of_the_bank"),
     fault("the coreset takes the nearest", "models/bank.py", "farthest.argmax()", "farthest.argmin()",
           "test_patchcore.py::test_the_coreset_takes_the_farthest_from_its_picks_one_by_one"),
     fault("the score is the mean patch", "methods/patchcore.py", "distances.amax(1)", "distances.mean(1)",
@@ -643,6 +650,37 @@ FAULTS = [
           "(x_hat - images).mean((1, 2, 3))", "test_igd.py::test_an_error_is_absolute_and_of_images_in_zero_to_one"),
     fault("IGD's mean patch", "methods/igd.py", "patch.amax(1)", "patch.mean(1)",
           "test_igd.py::test_scores_are_worked_out_by_hand"),
+    # -- PaDiM, DN2, PANDA
+    fault("PaDiM's covariances are divided by N", "models/gaussians.py", "covariance /= count - 1",
+          "covariance /= count", COVARIANCE),
+    fault("PaDiM's ridge is left out", "models/gaussians.py", ".add_(ridge)", ".add_(0)", COVARIANCE),
+    fault("PaDiM's distance is squared", "models/gaussians.py", "[: features.shape[2]].sqrt()",
+          "[: features.shape[2]]", MAHALANOBIS),
+    fault("PaDiM's moments are summed up in float32", "models/gaussians.py", "part = part.double()",
+          "part = part.float()", "test_padim.py::test_moments_are_exact_where_the_mean_is_large_and_kept_in_float32"),
+    fault("PaDiM's deeper layers are interpolated", "methods/padim.py", 'mode="nearest"', 'mode="bilinear"',
+          REPLICATED),
+    fault("PaDiM's channels are the shallowest", "methods/padim.py", "torch.randperm(channels)",
+          "torch.arange(channels)", "test_padim.py::test_the_channels_are_drawn_once_from_all_and_saved"),
+    fault("PaDiM's score is of the map before the blur", "methods/padim.py", "pixels.amax((1, 2, 3))",
+          "grid.amax((1, 2, 3))", "test_padim.py::test_the_score_is_the_largest_pixel_of_the_blurred_map"),
+    fault("PaDiM takes as few images as dimensions without a ridge", "methods/padim.py",
+          "count <= config.dimensions", "count < config.dimensions", SINGULAR),
+    fault("DN2 counts the nearest image alone", "methods/panda.py", "self.points(images), self.config.neighbours",
+          "self.points(images)", "test_panda.py::test_dn2_measures_squared_distances_to_the_two_nearest_images"),
+    fault("PANDA's gradient is not cut", "methods/panda.py", "clip_grad_norm_(self.tuned.parameters(), self.config",
+          "(lambda *_: None)(self.tuned.parameters(), self.config", TUNED),
+    fault("PANDA's centre follows the tuning", "methods/panda.py", "        if epoch:\n            return\n", "",
+          CENTRE),
+    fault("PANDA's batch norm is trained", "models/panda.py", "return super().train(False)",
+          "return super().train(mode)",
+          "test_panda.py::test_training_moves_the_deeper_layers_alone_and_no_running_statistics"),
+    fault("PANDA's tuned layers are not the file's", "methods/panda.py", "            part.take(whole)\n", "",
+          "test_panda.py::test_all_parts_take_the_weights_of_the_file"),
+    fault("EWC's gradients are not squared one by one", "methods/panda.py", "parameters)).square()", "parameters))",
+          FISHER),
+    fault("EWC holds all weights alike", "methods/panda.py", "(self.fisher * moved.square())", "moved.square()",
+          "test_panda.py::test_leaving_the_weights_that_matter_costs_as_their_information_says"),
 ]  # fmt: skip
 
 

@@ -24,7 +24,21 @@ SIMSID = {
     "simsid hierarchical": ["hierarchical=true", "skip_weights="],
 }
 # their own tests look at them; PatchCore trains nothing
-OWN = ("ae_pl", "cutpaste", "fae_ssim", "fanogan", "ganomaly", "igd", "implicit_field", "mkd", "patchcore", "rd4ad")
+OWN = (
+    "ae_pl",
+    "cutpaste",
+    "dn2",
+    "fae_ssim",
+    "fanogan",
+    "ganomaly",
+    "igd",
+    "implicit_field",
+    "mkd",
+    "padim",
+    "panda",
+    "patchcore",
+    "rd4ad",
+)
 CASES = {
     **{name: (name, []) for name in TINY if name not in OWN},
     **{name: ("simsid", extra) for name, extra in SIMSID.items()},

@@ -136,6 +136,19 @@ BASELINES = {  # methods without rows: their settings as they stand, on digits u
         "image_size": 64, "epochs": 100, "lr_steps": (25, 50, 75), "val_every": 100, "points": 1024,
         "fit_iterations": (100,), "fit_points": (512,),
     },
+    "padim": {
+        **FEATURES, "image_size": 224, "epochs": 1, "batch_size": 16, "learning_rate": 1e-4, "lr_steps": (200, 300),
+        "backbone": "resnet18", "layers": ("layer1", "layer2", "layer3"), "dimensions": 100, "ridge": 0.01, "blur": 4.0,
+    },
+    "dn2": {
+        **FEATURES, "image_size": 224, "epochs": 1, "batch_size": 32, "learning_rate": 1e-4, "lr_steps": (200, 300),
+        "backbone": "resnet152", "layers": ("layer4",), "neighbours": 2,
+    },
+    "panda": {
+        **FEATURES, "image_size": 224, "epochs": 15, "batch_size": 32, "learning_rate": 1e-2, "backbone": "resnet152",
+        "layers": ("layer2", "layer4"), "neighbours": 2, "weight_decay": 5e-5, "gradient_norm": 1e-3,
+        "ewc_weight": 0.0, "fisher_images": 1000,
+    },
     "patchcore": {
         **FEATURES, "image_size": 224, "epochs": 1, "batch_size": 8, "learning_rate": 1e-4, "lr_steps": (200, 300),
         "backbone": "wide_resnet50_2", "layers": ("layer2", "layer3"), "pooled": 1024, "projected": 128, "blur": 4.0,
@@ -195,6 +208,27 @@ def test_every_setting_is_the_published_one(name):
 @pytest.mark.parametrize("name", BASELINES)
 def test_every_setting_of_a_baseline_is_the_published_one(name):
     assert vars(configs.build(name)) == {**OURS, **BASELINES[name], "method": name}
+
+
+def test_pandas_optimizer():
+    method = built("panda")
+    assert set(method.optimizers) == {"tuned"}
+    optimizer = method.optimizers["tuned"]
+    assert type(optimizer) is torch.optim.SGD
+    (group,) = optimizer.param_groups
+    assert (group["lr"], group["momentum"], group["weight_decay"]) == (1e-2, 0.9, 5e-5)
+    assert (group["dampening"], group["nesterov"]) == (0, False)
+    assert list(map(id, group["params"])) == list(map(id, method.tuned.parameters()))
+    assert learning_rates(method, 15) == {"tuned": [1e-2] * 15}
+    # layer3 and layer4 of ResNet-152, a batch norm's scale and shift after every convolution
+    blocks = [(512, 256, 1024, 36), (1024, 512, 2048, 3)]
+    expected = sum(
+        c_in * out + 2 * out  # the shortcut of the first block
+        + c_in * width + (n - 1) * out * width + n * (9 * width**2 + width * out + 2 * (2 * width + out))
+        for c_in, width, out, n in blocks
+    )  # fmt: skip
+    assert count(method.tuned) == expected
+    assert method.centre.shape == (2048,)
 
 
 def test_the_base_of_squid():

@@ -72,6 +72,12 @@ TINY = {
         [*DIGITS, "image_size=32", "weights=random", "epochs=2", "local_epochs=1", "batch_size=8", "local_batch_size=6",
          "local_side=16", "local_stride=8", "base_channels=4", "latent_size=8"],
     ),
+    "padim": ("padim", [*DIGITS, "weights=random", "dimensions=10"]),
+    "dn2": ("dn2", [*DIGITS, "backbone=resnet18", "weights=random"]),
+    "panda": (
+        "panda",
+        [*DIGITS, "backbone=resnet18", "layers=layer2,layer3", "weights=random", "epochs=2", "batch_size=8"],
+    ),
 }  # fmt: skip
 FEW = {"val": 16, "test": 16}  # for dataloader.digit.COUNTS
 COMMANDS = {"main": main_command, "eval": eval_command, "predict": predict_command}
