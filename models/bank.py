@@ -20,7 +20,7 @@ class Bank(Fitted):
         best = queries.new_full((len(queries), count), torch.inf)
         squares = queries.square().sum(1, keepdim=True)  # (q, 1)
         for rows in self.rows.split(ROWS_AT_ONCE):
-            distances = squares - 2 * queries @ rows.T + rows.square().sum(1)  # (q, ≤ ROWS_AT_ONCE)
+            distances = squares - 2 * (queries @ rows.T) + rows.square().sum(1)  # (q, ≤ ROWS_AT_ONCE)
             near = distances.topk(min(count, len(rows)), largest=False).values
             best = torch.cat([best, near], dim=1).topk(count, largest=False).values
         return best.clamp(min=0).sum(1)  # rounding
@@ -36,13 +36,13 @@ def greedy_coreset(features: torch.Tensor, count: int, rng: torch.Generator, sta
     squares = features.square().sum(1)  # (n,)
 
     def distances(index: torch.Tensor) -> torch.Tensor:  # () → (n,)
-        return (squares - 2 * features @ features[index] + squares[index]).clamp(min=0).sqrt()
+        return (features @ features[index]).mul_(-2).add_(squares).add_(squares[index]).clamp_(min=0).sqrt_()
 
     farthest = torch.stack([distances(index) for index in first]).mean(0)
-    picks = []
-    for _ in tqdm(range(count), "choosing the bank", disable=None, leave=False):
-        pick = farthest.argmax()
-        picks.append(pick)
-        farthest = torch.minimum(farthest, distances(pick))
-        farthest[pick] = -1  # never again
-    return torch.stack(picks).cpu()
+    # made at once: a small tensor kept from every turn would lie between the large ones, and the heap would only grow
+    picks = torch.empty(count, dtype=torch.long, device=features.device)
+    for k in tqdm(range(count), "choosing the bank", disable=None, leave=False):
+        picks[k] = farthest.argmax()
+        farthest = torch.minimum(farthest, distances(picks[k]))
+        farthest[picks[k]] = -1  # never again
+    return picks.cpu()
