@@ -1,7 +1,6 @@
 """Configurations: typed, checked, inherited."""
 
 import pytest
-import torch
 
 import configs
 from configs import ConfigError
@@ -104,11 +103,9 @@ def test_any_method_is_legal_on_any_dataset(method, dataset):
     config = configs.build(method, [f"dataset={dataset}"])
     assert (config.method, config.dataset) == (method, dataset)
     assert hasattr(config, "digit_crop") == (dataset == "digit")
-    with torch.device("meta"):
-        METHODS[method](config)
     assert configs.from_dict(config.as_dict()).as_dict() == config.as_dict()
     assert configs.override(config, ["seed=3"]).seed == 3
-    if dataset == "digit":
+    if dataset == "digit":  # the networks do not know of it: test_every_configuration_builds_its_method
         assert build_dataset(config).split("val").images.shape[1:] == (config.image_size,) * 2
 
 

@@ -55,7 +55,7 @@ def test_bf16_scores_are_near_those_of_float32(name):
             assert (exact.columns["logit"] - rounded.columns["logit"]).abs().max() < 0.003
             continue
         alike = torch.corrcoef(torch.stack([values, rounded.image[score]]))[0, 1] > 0.95
-        assert alike or (values - rounded.image[score]).abs().max() < 0.01 * values.abs().mean(), score
+        assert alike or (values - rounded.image[score]).abs().max() < 0.02 * values.abs().mean(), score
 
 
 def test_bf16_is_in_use_where_it_is_asked_for():
