@@ -76,12 +76,17 @@ def arrange(name: str, settings: Settings, device: torch.device) -> Method:
     config = configs.build(settings[0], settings[1])
     if name == "ours bf16":
         config = configs.override(config, ["precision=bf16"])
-    if name != "plain":
-        keep_memory()
     seed_everything(config.seed, "weights")
     method = (PlainSquid if name == "plain" else METHODS[config.method])(config).to(device)
     method.start_stage(method.stages[0].name)
     return method
+
+
+def prepare(name: str, settings: Settings, device: torch.device) -> Method:
+    """:func:`arrange` in a process that is tuned as commands are, but for the plain arrangement."""
+    if name != "plain":
+        keep_memory()
+    return arrange(name, settings, device)
 
 
 def scorer(method: Method, device: torch.device) -> Callable[[torch.Tensor], object]:
@@ -93,7 +98,7 @@ def scorer(method: Method, device: torch.device) -> Callable[[torch.Tensor], obj
 
 def training(name: str, settings: Settings, device: torch.device, stage_name: str = "", batches: int = 0) -> Work:
     """So many batches of a stage (the first); by default as many as from one generator step of SQUID to the next."""
-    method = arrange(name, settings, device)
+    method = prepare(name, settings, device)
     config = method.config
     stage = next(stage for stage in method.stages if stage_name in ("", stage.name))
     batches = batches or config.n_critic
@@ -111,13 +116,13 @@ def training(name: str, settings: Settings, device: torch.device, stage_name: st
 
 
 def fitting(name: str, settings: Settings, device: torch.device, count: int) -> Work:
-    method = arrange(name, settings, device)
+    method = prepare(name, settings, device)
     loader = TrainLoader(RandomImages(method.config, Counts(count, 2, 2)), method.config, device)
     return Work(lambda: method.fit(loader))
 
 
 def scoring(name: str, settings: Settings, device: torch.device, count: int, fitted: int = 4) -> Work:
-    method = arrange(name, settings, device)
+    method = prepare(name, settings, device)
     method.fit(TrainLoader(RandomImages(method.config, Counts(fitted, 2, 4)), method.config, device))
     images = random_images(count, method.config.image_size, "scoring")
     score = scorer(method, device)
@@ -126,7 +131,7 @@ def scoring(name: str, settings: Settings, device: torch.device, count: int, fit
 
 def whole_epoch(name: str, settings: Settings, device: torch.device, counts: Counts) -> Work:
     """An epoch as training.loop goes through it, but for what it writes to the disk."""
-    method = arrange(name, (settings[0], [*settings[1], f"statistics_images={counts.statistics}"]), device)
+    method = prepare(name, (settings[0], [*settings[1], f"statistics_images={counts.statistics}"]), device)
     config = method.config
     dataset = RandomImages(config, counts)
     loader, validation = TrainLoader(dataset, config, device), dataset.split("val")
