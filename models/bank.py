@@ -20,7 +20,7 @@ class Bank(Fitted):
         best = queries.new_full((len(queries), count), torch.inf)
         squares = queries.square().sum(1, keepdim=True)  # (q, 1)
         for rows in self.rows.split(ROWS_AT_ONCE):
-            distances = squares - 2 * (queries @ rows.T) + rows.square().sum(1)  # (q, ≤ ROWS_AT_ONCE)
+            distances = (queries @ rows.T).mul_(-2).add_(squares).add_(rows.square().sum(1))  # (q, ≤ ROWS_AT_ONCE)
             near = distances.topk(min(count, len(rows)), largest=False).values
             best = torch.cat([best, near], dim=1).topk(count, largest=False).values
         return best.clamp(min=0).sum(1)  # rounding
