@@ -54,8 +54,10 @@ def test_bf16_scores_are_near_those_of_float32(name):
         if score == "discriminator":  # it is divided by the logits' spread, before training no more than rounding
             assert (exact.columns["logit"] - rounded.columns["logit"]).abs().max() < 0.003
             continue
+        # CutPaste's features have length 1, so that before training all distances are nearly the same
+        bound = 0.02 if name == "cutpaste" else 0.01
         alike = torch.corrcoef(torch.stack([values, rounded.image[score]]))[0, 1] > 0.95
-        assert alike or (values - rounded.image[score]).abs().max() < 0.02 * values.abs().mean(), score
+        assert alike or (values - rounded.image[score]).abs().max() < bound * values.abs().mean(), score
 
 
 def test_bf16_is_in_use_where_it_is_asked_for():
