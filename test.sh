@@ -11,5 +11,5 @@ if [ "$PYTHON" != python ] && ! "$PYTHON" -c "import pydicom, efficientnet_lite0
 fi
 "$PYTHON" -m ruff check .
 "$PYTHON" -m ruff format --check .
-export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}" # each core has a process of its own, which takes whole files
-"$PYTHON" -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder "$@"
+export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}" # each core has a process of its own
+"$PYTHON" -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal "$@"

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 from tiny import FEW, train
 
 from evaluation import plots
@@ -93,6 +94,14 @@ def drawing():
         yield off
 
 
+@pytest.fixture(scope="session", autouse=True)
+def unflushed():
+    """Nothing waits for the disk: what is lost with the power may be."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("os.fsync", lambda file: None)
+        yield
+
+
 @pytest.fixture(autouse=True)
 def pictures(request, drawing):
     drawing[:] = [] if request.node.get_closest_marker("pictures") else [True]
@@ -110,18 +119,21 @@ def workspace(tmp_path, monkeypatch):
 @pytest.fixture(scope="session")
 def trained_once(tmp_path_factory):
     """(method, overrides) → the folder of a tiny experiment, trained when it is first asked for; not to be changed."""
-    folders = {}
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:  # what one process has trained, the others take
+        shared = shared.parent
 
     def folder(method, overrides=()):
-        key = (method, *overrides)
-        if key not in folders:
-            place = tmp_path_factory.mktemp(method)
-            with pytest.MonkeyPatch.context() as patch:
-                patch.chdir(place)
-                patch.setattr("dataloader.digit.COUNTS", FEW)
-                assert train("a", method=method, overrides=overrides) == 0
-            folders[key] = place / "checkpoints" / "a"
-        return folders[key]
+        place = shared / "trained" / "_".join([method, *(pair.replace("/", "%") for pair in overrides)])
+        place.mkdir(parents=True, exist_ok=True)
+        with FileLock(place / ".lock"):
+            if not (place / "done").exists():
+                with pytest.MonkeyPatch.context() as patch:
+                    patch.chdir(place)
+                    patch.setattr("dataloader.digit.COUNTS", FEW)
+                    assert train("a", method=method, overrides=overrides) == 0
+                (place / "done").touch()
+        return place / "checkpoints" / "a"
 
     return folder
 

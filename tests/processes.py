@@ -1,17 +1,7 @@
-"""Runs of two processes, and what both must compute as one process does: test_distributed.py compares them."""
-
-import faulthandler
-import json
-import os
-import subprocess
-import sys
-import traceback
-from pathlib import Path
+"""What two processes must compute as one does: test_distributed.py compares them."""
 
 import pytest
 import torch
-import torch.distributed as dist
-from conftest import ROOT
 from tiny import TINY
 
 import configs
@@ -24,69 +14,6 @@ from training.sync_batch_norm import synchronise_batch_norm
 
 CPU = torch.device("cpu")
 BATCHES = (5, 8, 6)  # images; 5 is not even for two processes
-SERVER = """
-import os, signal, sys
-sys.path[:0] = [{root!r}, {tests!r}]
-import dataloader.digit, processes
-dataloader.digit.COUNTS = {{"val": 16, "test": 16}}
-processes.serve({programs!r})
-"""
-
-
-def launch(folder, phases):
-    """Run each of ``phases`` (name → program) in two processes as torchrun would, one phase after another.
-
-    The imports, which take longer than a phase, are done once.
-
-    Returns:
-        The name → of each process (exit code, stdout, stderr).
-    """
-    stores = [dist.TCPStore("127.0.0.1", 0, is_master=True) for _ in phases]  # torchrun keeps the store too
-    place = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "TORCHELASTIC_USE_AGENT_STORE": "True"}
-    place |= {"TORCHELASTIC_RESTART_COUNT": "0", "OMP_NUM_THREADS": "1"}
-    programs = [(name, program, store.port) for (name, program), store in zip(phases.items(), stores, strict=True)]
-    server = SERVER.format(root=str(ROOT), tests=str(ROOT / "tests"), programs=programs)
-    started = [
-        subprocess.Popen(
-            [sys.executable, "-c", server], cwd=folder, env=os.environ | place | {"RANK": str(k), "LOCAL_RANK": str(k)}
-        )
-        for k in range(2)
-    ]
-    try:
-        assert [process.wait(timeout=400) for process in started] == [0, 0]
-    finally:
-        for process in started:
-            process.kill()
-    return {name: [json.loads((folder / f"{name}_{k}.json").read_text()) for k in range(2)] for name in phases}
-
-
-def serve(programs):
-    for name, program, port in programs:
-        os.environ["MASTER_PORT"] = str(port)
-        files = [f"{name}_{os.environ['RANK']}.{end}" for end in ("json", "out", "err")]
-        child = os.fork()
-        if child == 0:
-            for number, file in ((1, files[1]), (2, files[2])):
-                os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT), number)
-            run(program)
-        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        Path(files[0]).write_text(json.dumps([code, *(Path(file).read_text() for file in files[1:])]))
-
-
-def run(program):
-    """Run a phase's program and end: with the code that it leaves as ``code``, or 99 after a traceback."""
-    code = 99
-    faulthandler.dump_traceback_later(150, exit=True)  # a process that waits for ever says where
-    try:
-        names = {"rank": int(os.environ["RANK"])}
-        exec(program, names)
-        code = names["code"]
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
 
 
 def build(name, *overrides):

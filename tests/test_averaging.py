@@ -6,8 +6,8 @@ import json
 import pytest
 import torch
 from conftest import assert_same_run, same
-from test_resume import kill_in_training
-from tiny import command, train
+from forks import kill_in_training
+from tiny import EVERY_STEP, command, train
 
 from methods import METHODS
 
@@ -118,7 +118,7 @@ def test_the_best_average_is_chosen_by_its_own_validation(trained, capsys):
 
 def test_a_killed_run_keeps_its_average(workspace, trained_once):
     whole = trained_once("squid", AVERAGED)
-    kill_in_training(workspace, "methods.squid.Squid", "training_step", 9, "squid", AVERAGED)
+    kill_in_training(workspace, "methods.squid.Squid", "training_step", 9, "squid", [*AVERAGED, EVERY_STEP])
     assert train("killed", overrides=AVERAGED) == 0
     assert_same_run(workspace / "checkpoints" / "killed", whole)
 

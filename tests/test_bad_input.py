@@ -9,7 +9,7 @@ import pytest
 import torch
 from conftest import assert_same_run
 from PIL import Image
-from tiny import command, train
+from tiny import EVERY_STEP, command, train
 
 from dataloader.digit import DigitAnatomy
 from methods.squid import Squid
@@ -210,7 +210,7 @@ def test_weights_that_diverged_do_not_replace_last_pt(workspace, monkeypatch, ca
         return losses
 
     monkeypatch.setattr(Squid, "training_step", diverging)
-    assert train("a") == 1
+    assert train("a", overrides=[EVERY_STEP]) == 1
     assert "Training diverged: generator.student.output.weight" in capsys.readouterr().err
     saved = torch.load(workspace / "checkpoints" / "a" / "last.pt", weights_only=True)
     assert saved["position"]["batch"] == 2 and all(v.isfinite().all() for v in saved["method"].values())
@@ -226,7 +226,7 @@ def test_a_generator_loss_that_is_not_finite_stops_before_its_update(workspace, 
         return losses | {term: losses[term] * torch.nan} if len(taken) == 2 else losses
 
     monkeypatch.setattr(Squid, "generator_losses", broken_at_the_second)
-    assert train("a") == 1
+    assert train("a", overrides=[EVERY_STEP]) == 1
     assert f"{term} = nan, at epoch 1, batch 3" in capsys.readouterr().err
     saved = torch.load(workspace / "checkpoints" / "a" / "last.pt", weights_only=True)
     assert saved["position"]["batch"] == 2
@@ -241,7 +241,7 @@ def test_where_losses_are_not_looked_at_one_by_one_their_sum_stops_the_run(works
 
     monkeypatch.setattr(Squid, "discriminator_loss", broken_at_the_third)
     monkeypatch.setattr(Squid, "require_finite", lambda self, **losses: None)  # as on a GPU
-    assert train("a") == 1
+    assert train("a", overrides=[EVERY_STEP]) == 1
     error = capsys.readouterr().err
     assert "A loss is not finite: discriminator, " in error and "at epoch 1, in or before batch 3" in error
     saved = torch.load(workspace / "checkpoints" / "a" / "last.pt", weights_only=True)

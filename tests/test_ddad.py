@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 from conftest import assert_same_run, same
+from forks import kill_in_training
 from PIL import Image
-from test_resume import kill_in_training
-from tiny import TINY, command, train
+from tiny import EVERY_STEP, TINY, command, train
 
 import configs
 from configs import ConfigError
@@ -92,7 +92,7 @@ def test_every_member_has_an_order_of_its_own():
 def test_the_unlabeled_images_are_as_many_as_asked_for():
     for rate, anomalous in ((0, 0), (0.6, 4), (1, 8)):
         dataset = build(f"anomaly_rate={rate}")[1].dataset
-        assert dataset.unlabeled_images().shape == (8, 48, 48)
+        assert dataset.unlabeled_images().shape == (8, 32, 32)
         assert dataset.training_in_words().endswith(f"unlabeled: {8 - anomalous} normal, {anomalous} anomalous")
 
 
@@ -144,22 +144,18 @@ def uninterrupted(trained_once):
     return trained_once("ddad")
 
 
-STEP = ("methods.ddad.Ddad", "training_step")
 KILLS = {  # 4 iterations of udm, 3 of ndm, 2 · 3 of refine; test_resume.py has those in and between the stages
-    "between udm and ndm, before last.pt": ("training.loop.Trainer", "save_last", 5),
-    "in the last epoch": (*STEP, 12),
-    "before best.pt": ("training.loop.Trainer", "save_best", 1),
+    "between udm and ndm, before last.pt": ("training.loop.Trainer", "save_last", 5, [EVERY_STEP]),
+    "before best.pt": ("training.loop.Trainer", "save_best", 1, [EVERY_STEP]),
+    "in the last epoch, with what was saved as the stage began": ("methods.ddad.Ddad", "training_step", 12, []),
 }
 
 
-MOMENTS = [(moment, 0) for moment in KILLS] + [("in the last epoch", 1000)]
-
-
-@pytest.mark.parametrize(("moment", "save_seconds"), MOMENTS)
-def test_a_killed_run_ends_as_the_run_never_stopped(workspace, uninterrupted, moment, save_seconds):
-    overrides = [f"save_seconds={save_seconds}"]
-    kill_in_training(workspace, *KILLS[moment], "ddad", overrides)
-    assert train("killed", method="ddad", overrides=overrides) == 0
+@pytest.mark.parametrize("moment", KILLS)
+def test_a_killed_run_ends_as_the_run_never_stopped(workspace, uninterrupted, moment):
+    *call, overrides = KILLS[moment]
+    kill_in_training(workspace, *call, "ddad", overrides)
+    assert train("killed", method="ddad") == 0
     assert_same_run(workspace / "checkpoints" / "killed", uninterrupted)
 
 
@@ -256,7 +252,7 @@ def test_evaluation_gives_every_score(workspace, capsys, method):
     with np.load(folder / "maps.npz") as maps:
         assert maps["id"].tolist() == [row["id"] for row in table]
         if method == "aeu":
-            assert maps["reconstruction"].shape == (32, 48, 48)
+            assert maps["reconstruction"].shape == (32, 32, 32)
             return
         for name in ("r_dual", "r_intra", "inter", "intra", "rec"):
             assert set(results["scores"][name]) >= {"auc", "average_precision", "chi2_distance"}

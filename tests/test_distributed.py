@@ -10,7 +10,7 @@ import processes
 import pytest
 import torch
 from conftest import ROOT, assert_same_run
-from processes import launch
+from forks import launch
 from tiny import command, train
 
 from experiments.folder import Experiment
@@ -21,7 +21,7 @@ TRAIN = "from tiny import command, train\n"
 SIGNALLED = """
 import os, signal
 from methods.squid import Squid
-from tiny import train
+from tiny import EVERY_STEP, train
 original, taken = Squid.training_step, []
 def step(self, batch):
     taken.append(batch.step)
@@ -29,7 +29,7 @@ def step(self, batch):
         os.kill(os.getpid(), signal.{name})
     return original(self, batch)
 Squid.training_step = step
-code = train("killed")
+code = train("killed", overrides=[EVERY_STEP])
 """
 PHASES = {
     "results": """
@@ -60,14 +60,15 @@ if rank == 0:
 code = 0
 """,
     "stopped": SIGNALLED.format(at=3, name="SIGTERM"),
+    "resumed": TRAIN + 'code = train("killed")',
 }
-RESUMED = """
+LAUNCHED = """
 import sys
 sys.path[:0] = [{root!r}, {tests!r}]
 import dataloader.digit
 from tiny import train
 dataloader.digit.COUNTS = {{"val": 16, "test": 16}}
-sys.exit(train("killed"))
+sys.exit(train("launched"))
 """
 
 
@@ -181,13 +182,18 @@ def test_it_resumes_and_a_signal_to_one_process_stops_both_with_the_state_saved(
     assert [code for code, _, _ in ended["stopped"]] == [128 + signal.SIGTERM] * 2
     said = "".join(err for _, _, err in ended["stopped"])
     assert said.count("Stopped and saved at epoch 2, batch 2") == 1
+    assert [code for code, _, _ in ended["resumed"]] == [0, 0], ended["resumed"]
+    assert_same_run(folder / "checkpoints" / "killed", folder / "checkpoints" / "whole")
 
-    (folder / "resumed.py").write_text(RESUMED.format(root=str(ROOT), tests=str(ROOT / "tests")))
+
+@pytest.mark.slow
+def test_torchrun_starts_them(folder, ended):
+    (folder / "launched.py").write_text(LAUNCHED.format(root=str(ROOT), tests=str(ROOT / "tests")))
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     place = os.environ | {"OMP_NUM_THREADS": "1"}  # as launch does: torchrun obeys one that is set
-    again = subprocess.run([*torchrun, "resumed.py"], cwd=folder, env=place, capture_output=True, text=True)
-    assert again.returncode == 0, again.stderr
-    assert_same_run(folder / "checkpoints" / "killed", folder / "checkpoints" / "whole")
+    made = subprocess.run([*torchrun, "launched.py"], cwd=folder, env=place, capture_output=True, text=True)
+    assert made.returncode == 0, made.stderr
+    assert_same_run(folder / "checkpoints" / "launched", folder / "checkpoints" / "whole")
 
 
 def test_one_process_goes_on_where_two_were(folder, ended, monkeypatch):

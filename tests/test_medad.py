@@ -23,7 +23,7 @@ from tools.originals import READERS
 from tools.prepare_data import COUNTS
 
 LISTS = {"train": {"0": 12, "unlabeled": {"0": 4, "1": 6}}, "test": {"0": 6, "1": 6}}
-TINY = [*SMALL, "image_size=48", "save_seconds=0", "batch_size=4", "epochs=1"]
+TINY = [*SMALL, "batch_size=4", "epochs=1"]
 DDAD = [*TINY, "members=2", "extra_data=8", "refine_epochs=1", "refine_batch_size=4"]
 pydicom_is_there = importlib.util.find_spec("pydicom") is not None
 needs_pydicom = pytest.mark.skipif(not pydicom_is_there, reason="pip install -r requirements-dicom.txt")

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 from conftest import assert_same_run
+from forks import kill_in_training
 from scipy.ndimage import gaussian_filter
 from test_methods import build
-from test_resume import kill_in_training
 from tiny import command, train
 
 import configs

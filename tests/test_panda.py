@@ -5,9 +5,9 @@ import copy
 import pytest
 import torch
 from conftest import assert_same_run
+from forks import kill_in_training
 from PIL import Image
 from test_methods import build, images_of
-from test_resume import kill_in_training
 from tiny import command, train
 from torch import nn
 

@@ -3,9 +3,9 @@
 import pytest
 import torch
 from conftest import assert_same_run
+from forks import kill_in_training
 from test_methods import build, images_of
-from test_resume import kill_in_training
-from tiny import train
+from tiny import EVERY_STEP, train
 
 import configs
 from methods.losses import adversarial_loss, gradient_penalty
@@ -92,7 +92,7 @@ def test_the_discriminators_loss_has_half_the_weighted_penalty(name):
 
 def test_all_remedies_together_resume_exactly(workspace, trained_once):
     whole = trained_once("squid", REMEDIES)
-    kill_in_training(workspace, "methods.squid.Squid", "update", 13, "squid", REMEDIES)
+    kill_in_training(workspace, "methods.squid.Squid", "update", 13, "squid", [*REMEDIES, EVERY_STEP])
     assert train("killed", overrides=REMEDIES) == 0
     assert_same_run(workspace / "checkpoints" / "killed", whole)
 

@@ -1,58 +1,26 @@
 """Interrupted in any way, a run ends as the run that was never stopped."""
 
 import json
-import multiprocessing
 import os
-import pkgutil
 import signal
 
 import pytest
 import torch
-from conftest import ROOT, assert_same_run
-from tiny import FEW, TINY, command, train
+from conftest import assert_same_run
+from forks import kill_in_training
+from tiny import EVERY_STEP, TINY, command, train
 
 import configs
-import dataloader.digit
 from methods import METHODS
 from methods.squid import Squid
 
-FORKS = multiprocessing.get_context("forkserver")  # one process imports torch, and is forked for every killed run
-FORKS.set_forkserver_preload(["test_resume"])
 KILLS = {  # 5 iterations an epoch; the generator steps at 0, 2, 4 of each
     "before an iteration of both": ("methods.squid.Squid", "training_step", 3),
     "between the discriminator's step and the generator's": ("methods.squid.Squid", "update", 5),
-    "in the second epoch": ("methods.squid.Squid", "training_step", 9),
     "while last.pt is put in place": ("system.files.os", "replace", 5),
     "while best.pt is put in place": ("system.files.os", "replace", 8),
     "after validation, before metrics.jsonl": ("experiments.folder.Experiment", "write_metrics", 1),
 }
-
-
-def kill_in_training(workspace, owner, name, calls, method, overrides):
-    """Train the experiment ``killed`` in a process of its own, killed at the n-th call of owner.name."""
-    process = FORKS.Process(target=train_until, args=(workspace, owner, name, calls, method, overrides), daemon=True)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", f"{ROOT}{os.pathsep}{ROOT / 'tests'}")  # what is preloaded is looked for there
-        process.start()
-    process.join(200)
-    assert process.exitcode == -signal.SIGKILL
-
-
-def train_until(workspace, owner, name, calls, method, overrides):
-    os.chdir(workspace)
-    dataloader.digit.COUNTS = FEW
-    owner = pkgutil.resolve_name(owner)
-    original, count = getattr(owner, name), 0
-
-    def counted(*args, **kwargs):
-        nonlocal count
-        count += 1
-        if count == calls:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return original(*args, **kwargs)
-
-    setattr(owner, name, counted)
-    train("killed", method=method, overrides=overrides)
 
 
 def moments():
@@ -70,7 +38,8 @@ def moments():
 
 
 MOMENTS = list(moments())
-SIGNALLED = ("squid", "ddad", "fanogan")  # of one stage, of three, and of budgets in steps
+# of one stage, of three, and of budgets in steps
+SIGNALLED = ("squid in train", "ddad before ndm", "ddad in refine", "fanogan before encoder", "fanogan in encoder")
 
 
 def steps_before(folder):
@@ -88,12 +57,10 @@ def test_a_deleted_last_checkpoint_is_not_trained_over(trained, method, capsys):
     assert [(folder / name).read_bytes() for name in ("best.pt", "metrics.jsonl")] == [best, rows]
 
 
-# 0 saves after every iteration; 1000 where a stage ends only, so that a resume starts it anew
-@pytest.mark.parametrize(("moment", "save_seconds"), [*((m, 0) for m in KILLS), ("in the second epoch", 1000)])
-def test_a_killed_run_ends_as_the_run_never_stopped(workspace, trained_once, moment, save_seconds):
-    overrides = [f"save_seconds={save_seconds}"]
-    kill_in_training(workspace, *KILLS[moment], "squid", overrides)
-    assert train("killed", overrides=overrides) == 0
+@pytest.mark.parametrize("moment", KILLS)
+def test_a_killed_run_ends_as_the_run_never_stopped(workspace, trained_once, moment):
+    kill_in_training(workspace, *KILLS[moment], "squid", [EVERY_STEP])
+    assert train("killed") == 0
     assert_same_run(workspace / "checkpoints" / "killed", trained_once("squid"))
 
 
@@ -103,12 +70,12 @@ def test_any_method_killed_in_a_stage_or_between_two_ends_as_never_stopped(
 ):
     whole = trained_once(method)
     cls, calls = METHODS[method], steps_before(whole)[epoch] + iteration
-    overrides = [] if iteration > 1 else ["save_seconds=1000"]  # a stage's end is saved by itself
+    overrides = [EVERY_STEP] if iteration > 1 else []  # a stage's end is saved by itself
     kill_in_training(workspace, f"{cls.__module__}:{cls.__name__}", "training_step", calls, method, overrides)
     killed = workspace / "checkpoints" / "killed"
     position = torch.load(killed / "last.pt", weights_only=True)["position"]
     assert position == {"epoch": epoch, "batch": iteration - 1, "global_step": calls - 1}
-    assert train("killed", method=method, overrides=overrides) == 0
+    assert train("killed", method=method) == 0
     assert_same_run(killed, whole)
 
 
@@ -119,7 +86,7 @@ def test_any_method_killed_in_a_stage_or_between_two_ends_as_never_stopped(
         *(
             pytest.param(signal.SIGTERM, *moment.values, id=f"SIGTERM {moment.id}")
             for moment in MOMENTS
-            if moment.values[0] in SIGNALLED
+            if moment.id in SIGNALLED
         ),
     ],
 )
@@ -140,7 +107,7 @@ def test_a_signal_finishes_the_iteration_saves_and_says_how_to_go_on(
 
     monkeypatch.setattr(cls, "training_step", signalled)
     handler = signal.getsignal(number)
-    assert train("a", method=method, overrides=["save_seconds=1000"]) == 128 + number
+    assert train("a", method=method) == 128 + number
     stopped = (
         f"Stopped and saved at epoch {epoch + 1}, batch {iteration}. Go on from there with: python main.py --exp a"
     )
@@ -160,7 +127,7 @@ def test_a_loss_that_is_not_finite_stops_with_the_batch_named(workspace, monkeyp
         return original(self, batch)
 
     monkeypatch.setattr(Squid, "training_step", poisoned)
-    assert train("a") == 1
+    assert train("a", overrides=[EVERY_STEP]) == 1
     assert "epoch 1, batch 4 (training images [" in capsys.readouterr().err
     saved = torch.load(workspace / "checkpoints" / "a" / "last.pt", weights_only=True)
     assert saved["position"]["batch"] == 3 and all(v.isfinite().all() for v in saved["method"].values())

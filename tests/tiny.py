@@ -7,21 +7,21 @@ import main as main_command
 import predict as predict_command
 from commands import cli
 
-DIGITS = ["dataset=digit", "image_size=48", "digits_per_epoch=24", "digit_source=sklearn", "save_seconds=0"]
-SMALL = ["epochs=2", "multiplier=0.25", "batch_size=8"]
+DIGITS = ["dataset=digit", "image_size=48", "digits_per_epoch=24", "digit_source=sklearn"]
+SMALL = ["image_size=32", "epochs=2", "multiplier=0.25", "hidden_size=64", "batch_size=8"]
 # method → (configuration, overrides): 48 px digits, a few dozen images, both phases of n_critic
 TINY = {
     "squid": (
         "digit_quick",
         ["base_channels=4", "queue_slots=16", "matrix_slots=8", "digits_per_epoch=40", "batch_size=8", "n_critic=2",
-         "epochs=2", "statistics_images=8", "save_seconds=0", "digit_source=sklearn"],
+         "epochs=2", "statistics_images=8", "digit_source=sklearn"],
     ),
     "simsid": (
         "simsid_zhang",
         ["dataset=digit", "image_size=48", "levels=3", "initial_combine=1", "ops=concat,concat,none",
          "decoder_memory=V1,V3,none", "skip_weights=0,1,1", "augment=false", "base_channels=4", "bottleneck_slots=16",
          "decoder_slots=8", "digits_per_epoch=40", "batch_size=8", "epochs=2", "statistics_images=8",
-         "save_seconds=0", "digit_source=sklearn"],
+         "digit_source=sklearn"],
     ),
     "ae": ("ae_brain", [*DIGITS, *SMALL]),
     "aeu": ("aeu_brain", [*DIGITS, *SMALL]),
@@ -59,9 +59,9 @@ TINY = {
         "mkd",
         [*DIGITS, "image_size=32", "epochs=2", "batch_size=8", "width=4", "backbone=resnet18", "weights=random"],
     ),
-    "vae": ("vae", [*DIGITS, *SMALL, "hidden_size=64"]),
+    "vae": ("vae", [*DIGITS, *SMALL]),
     "ae_pl": (
-        "ae_pl", [*DIGITS, *SMALL, "hidden_size=64", "backbone=resnet18", "layers=layer1", "weights=random"],
+        "ae_pl", [*DIGITS, *SMALL, "image_size=48", "backbone=resnet18", "layers=layer1", "weights=random"],
     ),
     "fae_ssim": (
         "fae_ssim",
@@ -80,6 +80,7 @@ TINY = {
     ),
 }  # fmt: skip
 FEW = {"val": 16, "test": 16}  # for dataloader.digit.COUNTS
+EVERY_STEP = "save_seconds=0"  # saves last.pt
 COMMANDS = {"main": main_command, "eval": eval_command, "predict": predict_command}
 
 
