@@ -8,10 +8,11 @@ else
         echo "error: python3 must be Python 3.10 or newer." >&2
         exit 1
     fi
-    if ! cmp -s requirements.txt .venv/installed.txt; then # a half-made .venv is made again
+    ours=.venv/installed.txt # what was installed; a .venv that somebody else made is left alone where it has all
+    if ! cmp -s requirements.txt $ours && { [ -e $ours ] || ! $PYTHON -c "import $needed" 2>/dev/null; }; then
         echo "Installing the packages of requirements.txt into .venv (about 6 GB with torch, a minute or more) ..."
         python3 -m venv --clear .venv
         .venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
-        cp requirements.txt .venv/installed.txt
+        cp requirements.txt $ours
     fi
 fi
