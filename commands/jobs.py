@@ -14,6 +14,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import TextIO
 
 import torch
 
@@ -104,8 +105,9 @@ class Job:
         self.lock = threading.RLock()  # a second signal may interrupt the handling of the first
         self.stop_signal = 0
 
-    def run(self, name: str, arguments: list[str]) -> int | None:
-        """A command's exit code, its output printed line by line after ``name``; None where a signal came before."""
+    def run(self, name: str, arguments: list[str], log: TextIO | None = None) -> int | None:
+        """A command's exit code; None where a signal came before. Its output goes to ``log``, or is printed line by
+        line after ``name``."""
         place = self.free.get()
         try:
             with self.lock:
@@ -118,7 +120,7 @@ class Job:
                 )  # fmt: skip
                 self.running.add(process)
             for line in process.stdout:
-                print(f"{name}: {line}", end="", flush=True)
+                print(line if log else f"{name}: {line}", end="", flush=True, file=log)
             return process.wait()
         finally:
             with self.lock:

@@ -1,0 +1,36 @@
+#!/usr/bin/env bash
+# The benchmark tables of SQUID and SimSID: every method on one dataset, over seeds.
+#   scripts/benchmark.sh zhang|chexpert|covidx [options]; --help lists them
+set -euo pipefail
+case "${1:-}" in
+    zhang) squid=zhang_best simsid=simsid_zhang memae=memae_zhang ;;
+    chexpert) squid=chexpert_best simsid=simsid_chexpert memae=memae_chexpert ;;
+    covidx) squid="squid dataset=covidx" simsid=simsid_covidx memae="memae dataset=covidx" ;;
+    *) echo "usage: scripts/benchmark.sh zhang|chexpert|covidx [--quick] [--seeds 0,1,2] [options]" >&2; exit 2 ;;
+esac
+on="dataset=$1" name="benchmark_$1" script="scripts/benchmark.sh $1"
+shift
+cd "$(dirname "$0")/.."
+source ./environment.sh
+lite="dataset=digit backbone=efficientnet_lite0" # the features that need no download
+"$PYTHON" tools/batch.py --name "$name" --script "$script" "$@" <<LIST
+SQUID       $squid                 | digit_quick
+SimSID      $simsid                | dataset=digit image_size=64 base_channels=16 learning_rate=2e-4 recon_weight=10 main_score=reconstruction epochs=6 cosine_epochs=6
+AE          ae $on                 | dataset=digit epochs=30
+AE-U        aeu $on                | dataset=digit epochs=30
+MemAE       $memae                 | memae dataset=digit epochs=30
+VAE         vae $on                | dataset=digit epochs=30
+AE-PL       ae_pl $on              | $lite layers=layer2 epochs=10
+FAE-SSIM    fae_ssim $on           | $lite image_size=96 layers=layer1,layer2 channels=32,48,64 epochs=3
+f-AnoGAN    fanogan $on            | dataset=digit image_size=32 base_channels=16 epochs=8 encoder_epochs=2
+GANomaly    ganomaly $on           | dataset=digit base_channels=32 epochs=12
+IGD         igd $on                | $lite image_size=64 base_channels=16 epochs=4 local_epochs=1 poly_epochs=4
+IF          implicit_field $on     | dataset=digit image_size=32 width=128 code_size=64 frequencies=8 epochs=10 digits_per_epoch=400 prior_epochs=10
+CutPaste    cutpaste $on           | dataset=digit image_size=48 steps_per_epoch=40 epochs=4 cosine_epochs=4
+M-KD        mkd $on                | $lite image_size=64 epochs=4
+DN2         dn2 $on                | $lite image_size=96
+PANDA       panda $on              | $lite image_size=96 epochs=2 layers=layer2,layer4
+PaDiM       padim $on              | $lite image_size=96
+PatchCore   patchcore $on          | $lite image_size=96
+RD4AD       rd4ad $on              | $lite image_size=96 epochs=2
+LIST

@@ -1,0 +1,178 @@
+"""The scripts' lists of experiments: what is planned, that only what is missing is done, and the table."""
+
+import builtins
+import csv
+import io
+import json
+import subprocess
+from contextlib import nullcontext
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+from tiny import TINY, command
+
+from commands.jobs import Job
+from configs import ConfigError
+from experiments.folder import Experiment
+from tools import batch, paper_table
+
+AE = " ".join([*TINY["ae"][1], "epochs=1"])
+LIST = f"""
+AE      ae_brain {AE}
+
+Memory  memae_brain learning_rate=1 | memae_brain {AE}
+"""
+GIVEN = ["--name", "t", "--script", "scripts/t.sh", "--device", "cpu", "--jobs", "1"]
+
+
+@pytest.fixture
+def run(workspace, monkeypatch, capfd):
+    """Runs the tool on a list, every command of its in this thread; returns the exit code, stdout and stderr."""
+    monkeypatch.setattr(batch, "ThreadPoolExecutor", lambda places: nullcontext(builtins))
+    monkeypatch.setattr(Job, "run", lambda self, name, arguments, log: in_this_process(arguments, log))
+
+    def run(text, *arguments):
+        monkeypatch.setattr("sys.stdin", io.StringIO(text))
+        code = command("batch", *GIVEN, *arguments, module=batch)
+        return code or 0, *capfd.readouterr()
+
+    return run
+
+
+DONE = []  # the commands that were run
+
+
+@pytest.fixture(autouse=True)
+def nothing_done():
+    DONE.clear()
+
+
+def in_this_process(arguments, log):
+    log.write(" ".join(arguments[1:]))
+    DONE.append((Path(arguments[1]).stem, arguments[arguments.index("--exp") + 1]))
+    return command(DONE[-1][0], *arguments[2:]) or 0
+
+
+def table(path):
+    with open(path, encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_only_what_is_missing_is_done_and_tabulated(run, workspace):
+    code, out, _ = run(LIST, "--quick", "--seeds", "0,1", "--lines", "AE")
+    first, second = "t_quick_AE_s0", "t_quick_AE_s1"
+    assert code == 0 and [("main", first), ("eval", first), ("main", second), ("eval", second)] == DONE
+    assert "2 experiments: 0 done, 0 cut, 0 running elsewhere, 2 to do" in out and f"[2/2] {second}: reconst" in out
+    assert "eval.py" in (workspace / "checkpoints" / "t_quick.logs" / f"{first}.txt").read_text()
+    rows = table(workspace / "results" / "t_quick.csv")
+    aucs = [json.loads(Experiment(n).path("results.json").read_text())["scores"]["reconstruction"]["auc"] for n in
+            (first, second)]  # fmt: skip
+    mean, half = sum(aucs) / 2, abs(aucs[0] - aucs[1]) / 2**0.5  # with n − 1
+    assert [row["method"] for row in rows] == ["AE"] and rows[0]["seeds"] == "0, 1"
+    assert rows[0]["AUC"] == f"{100 * mean:.1f} ± {100 * half:.1f}"
+
+    DONE.clear()
+    Experiment(second).path("results.json").unlink()
+    code, out, _ = run(LIST, "--quick", "--seeds", "0,1")
+    memory = [(name, f"t_quick_Memory_s{seed}") for seed in (0, 1) for name in ("main", "eval")]
+    assert [*memory[:2], ("main", second), ("eval", second), *memory[2:]] == DONE and "1 done, 1 cut" in out
+    assert [row["method"] for row in table(workspace / "results" / "t_quick.csv")] == ["AE", "Memory"]
+
+    DONE.clear()
+    assert run(LIST, "--quick", "--seeds", "0,1")[0] == 0 and DONE == []
+    assert "Written by `scripts/t.sh --quick`." in (workspace / "results" / "t_quick.md").read_text()
+
+
+def test_longer_training_is_missing(run):
+    assert run(LIST, "--seeds", "0", "--lines", "AE")[0] == 0
+    DONE.clear()
+    assert run(LIST.replace("epochs=1", "epochs=2", 1), "--seeds", "0", "--lines", "AE")[0] == 0
+    assert [name for name, _ in DONE] == ["main", "eval"]
+
+
+def test_after_a_failure_nothing_begins_and_the_table_names_the_holes(run, workspace):
+    code, out, err = run(f"Bad dn2 dataset=digit weights=none.pth\nAE ae_brain {AE}", "--seeds", "0,1")
+    assert code == 1 and DONE == [("main", "t_Bad_s0")]
+    assert "error: main.py of t_Bad_s0: exit code 1; what it said: checkpoints/t.logs/t_Bad_s0.txt" in err
+    rows = table(workspace / "results" / "t.csv")
+    assert [(row["method"], row["AUC"], row["seeds"]) for row in rows] == [
+        ("Bad", "–", "0, 1 missing"), ("AE", "–", "0, 1 missing")
+    ]  # fmt: skip
+    assert "Not finished: 4 of 4 runs." in (workspace / "results" / "t.md").read_text()
+
+
+def test_a_missing_dataset_is_said_before_anything_is_trained(run):
+    code, _, err = run(f"AE ae_brain {AE}\nZ ae dataset=zhang", "--seeds", "0")
+    assert code == 1 and DONE == [] and "data/zhang" in err
+
+
+def test_commands_and_the_job_array_are_printed(run):
+    code, out, _ = run(LIST, "--dry-run", "--quick", "--seeds", "3")
+    assert code == 0 and DONE == []
+    assert out.splitlines()[0] == "# t_quick_AE_s3: to do"
+    assert "--config memae_brain --seed 3 --set dataset=digit" in out and "learning_rate" not in out
+    assert run(LIST, "--dry-run", "--seeds", "3")[1].count("learning_rate=1") == 1
+    code, out, _ = run(LIST, "--slurm", "--seeds", "3,4")
+    assert "#SBATCH --array=0-3" in out
+    assert out.endswith('scripts/t.sh --device cpu --jobs 1 --seeds 3,4 --only "$SLURM_ARRAY_TASK_ID"\n')
+    assert run(LIST, "--quick", "--only", "2")[0] == 0
+    assert DONE == [("main", "t_quick_AE_s1"), ("eval", "t_quick_AE_s1")]
+
+
+@pytest.mark.parametrize(
+    ("text", "arguments", "said"),
+    [
+        ("AE", [], "'AE': no configuration"),
+        ("AE ae\nAE aeu", [], "'AE aeu': a second line of that name"),
+        ("AE ae epcohs=1", [], "AE: "),
+        ("AE ae", ["--lines", "VAE"], "no line VAE; there are AE"),
+        ("AE ae", ["--only", "3"], "--only 3: there are 3 experiments, counted from 0"),
+        ("AE ae", ["--seeds", "0,x"], "write whole numbers"),
+    ],
+)
+def test_lists_that_cannot_be(run, text, arguments, said):
+    code, _, err = run(text, *arguments)
+    assert code == 1 and said in err and err.count("\n") == 1 and DONE == []
+
+
+def test_an_experiment_of_other_settings_is_not_mixed_in(run):
+    assert run(LIST, "--seeds", "0", "--lines", "AE")[0] == 0
+    code, _, err = run(LIST.replace("multiplier=0.25", "multiplier=0.5"), "--seeds", "0", "--lines", "AE")
+    assert code == 1 and "trained with other settings" in err and "multiplier: 0.25 → 0.5" in err
+
+
+def test_the_published_figure_stands_beside_ours_with_the_difference(run, workspace):
+    (workspace / "results").mkdir()
+    (workspace / "results" / "published.csv").write_text(
+        "dataset,method,AUC,AP,accuracy,F1,source,remark,ours\nDigits,AE,99.5 ± 0.1,,,,P,,dataset=digit method=ae\n"
+        "Digits,Other,1.0,,,,P,,dataset=digit method=aeu\nDigits,None,2.0,,,,P,,\n"
+    )
+    assert run(LIST, "--seeds", "0", "--lines", "AE")[0] == 0
+    row = table(workspace / "results" / "t.csv")[0]
+    assert row["AUC published"] == "99.5 ± 0.1"
+    assert row["difference"] == f"{float(row['AUC']) - 99.5:+.1f}".replace("-", "−")
+    tex = (workspace / "results" / "t.tex").read_text()
+    assert tex.splitlines()[4].startswith(f"AE & {row['AUC']} & ") and r"99.5 $\pm$ 0.1 & $-$" in tex
+
+
+def test_latex_has_no_bare_signs():
+    assert paper_table.escaped("a_b ± 5 %") == r"a\_b $\pm$ 5 \%"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("call", ["benchmark.sh zhang", "benchmark.sh chexpert", "benchmark.sh covidx"])
+def test_every_line_of_the_scripts_can_be(call):
+    script, *arguments = call.split()
+    for quick in ([], ["--quick"]):
+        made = subprocess.run(
+            ["bash", ROOT / "scripts" / script, *arguments, *quick, "--seeds", "0", "--dry-run"],
+            capture_output=True, text=True,
+        )  # fmt: skip
+        assert made.returncode == 0 and made.stdout.count("eval.py") >= 19, made.stderr
+
+
+def test_what_cannot_be_names_the_line():
+    planned = batch.Planned("PaDiM", 0, Experiment("a"), "padim", ("dimensions=0",))
+    with pytest.raises(ConfigError, match="^PaDiM: "):
+        planned.config  # noqa: B018

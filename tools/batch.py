@@ -1,0 +1,247 @@
+"""Train and evaluate all experiments of a list, over several seeds and all devices, and make their table.
+
+    scripts/benchmark.sh [--quick] [--seeds 0,1,2] [--data-root DIR] [--dry-run | --slurm]
+
+The scripts in scripts/ give the list. The same command again does only what is missing, and goes on with what was cut.
+A line of the list is an experiment: a name for the table, a configuration and its settings; after a ``|`` what --quick
+adds to them, or has in their place where it begins with a configuration:
+
+    SQUID    zhang_best          | digit_quick
+    PaDiM    padim dataset=zhang | dataset=digit backbone=efficientnet_lite0
+"""
+
+import argparse
+import shlex
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TextIO
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from filelock import FileLock, Timeout
+
+import configs
+from commands import cli
+from commands.jobs import Job, describe, parse, places_for
+from configs import BaseConfig, ConfigError
+from dataloader import build_dataset
+from experiments.folder import CHECKPOINTS, Experiment
+from experiments.settings import check_same
+from system.device import choose_device
+from tools import paper_table
+from tools.paper_table import finished
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One experiment: one line of the list with one seed."""
+
+    name: str  # of the line
+    seed: int
+    experiment: Experiment
+    config_name: str
+    settings: tuple[str, ...]
+
+    @cached_property
+    def config(self) -> BaseConfig:
+        """Raises ConfigError."""
+        try:
+            return configs.build(self.config_name, [*self.settings, f"seed={self.seed}"])
+        except ConfigError as error:
+            raise ConfigError(f"{self.name}: {error}") from error
+
+    def commands(self, more: list[str]) -> list[list[str]]:
+        """main.py's and eval.py's; ``more`` is what both get."""
+        exp = ["--exp", self.experiment.name]
+        settings = ["--set", *self.settings] if self.settings else []
+        train = ["main.py", *exp, "--config", self.config_name, "--seed", str(self.seed), *settings, *more]
+        return [[sys.executable, str(ROOT / command[0]), *command[1:]] for command in (train, ["eval.py", *exp, *more])]
+
+    @property
+    def state(self) -> str:
+        """``done``, ``running`` (by another command), ``cut`` (begun) or ``to do``."""
+        if finished(self.experiment, self.config):
+            return "done"
+        if not self.experiment.exists():
+            return "to do"
+        try:
+            with FileLock(self.experiment.path(".lock"), timeout=0):
+                return "cut"
+        except Timeout:
+            return "running"
+
+
+def main() -> int:
+    args = arguments()
+    plan = read_plan(sys.stdin, args)
+    if args.only is not None:
+        if not 0 <= args.only < len(plan):
+            raise ConfigError(f"--only {args.only}: there are {len(plan)} experiments, counted from 0.")
+        plan = plan[args.only : args.only + 1]
+    more = [*(["--data-root", args.data_root] if args.data_root else []), "--device", args.device]
+    if args.dry_run:
+        for planned in plan:
+            print(f"# {planned.experiment.name}: {planned.state}")
+            for command in planned.commands(more):
+                print(shlex.join(["python", *command[1:]]))
+        return 0
+    if args.slurm:
+        print(slurm_script(args, len(plan)))
+        return 0
+    check_data(plan, args.data_root)
+    code = Batch(args, plan, more).run()
+    if args.only is None:
+        paper_table.write(args.name, args.script, [(p.name, p.seed, p.experiment, p.state == "done") for p in plan])
+    return code
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--name", required=True, help="(the script's) of the table: experiments are NAME_LINE_sSEED")
+    parser.add_argument("--script", required=True, help="(the script's) how it is called")
+    parser.add_argument("--quick", action="store_true", help="the same on DigitAnatomy, at a length of minutes")
+    parser.add_argument("--seeds", default="0,1,2", metavar="N,N,…", help="default: 0,1,2")
+    parser.add_argument("--lines", metavar="A,B,…", help="these lines of the list alone, by their names")
+    parser.add_argument("--jobs", type=int, metavar="N", help="at a time; default: one per GPU, or per CPU core")
+    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda", "mps"), help="default: auto")
+    parser.add_argument("--dry-run", action="store_true", help="print the commands, and what is done of them")
+    parser.add_argument("--slurm", action="store_true", help="print a job array for sbatch that does them")
+    parser.add_argument("--only", type=int, metavar="I", help="the I-th experiment alone (a job of the array)")
+    cli.add_data_root(parser)
+    args = parser.parse_args()
+    args.name += "_quick" if args.quick else ""
+    return args
+
+
+def read_plan(lines: TextIO, args: argparse.Namespace) -> list[Planned]:
+    """All experiments, seed after seed, so that a first table is there early.
+
+    Raises:
+        ConfigError: for a line that is no experiment, two of one name, or settings that cannot be.
+        ExperimentError: where an experiment of that name has other settings.
+    """
+    chosen = {}
+    for line in lines:
+        full, _, quick = (shlex.split(part) for part in line.partition("|"))
+        if not full:
+            continue
+        name, *words = full
+        if args.quick:
+            words = quick if quick and "=" not in quick[0] else words + quick
+        if not words or name in chosen:
+            raise ConfigError(f"{line.strip()!r}: {'a second line of that name' if words else 'no configuration'}.")
+        chosen[name] = words
+    wanted = args.lines.split(",") if args.lines else chosen
+    if unknown := [name for name in wanted if name not in chosen]:
+        raise ConfigError(f"--lines {args.lines}: no line {unknown[0]}; there are {', '.join(chosen)}.")
+    plan = [
+        Planned(
+            name, seed, Experiment(f"{args.name}_{identifier(name)}_s{seed}"), chosen[name][0], tuple(chosen[name][1:])
+        )
+        for seed in parse(args.seeds)
+        for name in wanted
+    ]
+    for planned in plan:
+        config = planned.config
+        if planned.experiment.exists():
+            check_same(planned.experiment, config)
+    return plan
+
+
+def identifier(name: str) -> str:
+    """A line's name as it may stand in an experiment's."""
+    return "".join(letter if letter.isalnum() or letter in "._-" else "-" for letter in name)
+
+
+def check_data(plan: list[Planned], data_root: str | None) -> None:
+    """Before anything is trained, see that every dataset is there. Raises DataError, which says where to get it."""
+    seen = set()
+    for planned in plan:
+        if planned.config.dataset not in seen and planned.state != "done":
+            seen.add(planned.config.dataset)
+            build_dataset(planned.config, data_root).fingerprint()
+
+
+class Batch:
+    """Runs what is missing, in as many places as there are, until all is done or something fails."""
+
+    def __init__(self, args: argparse.Namespace, plan: list[Planned], more: list[str]):
+        self.plan, self.more = plan, more
+        places = places_for(len(plan), choose_device(args.device))
+        self.places = places[: args.jobs] if args.jobs else places
+        self.job = Job(self.places)
+        self.logs = CHECKPOINTS / f"{args.name}.logs"
+        self.failed: list[str] = []
+        self.done = [planned for planned in plan if planned.state == "done"]
+        self.seconds: list[float] = []  # that each experiment done here took
+        self.lock = threading.Lock()
+
+    def run(self) -> int:
+        """The exit code."""
+        waiting = [planned for planned in self.plan if planned not in self.done]
+        states = [planned.state for planned in waiting]
+        self.logs.mkdir(parents=True, exist_ok=True)
+        print(f"{len(self.plan)} experiments: {len(self.done)} done, {states.count('cut')} cut, "
+              f"{states.count('running')} running elsewhere, {states.count('to do')} to do; "
+              f"{min(len(self.places), len(self.plan))} at a time; what they say: {self.logs}", flush=True)  # fmt: skip
+        with self.job.signals_passed_on(), ThreadPoolExecutor(len(self.places)) as pool:
+            list(pool.map(self.one, waiting))
+        if self.job.stop_signal:
+            print("Stopped; the same command goes on.", file=sys.stderr)
+            return 128 + self.job.stop_signal
+        if self.failed:
+            print("error: " + "\n       ".join(self.failed), file=sys.stderr)
+        return 1 if self.failed else 0
+
+    def one(self, planned: Planned) -> None:
+        """Train and evaluate one; after a failure nothing more begins."""
+        name, log = planned.experiment.name, self.logs / f"{planned.experiment.name}.txt"
+        started = time.monotonic()
+        for command in planned.commands(self.more):
+            if self.failed:
+                return
+            with open(log, "a", encoding="utf-8") as file:
+                code = self.job.run(name, command, file)
+            if self.job.stop_signal:
+                return
+            if code:
+                ended = describe(code)
+                with self.lock:
+                    self.failed.append(f"{Path(command[1]).name} of {name}: {ended}; what it said: {log}")
+                return
+        with self.lock:
+            self.done.append(planned)
+            self.seconds.append(time.monotonic() - started)
+            left = len(self.plan) - len(self.done)
+            expected = left * sum(self.seconds) / len(self.seconds) / min(len(self.places), max(left, 1))
+            print(f"[{len(self.done)}/{len(self.plan)}] {name}: {paper_table.in_words(planned.experiment)}, "
+                  f"{minutes(self.seconds[-1])}; {left} left, about {minutes(expected)}", flush=True)  # fmt: skip
+
+
+def minutes(seconds: float) -> str:
+    return f"{seconds / 60:.1f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def slurm_script(args: argparse.Namespace, count: int) -> str:
+    """A job array, one experiment a job."""
+    given = [word for word in sys.argv[5:] if word != "--slurm"]  # after the script's own --name and --script
+    return "\n".join([
+        "#!/usr/bin/env bash",
+        f"#SBATCH --job-name={args.name}",
+        f"#SBATCH --array=0-{count - 1}",
+        "#SBATCH --gres=gpu:1",
+        "#SBATCH --cpus-per-task=4",
+        "# after it, the same script without --slurm makes the table",
+        f'{args.script} {shlex.join(given)} --only "$SLURM_ARRAY_TASK_ID"',
+    ])  # fmt: skip
+
+
+if __name__ == "__main__":
+    cli.run(main)

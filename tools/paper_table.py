@@ -1,0 +1,122 @@
+"""The table of a script in scripts/, a line a method: results/NAME.md, .csv and .tex.
+
+Mean ± standard deviation (n − 1) over the seeds that are finished; those that are not are named. Where
+results/published.csv has a figure for a line, it stands beside ours with the difference.
+"""
+
+import json
+import statistics
+from collections import defaultdict
+from collections.abc import Iterable
+
+from configs import BaseConfig
+from evaluation.tables import csv_text
+from experiments.folder import Experiment
+from system.files import write_text
+from tools.make_tables import (
+    Row,
+    accuracy_and_f1,
+    different,
+    pretrained,
+    read_published,
+    read_rows,
+    spread,
+    total,
+    trained,
+)
+from tools.results import RESULTS, markdown, percent
+
+HEADER = (
+    "method", "AUC", "AP", "acc / F1, val threshold", "AUC published", "difference", "epochs", "pretrained weights",
+    "training, min", "seeds", "at commit",
+)  # fmt: skip
+NOTE = (
+    "Percent; mean ± standard deviation over seeds, of the main score on all test images. A difference is ours minus "
+    "the published figure, in points; of a run of fewer epochs or with other settings it says nothing of the method."
+)
+TEX = {"±": r"$\pm$", "%": r"\%", "_": r"\_", "&": r"\&", "–": "--", "−": "$-$", "#": r"\#"}
+
+
+def finished(experiment: Experiment, config: BaseConfig) -> bool:
+    """Whether it is trained for as long as ``config`` says, and evaluated since."""
+    results, last = experiment.path("results.json"), experiment.path("last.pt")
+    if not (results.exists() and last.exists()) or results.stat().st_mtime < last.stat().st_mtime:
+        return False
+    found = json.loads(results.read_text(encoding="utf-8"))
+    return found.get("split") == "test" and found["epochs_trained"] >= sum(stage.epochs for stage in config.stages())
+
+
+def main_row(experiment: Experiment) -> Row:
+    """Its main score's row of results.csv."""
+    return next(row for row in read_rows(experiment) if row["main"])
+
+
+def in_words(experiment: Experiment) -> str:
+    row = main_row(experiment)
+    return f"{row['score']} AUC {percent(row['auc'])} %"
+
+
+def write(name: str, script: str, planned: Iterable[tuple[str, int, Experiment, bool]]) -> None:
+    """The table ``name`` that ``script`` makes, of (line, seed, experiment, whether it is finished)."""
+    groups, missing = defaultdict(list), defaultdict(list)
+    for line, seed, experiment, there in planned:
+        groups[line] += [main_row(experiment)] if there else []
+        missing[line] += [] if there else [seed]
+    published = read_published(RESULTS / "published.csv")
+    lines = [cells(line, group, missing[line], published) for line, group in groups.items()]
+    holes = sum(map(len, missing.values()))
+    note = NOTE + (f" Not finished: {holes} of {holes + sum(map(len, groups.values()))} runs." if holes else "")
+    title = f"# {name}"
+    made = f"Written by `{script}{' --quick' * name.endswith('_quick')}`."
+    write_text(RESULTS / f"{name}.md", "\n".join([title, "", made, "", *markdown(HEADER, lines), "", note]) + "\n")
+    write_text(RESULTS / f"{name}.csv", csv_text(HEADER, (dict(zip(HEADER, line, strict=True)) for line in lines)))
+    write_text(RESULTS / f"{name}.tex", latex(lines))
+    print(f"Written: {RESULTS / name}.md, .csv and .tex", flush=True)
+
+
+def cells(line: str, group: list[Row], missing: list[int], published: list[dict[str, str]]) -> list[str]:
+    holes = [f"{', '.join(map(str, missing))} missing"] if missing else []
+    if not group:
+        return [line, *["–"] * (len(HEADER) - 3), *holes, "–"]
+    first = group[0]
+    figures = [entry["AUC"] for entry in published if stands_for(entry, first)]
+    difference = (
+        f"{100 * statistics.mean(row['auc'] for row in group) - float(figures[0].split()[0]):+.1f}".replace("-", "−")
+        if figures and figures[0]
+        else "–"
+    )
+    minutes = [row["training_seconds"] / 60 for row in group if row["training_seconds"] is not None]
+    return [
+        line,
+        spread(group, "auc"),
+        spread(group, "average_precision"),
+        accuracy_and_f1(group, "val"),
+        figures[0] if figures and figures[0] else "–",
+        difference,
+        trained(first) if first["stages_trained"] != first["stages_planned"] else total(first["stages_trained"]),
+        pretrained(first),
+        f"{statistics.mean(minutes):.1f}" if minutes else "–",
+        "; ".join([", ".join(str(row["seed"]) for row in group), *holes]),
+        different(commit for row in group for commit in row["trained_commit"]),
+    ]
+
+
+def stands_for(entry: dict[str, str], row: Row) -> bool:
+    """Whether a published figure is that of a row's method and data."""
+    wanted = dict(pair.split("=") for pair in entry["ours"].split())
+    return bool(wanted) and "score" not in wanted and all(row[key] == value for key, value in wanted.items())
+
+
+def latex(lines: list[list[str]]) -> str:
+    """A booktabs table of the first columns, those of the papers."""
+    shown = slice(0, 6)
+    rows = [" & ".join(escaped(cell) for cell in line[shown]) + r" \\" for line in (HEADER, *lines)]
+    head, *body = rows
+    return (
+        "\n".join([r"\begin{tabular}{lrrrrr}", r"\toprule", head, r"\midrule", *body, r"\bottomrule", r"\end{tabular}"])
+        + "\n"
+    )
+
+
+def escaped(text: str) -> str:
+    return "".join(TEX.get(letter, letter) for letter in text)
