@@ -133,8 +133,10 @@ def read_plan(lines: TextIO, args: argparse.Namespace) -> list[Planned]:
         if not full:
             continue
         name, *words = full
+        if args.quick and not quick:
+            raise ConfigError(f"--quick: {name} has no settings for it.")
         if args.quick:
-            words = quick if quick and "=" not in quick[0] else words + quick
+            words = words + quick if "=" in quick[0] else quick
         if not words or name in chosen:
             raise ConfigError(f"{line.strip()!r}: {'a second line of that name' if words else 'no configuration'}.")
         chosen[name] = words
