@@ -681,6 +681,18 @@ FAULTS = [
           FISHER),
     fault("EWC holds all weights alike", "methods/panda.py", "(self.fisher * moved.square())", "moved.square()",
           "test_panda.py::test_leaving_the_weights_that_matter_costs_as_their_information_says"),
+    fault("a shorter run counts as done", "tools/paper_table.py",
+          'found["epochs_trained"] >= sum(stage.epochs for stage in config.stages())', "True",
+          "test_batch.py::test_longer_training_is_missing"),
+    fault("a batch goes on after a failure", "tools/batch.py", "            if self.failed:\n                return\n",
+          "",
+          "test_batch.py::test_after_a_failure_nothing_begins_and_the_table_names_the_holes"),
+    fault("the difference is the published figure less ours", "tools/paper_table.py",
+          "{100 * statistics.mean(row['auc'] for row in group) - float(figures[0].split()[0]):+.1f}",
+          "{float(figures[0].split()[0]) - 100 * statistics.mean(row['auc'] for row in group):+.1f}",
+          "test_batch.py::test_the_published_figure_stands_beside_ours_with_the_difference"),
+    fault("a batch trains every seed with the first", "tools/batch.py", '"--seed", str(self.seed)', '"--seed", "0"',
+          "test_batch.py::test_only_what_is_missing_is_done_and_tabulated"),
 ]  # fmt: skip
 
 
