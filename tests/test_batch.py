@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT
+from filelock import FileLock
 from tiny import TINY, command
 
 from commands.jobs import Job
@@ -63,7 +64,7 @@ def test_only_what_is_missing_is_done_and_tabulated(run, workspace):
     code, out, _ = run(LIST, "--quick", "--seeds", "0,1", "--lines", "AE")
     first, second = "t_quick_AE_s0", "t_quick_AE_s1"
     assert code == 0 and [("main", first), ("eval", first), ("main", second), ("eval", second)] == DONE
-    assert "2 experiments: 0 done, 0 cut, 0 running elsewhere, 2 to do" in out and f"[2/2] {second}: reconst" in out
+    assert "2 experiments: 0 done, 0 running elsewhere, 0 cut, 2 to do" in out and f"[2/2] {second}: reconst" in out
     assert "eval.py" in (workspace / "checkpoints" / "t_quick.logs" / f"{first}.txt").read_text()
     rows = table(workspace / "results" / "t_quick.csv")
     aucs = [json.loads(Experiment(n).path("results.json").read_text())["scores"]["reconstruction"]["auc"] for n in
@@ -76,7 +77,12 @@ def test_only_what_is_missing_is_done_and_tabulated(run, workspace):
     Experiment(second).path("results.json").unlink()
     code, out, _ = run(LIST, "--quick", "--seeds", "0,1")
     memory = [(name, f"t_quick_Memory_s{seed}") for seed in (0, 1) for name in ("main", "eval")]
-    assert [*memory[:2], ("main", second), ("eval", second), *memory[2:]] == DONE and "1 done, 1 cut" in out
+    assert [
+        *memory[:2],
+        ("main", second),
+        ("eval", second),
+        *memory[2:],
+    ] == DONE and "1 done, 0 running elsewhere, 1 cut, 2 to do" in out
     assert [row["method"] for row in table(workspace / "results" / "t_quick.csv")] == ["AE", "Memory"]
 
     DONE.clear()
@@ -100,6 +106,16 @@ def test_after_a_failure_nothing_begins_and_the_table_names_the_holes(run, works
         ("Bad", "–", "0, 1 missing"), ("AE", "–", "0, 1 missing")
     ]  # fmt: skip
     assert "Not finished: 4 of 4 runs." in (workspace / "results" / "t.md").read_text()
+
+
+def test_what_another_command_trains_is_left_to_it(run, workspace):
+    assert run(LIST, "--seeds", "0", "--lines", "AE")[0] == 0
+    Experiment("t_AE_s0").path("results.json").unlink()
+    DONE.clear()
+    with FileLock(workspace / "checkpoints" / "t_AE_s0" / ".lock"):
+        code, out, _ = run(LIST, "--seeds", "0", "--lines", "AE")
+    assert code == 0 and DONE == [] and "1 running elsewhere" in out
+    assert table(workspace / "results" / "t.csv")[0]["seeds"] == "0 missing"
 
 
 def test_a_missing_dataset_is_said_before_anything_is_trained(run):

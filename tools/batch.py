@@ -15,6 +15,7 @@ import shlex
 import sys
 import threading
 import time
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -66,7 +67,7 @@ class Planned:
 
     @property
     def state(self) -> str:
-        """``done``, ``running`` (by another command), ``cut`` (begun) or ``to do``."""
+        """``done``, ``running`` (started by another command, and left to it), ``cut`` (begun) or ``to do``."""
         if finished(self.experiment, self.config):
             return "done"
         if not self.experiment.exists():
@@ -181,18 +182,19 @@ class Batch:
         self.job = Job(self.places)
         self.logs = CHECKPOINTS / f"{args.name}.logs"
         self.failed: list[str] = []
-        self.done = [planned for planned in plan if planned.state == "done"]
+        self.done = sum(planned.state == "done" for planned in plan)
         self.seconds: list[float] = []  # that each experiment done here took
         self.lock = threading.Lock()
 
     def run(self) -> int:
         """The exit code."""
-        waiting = [planned for planned in self.plan if planned not in self.done]
-        states = [planned.state for planned in waiting]
+        states = {planned: planned.state for planned in self.plan}
+        waiting = [planned for planned, state in states.items() if state in ("cut", "to do")]
+        counts = Counter(states.values())
         self.logs.mkdir(parents=True, exist_ok=True)
-        print(f"{len(self.plan)} experiments: {len(self.done)} done, {states.count('cut')} cut, "
-              f"{states.count('running')} running elsewhere, {states.count('to do')} to do; "
-              f"{min(len(self.places), len(self.plan))} at a time; what they say: {self.logs}", flush=True)  # fmt: skip
+        print(f"{len(self.plan)} experiments: {counts['done']} done, {counts['running']} running elsewhere, "
+              f"{counts['cut']} cut, {counts['to do']} to do; {min(len(self.places), max(len(waiting), 1))} at a time; "
+              f"what they say: {self.logs}", flush=True)  # fmt: skip
         with self.job.signals_passed_on(), ThreadPoolExecutor(len(self.places)) as pool:
             list(pool.map(self.one, waiting))
         if self.job.stop_signal:
@@ -219,11 +221,11 @@ class Batch:
                     self.failed.append(f"{Path(command[1]).name} of {name}: {ended}; what it said: {log}")
                 return
         with self.lock:
-            self.done.append(planned)
+            self.done += 1
             self.seconds.append(time.monotonic() - started)
-            left = len(self.plan) - len(self.done)
+            left = len(self.plan) - self.done
             expected = left * sum(self.seconds) / len(self.seconds) / min(len(self.places), max(left, 1))
-            print(f"[{len(self.done)}/{len(self.plan)}] {name}: {paper_table.in_words(planned.experiment)}, "
+            print(f"[{self.done}/{len(self.plan)}] {name}: {paper_table.in_words(planned.experiment)}, "
                   f"{minutes(self.seconds[-1])}; {left} left, about {minutes(expected)}", flush=True)  # fmt: skip
 
 
