@@ -3,7 +3,7 @@
 All figures are fractions in [0, 1]. A threshold calls an image anomalous when its score is at or above it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
@@ -54,34 +54,47 @@ def auc_interval(labels: np.ndarray, scores: np.ndarray, persons: Sequence[str] 
     one person are alike. None takes every image for a person's own. A person with images in both classes is drawn in
     each on its own, as if it were two.
     """
-    rng = np.random.default_rng(0)
-    whose = np.arange(len(scores)) if persons is None else np.array(persons)
-    normal, anomalous = scores[labels == 0], scores[labels == 1]
-    ascending = np.argsort(normal)
-    normal_person, anomalous_person = _numbered(whose[labels == 0])[ascending], _numbered(whose[labels == 1])
-    left, right = (np.searchsorted(normal[ascending], anomalous, side) for side in ("left", "right"))
+    normal, anomalous = (np.flatnonzero(labels == label) for label in (0, 1))
+    normal = normal[np.argsort(scores[normal])]
+    left, right = (np.searchsorted(scores[normal], scores[anomalous], side) for side in ("left", "right"))
     values = np.empty(RESAMPLES)
-    for i in range(RESAMPLES):
-        # how often each image is drawn
-        times_normal, times_anomalous = (_drawn(rng, person)[person] for person in (normal_person, anomalous_person))
+    for i, times in enumerate(draws(labels, persons, RESAMPLES, seed=0)):
+        times_normal, times_anomalous = times[normal], times[anomalous]
         below = np.append(0, times_normal.cumsum())
         # of the pairs, those in order; ties count half
         in_order = times_anomalous @ (below[left] + below[right]) / 2
         values[i] = in_order / (times_normal.sum() * times_anomalous.sum())
+    return interval(values)
+
+
+def interval(values: np.ndarray) -> list[float]:
+    """Percentile interval of a figure that was computed on every bootstrap sample, (S,): [low, high]."""
     tail = (1 - LEVEL) / 2
     return [float(v) for v in np.quantile(values, [tail, 1 - tail])]
+
+
+def draws(labels: np.ndarray, persons: Sequence[str] | None, samples: int, seed: int) -> Iterator[np.ndarray]:
+    """Bootstrap samples: how often each image is drawn, (N,) integers; ``persons`` as for :func:`auc_interval`."""
+    rng = np.random.default_rng(seed)
+    classes = by_class(labels, persons)
+    for _ in range(samples):
+        times = np.empty(len(labels), dtype=int)
+        for index, person in classes:
+            count = person.max() + 1  # as many persons are drawn as there are
+            times[index] = np.bincount(rng.integers(count, size=count), minlength=count)[person]
+        yield times
+
+
+def by_class(labels: np.ndarray, persons: Sequence[str] | None) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Of the normal and of the anomalous images: their indices, and whose they are as numbers from 0."""
+    whose = np.arange(len(labels)) if persons is None else np.array(persons)
+    return [(index, _numbered(whose[index])) for index in (np.flatnonzero(labels == label) for label in (0, 1))]
 
 
 def _numbered(persons: np.ndarray) -> np.ndarray:
     """Persons as numbers from 0, in the order in which they first appear."""
     number = {person: i for i, person in enumerate(dict.fromkeys(persons.tolist()))}
     return np.array([number[person] for person in persons.tolist()])
-
-
-def _drawn(rng: np.random.Generator, person: np.ndarray) -> np.ndarray:
-    """How often each of the persons comes, as many being drawn as there are."""
-    count = person.max() + 1
-    return np.bincount(rng.integers(count, size=count), minlength=count)
 
 
 def chi2_distance(labels: np.ndarray, scores: np.ndarray, bins: int = 100) -> float:

@@ -98,6 +98,9 @@ SINGULAR = "test_padim.py::test_fewer_images_than_dimensions_need_the_ridge"
 TUNED = "test_panda.py::test_steps_are_sgds_with_the_gradient_cut_to_its_longest"
 CENTRE = "test_panda.py::test_the_centre_is_where_the_training_images_lie_before_anything_is_tuned"
 FISHER = "test_panda.py::test_the_fisher_information_is_the_mean_square_of_gradients_of_drawn_classes"
+PAIRED = "test_compare.py::test_what_scores_share_does_not_widen_their_difference"
+DELONG = "test_compare.py::test_delongs_test_is_that_of_the_definition"
+SEED_GROUPS = "test_compare.py::test_groups_of_seeds_are_compared_by_their_means"
 
 FAULTS = [
     # -- settings
@@ -693,6 +696,21 @@ FAULTS = [
           "test_batch.py::test_the_published_figure_stands_beside_ours_with_the_difference"),
     fault("a batch trains every seed with the first", "tools/batch.py", '"--seed", str(self.seed)', '"--seed", "0"',
           "test_batch.py::test_only_what_is_missing_is_done_and_tabulated"),
+    # -- comparison
+    fault("compared scores are drawn apart", "evaluation/comparison.py",
+          "[ranking.figures(times) for ranking in rankings]",
+          "[ranking.figures(np.roll(times, i)) for i, ranking in enumerate(rankings)]", PAIRED,
+          "test_compare.py::test_samples_are_those_of_the_evaluations_interval"),
+    fault("DeLong's placements go by plain ranks", "evaluation/comparison.py",
+          "rankdata(scores[own])", 'rankdata(scores[own], "ordinal")', DELONG),
+    fault("Holm's p falls below an earlier one", "evaluation/comparison.py", "np.maximum.accumulate(",
+          "np.asarray(", "test_compare.py::test_holms_correction_is_worked_out_by_hand"),
+    fault("compared images are in each file's own order", "tools/compare.py",
+          "other.scores[[place[image] for image in first.images]]", "other.scores",
+          "test_compare.py::test_images_in_another_order_are_aligned_by_their_ids"),
+    fault("seeds of a compared group are not drawn", "evaluation/comparison.py",
+          "rng.integers(len(values), size=values.shape)", "np.indices(values.shape)[0]", SEED_GROUPS,
+          "test_compare.py::test_seeds_are_drawn_anew_for_every_sample"),
 ]  # fmt: skip
 
 
