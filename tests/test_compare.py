@@ -169,6 +169,25 @@ def test_seeds_are_drawn_anew_for_every_sample():
     assert comparison.over_drawn_seeds(alone, np.random.default_rng(0)).tolist() == [0, 1, 2, 3, 4]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("seeds", "expected"), [(2, 0.15), (3, 0.10), (5, 0.08)])
+def test_how_often_few_seeds_make_equal_configurations_differ(seeds, expected):
+    rng = np.random.default_rng(seeds)
+    labels, of_configurations, of_these = np.repeat([0, 1], 60), [], []
+    for _ in range(200):
+        shared = rng.normal(size=120)
+        gains = rng.normal(1, 0.25, 2 * seeds)
+        scores = np.array([gain * labels + shared + rng.normal(0, 0.5, 120) for gain in gains])
+        first, second = np.split(comparison.resampled(labels, scores, None, 200, seed=0)["AUC"], 2)
+        of_these.append(comparison.p_value(first.mean(0) - second.mean(0)))
+        first, second = (
+            comparison.over_drawn_seeds(each, np.random.default_rng([0, i])) for i, each in enumerate((first, second))
+        )
+        of_configurations.append(comparison.p_value(first - second))
+    assert np.mean(np.array(of_configurations) < 0.05) == pytest.approx(expected, abs=0.06)
+    assert np.mean(np.array(of_these) < 0.05) > 0.35
+
+
 def test_holms_correction_is_worked_out_by_hand():
     # 0.01 · 3; 0.03 · 2; 0.04 · 1 is less than that, so 0.06 again
     assert comparison.holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
