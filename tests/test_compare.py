@@ -207,12 +207,17 @@ def evaluated(name, labels, scores, persons=None, order=None, **changes):
     order = np.arange(len(labels)) if order is None else order
     columns = {key: np.array(values)[order] for key, values in (columns | scores).items()}
     (folder / "scores.csv").write_text(table_text(columns))
-    figures = {"auc": 0.5, "auc_ci95": [0.0, 1.0], "average_precision": 0.5, "per_kind": {}}
+    common = {"auc_ci95": [0.0, 1.0], "average_precision": 0.5, "per_kind": {}}
+    one_class = len(set(labels.tolist())) == 1
+    figures = {
+        score: common | {"auc": 0.5 if one_class or not np.isfinite(of).all() else metrics.auc(labels, of)}
+        for score, of in scores.items()
+    }
     results = {
         "experiment": name, "dataset": "zhang", "data": "d", "config": "padim", "settings": [], "split": "test",
         "seed": 0, "epochs_trained": 1, "trained": [], "main_score": next(iter(scores)), "interval": {"by": "image"},
         "classes": {"normal": int((labels == 0).sum()), "anomalous": int((labels == 1).sum())},
-        "scores": dict.fromkeys(scores, figures),
+        "scores": figures,
     }  # fmt: skip
     (folder / "results.json").write_text(json.dumps(results | changes))
     return folder
@@ -401,6 +406,7 @@ def test_what_cannot_be_compared_is_refused(workspace, capsys, arguments, messag
         ("id,label,distance\nx,0,1.5\ny,1,\n", "damaged, or of another version"),
         ("id,label,distance\nx,0,1.5\ny", "damaged, or of another version"),
         ("id,label,distance\nx,0,1.5\nx,1,2.5\n", "has 2 lines of 1 images"),
+        ("id,label,distance\nx,0,1.5\ny,1,0.5\n", "distance has an AUC of 0.0 % here and of "),
     ],
 )
 def test_damaged_tables_are_refused(workspace, capsys, text, message):

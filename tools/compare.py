@@ -51,6 +51,7 @@ FIELDS = (
     "p_holm", "delong_p", "delong_p_holm", "significant",
 )  # fmt: skip
 FORMATS = (".md", ".csv", ".json")
+ROUNDING = 1e-3  # of an AUC, by ties that scores.csv's digits make
 
 Row = dict[str, object]  # of a pair and a figure: a value for each of FIELDS, None where there is none
 
@@ -165,7 +166,8 @@ def evaluated(experiment: Experiment, score: str | None) -> Evaluated:
     """What results.json and scores.csv say of a score, of the main one for None.
 
     Raises:
-        ExperimentError: where the experiment is not evaluated or has no such score, or its table is damaged.
+        ExperimentError: where the experiment is not evaluated or has no such score, or its table is damaged or of
+            another evaluation.
         MetricError: for scores that are not finite, and labels of one class only.
     """
     rows = make_tables.read_rows(experiment)
@@ -188,7 +190,14 @@ def evaluated(experiment: Experiment, score: str | None) -> Evaluated:
         raise ExperimentError(f"{file}: damaged, or of another version ({error!r}). {again}") from error
     if len(images) < len(table):
         raise ExperimentError(f"{file}: has {len(table)} lines of {len(images)} images. {again}")
-    metrics.check(np.array([label for label, _ in images.values()]), values, f"{file}, {score}")
+    labels = np.array([label for label, _ in images.values()])
+    metrics.check(labels, values, f"{file}, {score}")
+    found = metrics.auc(labels, values)
+    if abs(found - of_score[score]["auc"]) > ROUNDING:
+        raise ExperimentError(
+            f"{file}: {score} has an AUC of {percent(found)} % here and of {percent(of_score[score]['auc'])} % in "
+            f"results.json: they are of different evaluations. {again}"
+        )
     return Evaluated(of_score[score], file, images, values)
 
 
