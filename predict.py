@@ -19,7 +19,7 @@ from PIL import Image
 
 from commands import cli
 from dataloader import DataError
-from dataloader.images import image_files, read_image
+from dataloader.images import FORMATS, image_files, read_image
 from evaluation import plots
 from evaluation.metrics import require_finite
 from evaluation.scoring import Scored, score_batches, score_images
@@ -46,13 +46,14 @@ def arguments() -> argparse.Namespace:
 def main() -> int:
     args = arguments()
     trained = cli.load_trained(args)
+    config = trained.config
     names = listed_files(args.paths)
     if args.images:
         check_apart(args.images, args.paths)
     readable, images, failures = [], [], []
     for path in names:
         try:
-            images.append(torch.from_numpy(read_image(path, trained.config.image_size, trained.config.resize)))
+            images.append(torch.from_numpy(read_image(path, config.image_size, config.resize, config.fit)))
             readable.append(path)
         except DataError as error:
             failures.append(str(error))
@@ -73,7 +74,7 @@ def listed_files(paths: list[Path]) -> dict[Path, Path]:
             raise DataError(f"{path}: no such file or folder.")
         files = image_files(path) if path.is_dir() else [path]
         if not files:
-            raise DataError(f"{path}: holds no PNG, JPEG, BMP or TIFF files.")
+            raise DataError(f"{path}: holds no {FORMATS}.")
         for file in files:
             found.setdefault(file, Path(file.name) if file == path else file.relative_to(path))
     return found

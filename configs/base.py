@@ -28,6 +28,8 @@ class BaseConfig:
     data_root: str = ""  # "" is data/<dataset>; --data-root and $ANOMALY_DATA_ROOT come first
     image_size: int = 128
     resize: Literal["bicubic", "bilinear"] = "bicubic"  # Pillow's antialiased filter that files are read with
+    # an image that is no square: stretched to one, put between black margins, or its middle alone
+    fit: Literal["stretch", "pad", "crop"] = "stretch"
     augment: bool = True  # training images: translate ±5 %, scale 0.95–1.05
     train_normal_fraction: float = 1.0  # below 1, so much of the training images is normal and the rest anomalous
     contamination: Literal["drawn", "first"] = "drawn"  # these are drawn by the seed, or the first of the listing

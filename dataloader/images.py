@@ -1,33 +1,68 @@
-"""Reading an image file as 8-bit gray, whatever its mode, and resizing it."""
+"""Reading an image file as 8-bit gray, whatever its mode, and resizing it; reading the mask of one."""
 
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
-SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"}
+from dataloader.dicom import read_dicom
+from dataloader.errors import DataError
+
+DICOM = {".dcm", ".dicom"}
+SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"} | DICOM
+FORMATS = "PNG, JPEG, BMP, TIFF or DICOM (.dcm) files"
 
 
-class DataError(Exception):
-    """Data that is missing or unreadable; the message names the path and the remedy."""
-
-
-def read_image(path: Path, size: int, resize: str) -> np.ndarray:
-    """A file as (size, size) uint8 gray, whatever the aspect.
+def read_image(path: Path, size: int, resize: str, fit: str = "stretch") -> np.ndarray:
+    """A file as (size, size) uint8 gray.
 
     Args:
         resize: Pillow's antialiased filter: ``bicubic``, ``bilinear`` or ``box``.
+        fit: what becomes of an image that is no square, see :func:`fitted`.
     Raises:
-        DataError: where the file is missing, truncated or no image.
+        DataError: where the file is missing, truncated, no image or more than one.
     """
+    return np.array(fitted(decoded(path, to_gray), size, Image.Resampling[resize.upper()], fit))
+
+
+def read_mask(path: Path, image: Path, size: int, fit: str) -> np.ndarray:
+    """The mask of an image file as (size, size) bool, True where it is not black, brought into shape as the image is.
+
+    Raises:
+        DataError: as :func:`read_image`, and where the two files are of different sizes.
+    """
+    mask, of = decoded(path, to_marked), decoded(image, to_gray)
+    if mask.size != of.size:
+        sizes = [" × ".join(map(str, each.size)) for each in (mask, of)]
+        raise DataError(f"{path}: is {sizes[0]} pixels, and its image {image} {sizes[1]}. Make the mask anew.")
+    return np.array(fitted(mask, size, Image.Resampling.NEAREST, fit)) > 0
+
+
+def decoded(path: Path, convert: Callable[[Image.Image], Image.Image]) -> Image.Image:
+    """A file's picture at its own size, converted (DICOM is gray already). Raises DataError."""
+    if path.suffix.lower() in DICOM:
+        return read_dicom(path)
     try:
         with Image.open(path) as image:
-            gray = to_gray(image)
+            # an MPO is a camera's JPEG: its other frames are the same view again
+            if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
+                raise ValueError(f"it has {image.n_frames} frames, and an image is one")
+            return convert(image)
     except FileNotFoundError:
         raise DataError(f"{path}: no such file.") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except (OSError, EOFError, SyntaxError, TypeError, ValueError, Image.DecompressionBombError) as error:
         raise DataError(f"{path}: not a readable image ({error}). Replace or remove the file.") from error
-    return np.array(gray.resize((size, size), Image.Resampling[resize.upper()]))
+
+
+def fitted(image: Image.Image, size: int, resample: Image.Resampling, fit: str) -> Image.Image:
+    """(size, size), of an image that is no square: ``stretch`` changes its aspect, ``pad`` puts it between black
+    margins, ``crop`` takes the middle of it.
+    """
+    if fit == "stretch":
+        return image.resize((size, size), resample)
+    return (ImageOps.pad if fit == "pad" else ImageOps.fit)(image, (size, size), resample)
 
 
 def to_gray(image: Image.Image) -> Image.Image:
@@ -46,7 +81,31 @@ def to_gray(image: Image.Image) -> Image.Image:
     return image.convert("L")
 
 
+def to_marked(image: Image.Image) -> Image.Image:
+    """8-bit: 255 where the image is not black, however dark it is."""
+    pixels = np.asarray(image if image.mode.startswith("I") else to_gray(image))
+    return Image.fromarray(np.where(pixels > 0, 255, 0).astype(np.uint8))
+
+
 def image_files(folder: Path) -> list[Path]:
-    """The image files below a folder in a fixed order, hidden ones left out."""
-    files = (p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
-    return sorted(p for p in files if p.is_file())
+    """The image files below a folder in a fixed order, hidden ones left out, links followed.
+
+    Raises:
+        DataError: where a folder cannot be read.
+    """
+    return sorted(_below(folder, frozenset()))
+
+
+def _below(folder: Path, above: frozenset[str]) -> Iterator[Path]:
+    real = os.path.realpath(folder)
+    if real in above:  # a link back to a folder that it lies in
+        return
+    try:
+        entries = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be read ({error.strerror}). Change its permissions, or move it.") from error
+    for entry in entries:
+        if entry.suffix.lower() in SUFFIXES and entry.is_file():
+            yield entry
+        elif entry.is_dir():
+            yield from _below(entry, above | {real})

@@ -149,7 +149,7 @@ def test_trains_without_validation_and_evaluates_with_and_without_duplicates(wor
         command("main", "--exp", "a", "--config", config, "--data-root", "d", "--device", "cpu", "--set", *settings)
         == 0
     )
-    assert "no validation set: best.pt will be the final epoch's" in capsys.readouterr().out
+    assert "no validation set with anomalous images: best.pt will be the final epoch's" in capsys.readouterr().out
     assert command("eval", "--exp", "a", "--device", "cpu") == 0
     shown = capsys.readouterr().out
     assert "There is no validation set" in shown and "normal 1 + 0; anomalous 0 + 1" in shown
@@ -248,12 +248,12 @@ def noise(seed, dtype=np.uint16):
 
 @needs_pydicom
 def test_dicom_pixels_become_gray_of_the_right_polarity_and_range(tmp_path):
-    from tools.dicom import read_dicom
+    from dataloader.dicom import read_dicom
 
     ramp = np.tile(np.arange(100, 164, dtype=np.uint16) * 10, (64, 1))
 
     def read(name, **tags):
-        return np.asarray(read_dicom(write_dicom(tmp_path / f"{name}.dcm", ramp, **tags), 64)).astype(int)
+        return np.asarray(read_dicom(write_dicom(tmp_path / f"{name}.dcm", ramp, **tags))).astype(int)
 
     expected = np.tile((np.arange(64) / 63 * 255).round(), (64, 1))
     assert np.array_equal(read("plain"), expected)
@@ -264,9 +264,9 @@ def test_dicom_pixels_become_gray_of_the_right_polarity_and_range(tmp_path):
     assert (windowed[:, :22] == 0).all() and (windowed[:, 42:] == 255).all() and 0 < windowed[0, 30] < 255
     tags = {"WindowCenter": 1315, "WindowWidth": 201, "RescaleSlope": -1, "RescaleIntercept": 0}
     raw = write_dicom(tmp_path / "raw.dcm", ramp, **tags)
-    assert np.array_equal(np.asarray(read_dicom(raw, 64, raw=True)).astype(int), expected)
+    assert np.array_equal(np.asarray(read_dicom(raw, raw=True)).astype(int), expected)
     flat = write_dicom(tmp_path / "flat.dcm", np.full((8, 8), 7, np.uint16))
-    assert (np.asarray(read_dicom(flat, 8)) == 0).all()
+    assert (np.asarray(read_dicom(flat)) == 0).all()
 
 
 @needs_pydicom
@@ -274,7 +274,7 @@ def test_dicom_that_cannot_be_read_is_named(tmp_path, monkeypatch):
     from pydicom.encaps import encapsulate
     from pydicom.uid import JPEGLosslessSV1
 
-    from tools.dicom import read_dicom
+    from dataloader.dicom import read_dicom
 
     packed = encapsulate([b"\xff\xd8 no jpeg \xff\xd9"])
     cases = {
@@ -291,10 +291,10 @@ def test_dicom_that_cannot_be_read_is_named(tmp_path, monkeypatch):
     cases["foreign"] = (tmp_path / "e.dcm", "not a readable DICOM file")
     for path, message in cases.values():
         with pytest.raises(DataError, match=f"{path.name}: .*{message}"):
-            read_dicom(path, 32)
+            read_dicom(path)
     monkeypatch.setitem(__import__("sys").modules, "pydicom", None)
     with pytest.raises(DataError, match="needs pydicom 3 or newer: pip install -r requirements-dicom.txt"):
-        read_dicom(tmp_path / "a.dcm", 32)
+        read_dicom(tmp_path / "a.dcm")
 
 
 def make_rsna(root):

@@ -34,7 +34,7 @@ INPAINTING = {
     "gumbel_top_k": 5, "shrink_threshold": 0.0, "dropout": 0.0, "teacher": True, "n_critic": 2, "recon_weight": 10.0,
     "teacher_weight": 0.01, "distill_weight": 0.001, "adversarial_weight": 0.005, "discriminator_weight": 0.005,
     "score_statistics": "image", "statistics_images": 201, "statistics_draw": "fixed", "reestimate_batch_norm": False,
-    "cosine_addressing": False, "skip_dropout": 0.0, "r1_weight": 0.0,
+    "cosine_addressing": False, "skip_dropout": 0.0, "r1_weight": 0.0, "fit": "stretch",
 }  # fmt: skip
 SQUID = {
     **INPAINTING, "method": "squid", "best_rule": "tolerance", "epochs": 200, "queue_slots": 200, "matrix_slots": 200,
@@ -51,12 +51,13 @@ AUTO_ENCODER = {
     "main_score": "", "image_size": 64, "augment": False, "resize": "bilinear", "epochs": 250, "batch_size": 64,
     "learning_rate": 5e-4, "lr_schedule": "steps", "lr_steps": (), "best_rule": "last", "multiplier": 1.0,
     "latent_size": 16, "hidden_size": 2048, "num_slots": 25, "latent_threshold": 0.0, "entropy_weight": 0.0002,
+    "fit": "stretch",
 }  # fmt: skip
 # MedIAnomaly's
 SHARED_AUTO_ENCODER = {
     "main_score": "", "image_size": 64, "augment": False, "resize": "bilinear", "epochs": 250, "batch_size": 64,
     "learning_rate": 1e-3, "lr_schedule": "steps", "lr_steps": (), "best_rule": "last", "multiplier": 1.0,
-    "latent_size": 16, "hidden_size": 1024,
+    "latent_size": 16, "hidden_size": 1024, "fit": "stretch",
 }  # fmt: skip
 DDAD = {
     **AUTO_ENCODER, "method": "ddad", "members": 3, "refine_epochs": 100, "refine_batch_size": 8,
@@ -102,7 +103,7 @@ PUBLISHED = {
 }  # fmt: skip
 BASELINE = {
     **DIGITS, "main_score": "", "resize": "bilinear", "augment": False, "best_rule": "last", "lr_schedule": "steps",
-    "lr_steps": (),
+    "lr_steps": (), "fit": "stretch",
 }  # fmt: skip
 FEATURES = {**BASELINE, "weights": "imagenet"}
 BASELINES = {  # methods without rows: their settings as they stand, on digits unless the dataset is given

@@ -33,12 +33,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from commands import cli
 from dataloader import DataError
 from dataloader.base import read_images
+from dataloader.dicom import patient_of, read_dicom
 from dataloader.duplicates import RULE, SIDE, duplicates_of
+from dataloader.images import DICOM
 from dataloader.medad import parse_lists, read_lists
 from evaluation.metrics import auc
 from system.files import write_atomically, write_text
 from system.seeding import generator
-from tools.dicom import patient_of, read_dicom
 from tools.originals import READERS, Original, present
 
 PART = tuple[str, int]  # (train, unlabeled or test; label)
@@ -49,7 +50,6 @@ COUNTS: dict[str, dict[PART, int]] = {  # of the benchmark
     "lag": {("train", 0): 1500, ("unlabeled", 0): 832, ("unlabeled", 1): 900, ("test", 0): 811, ("test", 1): 811},
 }
 PNG_SIDE = 512
-DICOM = (".dcm", ".dicom")
 
 
 def arguments() -> argparse.Namespace:
@@ -150,7 +150,7 @@ def write_image(original: Original, target: Path, raw: bool) -> None:
     if target.exists():
         return
     if original.path.suffix in DICOM:
-        picture = read_dicom(original.path, PNG_SIDE, raw)
+        picture = read_dicom(original.path, raw).resize((PNG_SIDE, PNG_SIDE), Image.Resampling.BILINEAR)
         write_atomically(target, lambda part: picture.save(part, format="PNG"))
     else:
         write_atomically(target, lambda part: shutil.copyfile(original.path, part))

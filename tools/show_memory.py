@@ -143,7 +143,7 @@ class SourcePatches:
 def chosen_images(paths: list[Path], config: BaseConfig, dataset: Dataset) -> tuple[torch.Tensor, list[str]]:
     """(N, H, W) uint8 and what to call them."""
     if paths:
-        images = [torch.from_numpy(read_image(path, config.image_size, config.resize)) for path in paths]
+        images = [torch.from_numpy(read_image(path, config.image_size, config.resize, config.fit)) for path in paths]
         return torch.stack(images), [path.name for path in paths]
     test = dataset.split("test")
     first = [int((test.labels == label).nonzero()[0]) for label in (0, 1)]

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from dataloader import DataError
+from dataloader.errors import DataError
 
 INSTALL = "pip install -r requirements-dicom.txt"
 
@@ -20,11 +20,12 @@ def patient_of(path: Path) -> str:
         return ""
 
 
-def read_dicom(path: Path, size: int, raw: bool = False) -> Image.Image:
-    """The picture, (size, size) gray.
+def read_dicom(path: Path, raw: bool = False) -> Image.Image:
+    """The picture, gray, at its own size.
 
     Rescale slope and window are applied (not to ``raw`` pixels, which is what DDAD's program takes), MONOCHROME1 (high
-    is dark) is inverted, and what the picture then spans is scaled to 0 … 255; a constant image becomes black.
+    is dark) is inverted, and what the picture then spans is scaled to 0 … 255; a constant image becomes black. Padding
+    around the picture, where the file says what value it has, is black and no part of the span (of ``raw`` it is).
 
     Raises:
         DataError: without pydicom; for a file that is no DICOM, holds no pixels, more than one frame or colour, is
@@ -54,21 +55,35 @@ def read_dicom(path: Path, size: int, raw: bool = False) -> Image.Image:
             ) from error
         raise DataError(f"{path}: its pixels cannot be read ({error}). Fetch it anew.") from error
     if pixels.ndim != 2:
-        raise DataError(f"{path}: pixels of shape {pixels.shape}; a radiograph is one gray frame.")
+        raise DataError(
+            f"{path}: its pixels are of shape {pixels.shape}, several frames or colour; a radiograph is one gray "
+            "frame. Save the one that is meant as a file of its own, or leave it out."
+        )
     try:
         shown = pixels if raw else apply_voi_lut(apply_modality_lut(pixels, dataset), dataset)
         shown = shown.astype(np.float64)
+        inside = np.ones(pixels.shape, bool) if raw else ~padding(pixels, dataset)
     except Exception as error:  # of many kinds, as above
         raise DataError(
-            f"{path}: its rescale or its window (VOI) cannot be applied ({error}). Mend the tags, or leave it out."
+            f"{path}: its rescale, window (VOI) or padding cannot be applied ({error}). Mend the tags, or leave it out."
         ) from error
     if dataset.get("PhotometricInterpretation") == "MONOCHROME1":
         shown = -shown
-    return Image.fromarray(to_uint8(shown)).resize((size, size), Image.Resampling.BILINEAR)
+    return Image.fromarray(to_uint8(shown, inside))
 
 
-def to_uint8(pixels: np.ndarray) -> np.ndarray:
-    """What the pixels span, scaled to 0 … 255; a constant image is black."""
-    span = pixels.max() - pixels.min()
-    scaled = (pixels - pixels.min()) / span if span else np.zeros_like(pixels)
-    return (255 * scaled).round().astype(np.uint8)
+def padding(pixels: np.ndarray, dataset) -> np.ndarray:
+    """Which of the stored pixels (H, W) are padding by PixelPaddingValue and its range limit: (H, W) bool."""
+    value = dataset.get("PixelPaddingValue")
+    if value is None:
+        return np.zeros(pixels.shape, bool)
+    limit = dataset.get("PixelPaddingRangeLimit")
+    low, high = sorted((int(value), int(value if limit is None else limit)))
+    return (pixels >= low) & (pixels <= high)
+
+
+def to_uint8(pixels: np.ndarray, inside: np.ndarray) -> np.ndarray:
+    """What the pixels ``inside`` span, scaled to 0 … 255; those outside, and a constant image, are black."""
+    low, high = (pixels[inside].min(), pixels[inside].max()) if inside.any() else (0.0, 0.0)
+    scaled = (pixels - low) / (high - low) if high > low else np.zeros_like(pixels)
+    return (255 * np.where(inside, scaled, 0)).round().astype(np.uint8)
