@@ -3,9 +3,10 @@
     python eval.py --exp ID [--checkpoint NAME] [--precision fp32|bf16] [--split test|val] [--by disease[=NAME]]
                    [--reestimate-batch-norm]
 
-Where the dataset has a validation set, the threshold is chosen on it; figures at the oracle threshold (chosen on the
-evaluated labels, as the papers do) stand beside it under that name. Test images that repeat training images are looked
-for where the dataset is known for them (Med-AD), and every figure is given without them too.
+Where there are anomalous validation images, the threshold is chosen on validation; figures at the oracle threshold
+(chosen on the evaluated labels, as the papers do) stand beside it under that name. Test images that repeat training
+images are looked for where the dataset is known for them (Med-AD), and every figure is given without them too. Where
+all images are of one class there is no AUC, and their scores are written all the same.
 """
 
 import argparse
@@ -30,7 +31,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     cli.add_common(parser)
     cli.add_trained(parser)
-    parser.add_argument("--split", default="test", choices=("test", "val"), help="default: test")
+    parser.add_argument("--split", choices=("test", "val"), help="default: test, where there is one")
     parser.add_argument(
         "--by", metavar="disease[=NAME]",
         help="also a table of every disease (or one) against the normal images: by_disease.csv",
@@ -49,6 +50,7 @@ def main() -> None:
     experiment, name, config, trained_on, method, checkpoint, device = cli.load_trained(args)
     dataset = build_dataset(config, args.data_root)
     found = dataset.fingerprint()
+    evaluated = args.split or ("test" if dataset.has_test else "val")
     if trained_on not in (found, IMPORTED):
         print(
             f"note: trained on {trained_on}, but the data root now gives {found}: not the same data.", file=sys.stderr
@@ -61,12 +63,13 @@ def main() -> None:
         method.fit(TrainLoader(dataset, config, device))
 
     val_thresholds, duplicates = {}, None
-    if dataset.has_validation or args.split == "val":
+    if dataset.has_validation or evaluated == "val":
         split = dataset.split("val")
-        scored = score_images(method, split.images, device, "scoring val", keep_maps=args.split == "val")
+        scored = score_images(method, split.images, device, "scoring val", keep_maps=evaluated == "val")
+    if dataset.has_validation:
         validation_auc(split.labels.numpy(), scored)  # raises for scores or labels without an AUC
         val_thresholds = thresholds(split.labels.numpy(), scored)
-    if args.split == "test":
+    if evaluated == "test":
         split = dataset.split("test")
         scored = score_images(method, split.images, device, "scoring test", keep_maps=True)
         duplicates = dataset.duplicates()
@@ -86,7 +89,7 @@ def main() -> None:
         **report.progress(experiment, method, checkpoint),
         "trained": run_parts(experiment),
         "precision": method.config.precision,
-        "split": args.split,
+        "split": evaluated,
         "images": split.in_words(),
         "main_score": method.main_score,
         **report.build_results(split, scored, val_thresholds, method.groups),
@@ -100,9 +103,10 @@ def main() -> None:
     if args.save_maps:
         report.write_maps(experiment, split, scored)
     print(
-        f"{args.exp}: {name}, {args.checkpoint} checkpoint of epoch {results['epoch']}, {args.split}: "
-        f"{split.in_words()}"
+        f"{args.exp}: {name}, {args.checkpoint} checkpoint of epoch {results['epoch']}, {evaluated}: {split.in_words()}"
     )
+    if not dataset.has_test:
+        print("There is no test set: these are the validation images, which were not trained on.")
     print(report.summary(results))
     if diseases:
         rows = by_disease.figures(split, scored, diseases)

@@ -128,7 +128,7 @@ def settings(args: argparse.Namespace, experiment: Experiment) -> tuple[str, Bas
 
 
 def build_trainer(experiment: Experiment, config: BaseConfig, dataset: Dataset, device) -> Trainer:
-    scored = ["val"] * dataset.has_validation + ["test"] * config.record_scores
+    scored = ["val"] * dataset.has_validation + ["test"] * (config.record_scores and dataset.has_test)
     splits = {name: dataset.split(name) for name in scored}
     loader = TrainLoader(dataset, config, device)
     for stage in config.stages():

@@ -69,8 +69,9 @@ def load_trained(args: argparse.Namespace) -> Trained:
 
 def add_data_root(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--data-root", metavar="DIR",
-        help=f"the dataset's folder, or one that holds it (else ${DATA_ROOT_VARIABLE}, else the configuration's)",
+        "--data-root", metavar="PATH",
+        help=f"the dataset's folder, or one that holds it (else ${DATA_ROOT_VARIABLE}, else the configuration's); with "
+        "dataset=folder one's own images: their folder, or a CSV file",
     )  # fmt: skip
 
 

@@ -3,7 +3,7 @@
 import functools
 from typing import Literal
 
-from configs.base import BaseConfig
+from configs.base import BaseConfig, ConfigError
 
 
 class DigitSettings:
@@ -19,7 +19,18 @@ class DigitSettings:
         self.check_at_least(1, "digits_per_epoch")
 
 
-OF_DATASET: dict[str, type] = {"digit": DigitSettings}
+class FolderSettings:
+    """Those of one's own images (docs/own_images.md)."""
+
+    held_out: float = 0.2  # the share of normal training images that validates, where the folder has no val; 0: none
+
+    def check(self) -> None:
+        super().check()
+        if not 0 <= self.held_out <= 0.5:
+            raise ConfigError(f"held_out = {self.held_out}: must lie in [0, 0.5].")
+
+
+OF_DATASET: dict[str, type] = {"digit": DigitSettings, "folder": FolderSettings}
 
 
 @functools.cache

@@ -1,20 +1,19 @@
 """Datasets by name, one file each."""
 
-from pathlib import Path
-
 from configs import BaseConfig, ConfigError
 from dataloader.base import DATA_ROOT_VARIABLE, Dataset, FileDataset, Item, Split, find_root
 from dataloader.chexpert import CheXpert
 from dataloader.covidx import Covidx
 from dataloader.digit import DigitAnatomy
-from dataloader.images import DataError
+from dataloader.errors import DataError
+from dataloader.folder import Folder
 from dataloader.medad import MedAd
 from dataloader.zhang import ZhangLab
 from system import distributed
 
 DATASETS: dict[str, type[Dataset]] = {
     "digit": DigitAnatomy, "zhang": ZhangLab, "chexpert": CheXpert, "covidx": Covidx, "rsna": MedAd, "vindr": MedAd,
-    "brain": MedAd, "lag": MedAd,
+    "brain": MedAd, "lag": MedAd, "folder": Folder,
 }  # fmt: skip
 
 
@@ -28,10 +27,8 @@ def build_dataset(config: BaseConfig, data_root: str | None = None) -> Dataset:
     if config.dataset not in DATASETS:
         raise ConfigError(f"dataset = {config.dataset!r}: unknown; known are {', '.join(DATASETS)}.")
     dataset = DATASETS[config.dataset]
-    if data_root and not Path(data_root).expanduser().is_dir():  # even for a dataset that can do without files
-        raise DataError(f"--data-root {data_root}: no such folder. {dataset.how_to_get}")
     with distributed.main_process_first():  # a dataset may download its files
-        return dataset(config, find_root(config, data_root))
+        return dataset(config, dataset.root_from(config, data_root))
 
 
 __all__ = [

@@ -14,7 +14,7 @@ import torch
 from tqdm import tqdm
 
 from configs import BaseConfig
-from dataloader.images import DataError, image_files, read_image
+from dataloader.images import FORMATS, DataError, image_files, read_image, read_mask
 from system.seeding import generator
 
 DATA_ROOT_VARIABLE = "ANOMALY_DATA_ROOT"
@@ -29,6 +29,7 @@ class Item:
     kind: str = "normal"
     diseases: tuple[str, ...] = ()
     person: str = ""  # whose image it is, where the dataset says so
+    mask: Path | None = None  # the file that marks what is anomalous, where there is one
 
 
 @dataclass
@@ -54,12 +55,20 @@ class Dataset(ABC):
     """A dataset gives its normal training images and the labelled validation and test splits."""
 
     how_to_get = ""
-    has_validation = True
+    has_validation = True  # with anomalous images, to choose epochs and thresholds by
+    has_test = True
     diseases: tuple[str, ...] = ()  # the names that images may be labelled with
 
     def __init__(self, config: BaseConfig, root: Path):
         self.config = config
         self.root = root
+
+    @classmethod
+    def root_from(cls, config: BaseConfig, given: str | None) -> Path:
+        """The data root, as :func:`find_root`. Raises DataError where ``given`` (--data-root) is no folder."""
+        if given and not Path(given).expanduser().is_dir():  # even for a dataset that can do without files
+            raise DataError(f"--data-root {given}: no such folder. {cls.how_to_get}")
+        return find_root(config, given)
 
     @abstractmethod
     def training_images(self, epoch: int) -> torch.Tensor:
@@ -81,7 +90,7 @@ class Dataset(ABC):
 
     @abstractmethod
     def split(self, name: str) -> Split:
-        """``val`` (where ``has_validation``) or ``test``."""
+        """``val`` or ``test``, where the dataset has it."""
 
     def duplicates(self) -> dict[str, str] | None:
         """Test images that repeat training images: id → ``identical`` or ``near``; None where nobody has looked."""
@@ -156,13 +165,30 @@ class FileDataset(Dataset):
             labels=torch.tensor([i.label for i in items]),
             kinds=[i.kind for i in items],
             ids=[self.item_id(i) for i in items],
+            masks=self.read_masks(items),
             diseases=[i.diseases for i in items] if self.diseases else None,
             persons=self.persons(items),
         )
 
     def read(self, items: list[Item], what: str) -> torch.Tensor:
         """(N, H, W) uint8 as configured. Raises DataError with the path."""
-        return read_images([item.path for item in items], self.config.image_size, what, self.config.resize)
+        config = self.config
+        return read_images([item.path for item in items], config.image_size, what, config.resize, config.fit)
+
+    def read_masks(self, items: list[Item]) -> torch.Tensor | None:
+        """(N, H, W) bool, nothing marked where an image has no mask; None where none has one. Raises DataError."""
+        if not any(item.mask for item in items):
+            return None
+        size = self.config.image_size
+        masks = torch.zeros(len(items), size, size, dtype=torch.bool)
+        for mask, item in zip(masks, items, strict=True):
+            if item.mask:
+                mask[:] = torch.from_numpy(read_mask(item.mask, item.path, size, self.config.fit))
+            if not item.label and mask.any():
+                raise DataError(
+                    f"{item.mask}: marks pixels of {item.path}, a normal image. Remove it, or mend the label."
+                )
+        return masks
 
     def persons(self, items: list[Item]) -> list[str] | None:
         """Whose image each is, one of unknown person being a person's of its own; None where all are unknown."""
@@ -206,10 +232,10 @@ def unlabeled_in_words(labels: list[int]) -> str:
     return f"; unlabeled: {in_words(sum(labels), len(labels))}" if labels else ""
 
 
-def read_images(paths: Sequence[Path], size: int, what: str, resize: str) -> torch.Tensor:
+def read_images(paths: Sequence[Path], size: int, what: str, resize: str, fit: str = "stretch") -> torch.Tensor:
     """Decode files into (N, size, size) uint8, a progress bar on a terminal; as :func:`read_image`, which may raise."""
     with ThreadPoolExecutor() as pool:
-        images = pool.map(lambda path: torch.from_numpy(read_image(path, size, resize)), paths)
+        images = pool.map(lambda path: torch.from_numpy(read_image(path, size, resize, fit)), paths)
         return torch.stack(list(tqdm(images, f"reading {what}", len(paths), disable=None, leave=False)))
 
 
@@ -221,7 +247,7 @@ def digest(parts: Sequence[str]) -> str:
 def require_items(items: list[Item], label: int, what: str, folder: Path) -> None:
     """Raise a DataError where a class has no image."""
     if not any(item.label == label for item in items):
-        raise DataError(f"No {what} image in {folder}: the folder is empty or holds no PNG, JPEG, BMP or TIFF files.")
+        raise DataError(f"No {what} image in {folder}: the folder is empty or holds no {FORMATS}.")
 
 
 def find_root(config: BaseConfig, given: str | None) -> Path:

@@ -166,6 +166,21 @@ def evaluate(
     return result
 
 
+def evaluate_one_class(labels: np.ndarray, scores: np.ndarray, val_threshold: float | None = None) -> dict[str, object]:
+    """What results.json says of one image score where all images are of one class: the rate that validation's
+    threshold, where there is one, gets right. AUC, average precision and oracle threshold do not exist.
+
+    Raises:
+        MetricError: for scores that are not finite.
+    """
+    require_finite(scores, "the evaluated images")
+    if val_threshold is None:
+        return {}
+    rate = "recall" if labels.any() else "specificity"
+    figures = at_threshold(labels, scores, val_threshold)
+    return {"at_val_threshold": {"threshold": _plain(val_threshold), rate: figures[rate]}}
+
+
 def spread(labels: np.ndarray, scores: list[np.ndarray]) -> dict[str, object]:
     """AUC and average precision of each of several scores, and their mean and standard deviation (n − 1)."""
     found: dict[str, object] = {}

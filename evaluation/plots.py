@@ -74,13 +74,15 @@ def histograms(labels: np.ndarray, scores: dict[str, np.ndarray], results: dict[
     figure = Figure(figsize=(5 * len(scores), 4))
     for axis, (name, values) in zip(figure.subplots(1, len(scores), squeeze=False)[0], scores.items(), strict=True):
         bins = np.histogram_bin_edges(values, 100)  # as many as the distance is of
-        axis.hist(values[labels == 0], bins, density=True, alpha=0.6, color=NORMAL, label="normal")
-        axis.hist(values[labels == 1], bins, density=True, alpha=0.6, color=ANOMALOUS, label="anomalous")
+        for label, what, color in ((0, "normal", NORMAL), (1, "anomalous", ANOMALOUS)):
+            if (labels == label).any():
+                axis.hist(values[labels == label], bins, density=True, alpha=0.6, color=color, label=what)
         threshold = results[name].get("at_val_threshold", {}).get("threshold", "inf")
         if threshold != "inf":
             axis.axvline(threshold, color="black", linewidth=1, linestyle="--", label="threshold from validation")
-        distance = f"χ² distance {results[name]['chi2_distance']:.2f}"
-        axis.set(xlabel=f"{name} score (higher = more anomalous)", ylabel="density", title=distance)
+        distance = results[name].get("chi2_distance")  # of two classes
+        axis.set(xlabel=f"{name} score (higher = more anomalous)", ylabel="density")
+        axis.set_title("" if distance is None else f"χ² distance {distance:.2f}")
         axis.legend(fontsize=8)
     save(figure, path)
 

@@ -52,31 +52,58 @@ def build_results(
 ) -> dict[str, object]:
     """``classes``: images of each; ``interval``: how the intervals were made, by images or by persons, and of how many;
     ``scores``: name → figures (fractions in [0, 1]); ``networks``: group (:attr:`methods.Method.groups`) → the
-    spread of its scores; ``pixel_auc`` of every map where masks are known. A score without a threshold from validation
-    has no figures at one.
+    spread of its scores; ``pixel_auc`` of every map where masks are known, and ``pixel_images``: of how many images. A
+    score without a threshold from validation has no figures at one. Of a single class there are neither intervals nor
+    networks, and of the scores what :func:`metrics.evaluate_one_class` says.
     """
     labels = split.labels.numpy()
-    found: dict[str, object] = {
-        "classes": of_each_class(range(len(labels)), labels),
-        "interval": {
+    found: dict[str, object] = {"classes": of_each_class(range(len(labels)), labels)}
+    if one_class(found):
+        found["scores"] = {
+            name: metrics.evaluate_one_class(labels, values, val_thresholds.get(name))
+            for name, values in scored.image.items()
+        }
+    else:
+        found["interval"] = {
             "by": "image" if split.persons is None else "person",
             **of_each_class(split.persons or range(len(labels)), labels),
             "level": metrics.LEVEL,
             "resamples": metrics.RESAMPLES,
-        },
-        "scores": {
+        }
+        found["scores"] = {
             name: metrics.evaluate(labels, values, split.kinds, val_thresholds.get(name), split.persons)
             for name, values in scored.image.items()
-        },
-    }
-    if groups:
-        found["networks"] = {
-            group: metrics.spread(labels, [scored.columns[name] for name in names]) for group, names in groups.items()
         }
-    if split.masks is not None and scored.maps:
-        pixels = split.masks.numpy().ravel().astype(int)
-        found["pixel_auc"] = {name: metrics.auc(pixels, pixel.ravel()) for name, pixel in scored.maps.items()}
-    return found
+        if groups:
+            found["networks"] = {
+                group: metrics.spread(labels, [scored.columns[name] for name in names])
+                for group, names in groups.items()
+            }
+    return found | pixel_figures(split, scored)
+
+
+def one_class(results: dict) -> str:
+    """The class that all images are of, "" where they are of both."""
+    counts = results["classes"]
+    return "" if all(counts.values()) else max(counts, key=counts.get)
+
+
+def pixel_figures(split: Split, scored: Scored) -> dict[str, object]:
+    """``pixel_auc`` and ``pixel_images``, where there are masks and maps.
+
+    An anomalous image without a marked pixel says nothing of where it is anomalous, and is left out.
+    """
+    if split.masks is None or not scored.maps:
+        return {}
+    labels = split.labels.numpy()
+    known = (labels == 0) | split.masks.flatten(1).any(1).numpy()
+    pixels = split.masks.numpy()[known].ravel().astype(int)
+    if not pixels.any() or pixels.all():
+        return {}
+    return {
+        "pixel_auc": {name: metrics.auc(pixels, found[known].ravel()) for name, found in scored.maps.items()},
+        "pixel_images": of_each_class(np.flatnonzero(known), labels[known]),
+    }
 
 
 def of_each_class(whose: Sequence, labels: np.ndarray) -> dict[str, int]:
@@ -128,7 +155,8 @@ def write(
         first["duplicate"] = [duplicates.get(name, "") for name in split.ids]
     write_text(experiment.path("scores.csv"), score_table(scored, main, first))
     figures = experiment.path("figures")
-    plots.roc_pr(labels, scored.image, results["scores"], figures / "roc_pr.png")
+    if not one_class(results):
+        plots.roc_pr(labels, scored.image, results["scores"], figures / "roc_pr.png")
     plots.histograms(labels, scored.image, results["scores"], figures / "histograms.png")
     plots.curves(experiment.read_metrics(), figures / "curves.png")
     telling = telling_images(labels, scored.image[main])
@@ -181,16 +209,14 @@ def summary(results: dict) -> str:
     trained, planned = results["epochs_trained"], results["epochs"]
     if trained is not None and trained < planned:
         lines.append(f"Not finished: {trained} of {planned} epochs were trained.")
-    by = " by person" if results["interval"]["by"] == "person" else ""
-    for name, found in results["scores"].items():
-        low, high = found["auc_ci95"]
-        mark = "  (main score)" if name == results["main_score"] else ""
+    if only := one_class(results):
         lines.append(
-            f"{name:>16}: {results['split']} AUC {100 * found['auc']:.1f} % "
-            f"[95 % interval{by} {100 * low:.1f} – {100 * high:.1f}], AP {100 * found['average_precision']:.1f} %{mark}"
+            f"All images are {only}: AUC, average precision and oracle threshold need normal and anomalous images. "
+            "The scores are in scores.csv."
         )
-        kinds = ", ".join(f"{kind} {100 * of['auc']:.1f}" for kind, of in found["per_kind"].items())
-        lines.append(f"{'AUC per kind, %':>34}: {kinds}")
+    for name, found in results["scores"].items():
+        mark = "  (main score)" if name == results["main_score"] else ""
+        lines += [f"{name:>16}: no AUC{mark}"] if only else auc_lines(name, found, results, mark)
         for key, what in (
             ("at_val_threshold", "threshold from validation"),
             ("at_oracle_threshold", "oracle threshold"),
@@ -199,18 +225,34 @@ def summary(results: dict) -> str:
                 continue
             at = found[key]
             figures = ", ".join(
-                f"{k} {100 * at[k]:.1f}" for k in ("accuracy", "f1", "recall", "precision", "specificity")
+                f"{k} {100 * at[k]:.1f}" for k in ("accuracy", "f1", "recall", "precision", "specificity") if k in at
             )
             lines.append(f"{what:>34}: {figures}")
     lines += network_lines(results)
     if "pixel_auc" in results:
         aucs = ", ".join(f"{name} {100 * auc:.1f}" for name, auc in results["pixel_auc"].items())
-        lines.append(f"{'pixel AUC per map, %':>34}: {aucs}")
+        masked, of = (part["anomalous"] for part in (results["pixel_images"], results["classes"]))
+        part = f" (of {masked} of {of} anomalous images: the others have no mask)" if masked < of else ""
+        lines.append(f"{'pixel AUC per map, %':>34}: {aucs}{part}")
     if not any("at_val_threshold" in found for found in results["scores"].values()):
-        lines.append("There is no validation set, so there are no figures at a threshold chosen on one.")
+        lines.append(
+            "There is no validation set with anomalous images, so there are no figures at a threshold chosen on one."
+        )
     if "duplicates_removed" in results:
         lines += duplicate_lines(results["duplicates_removed"], results["classes"])
     return "\n".join(lines)
+
+
+def auc_lines(name: str, found: dict, results: dict, mark: str) -> list[str]:
+    """AUC with its interval and average precision of one score; the AUC per kind."""
+    by = " by person" if results["interval"]["by"] == "person" else ""
+    low, high = found["auc_ci95"]
+    kinds = ", ".join(f"{kind} {100 * of['auc']:.1f}" for kind, of in found["per_kind"].items())
+    return [
+        f"{name:>16}: {results['split']} AUC {100 * found['auc']:.1f} % "
+        f"[95 % interval{by} {100 * low:.1f} – {100 * high:.1f}], AP {100 * found['average_precision']:.1f} %{mark}",
+        f"{'AUC per kind, %':>34}: {kinds}",
+    ]
 
 
 def network_lines(results: dict) -> list[str]:

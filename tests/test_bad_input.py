@@ -12,6 +12,7 @@ from PIL import Image
 from tiny import EVERY_STEP, command, train
 
 from dataloader.digit import DigitAnatomy
+from evaluation.scoring import Scored, selected
 from methods.squid import Squid
 
 
@@ -104,20 +105,21 @@ def test_scores_that_are_not_finite_are_an_error(workspace, trained, monkeypatch
     assert "scores of the validation images are not finite" in capsys.readouterr().err
 
 
-def test_a_test_set_of_one_class_is_an_error(workspace, trained, monkeypatch, capsys):
-    trained("a", overrides=["epochs=1"])
+def test_a_test_set_of_one_class_has_scores_and_no_auc(workspace, trained, monkeypatch, capsys):
+    folder = trained("a", overrides=["epochs=1"])
     original = DigitAnatomy.split
 
     def normals_only(self, name):
         split = original(self, name)
-        if name == "test":
-            keep = split.labels == 0
-            split.images, split.labels, split.masks = split.images[keep], split.labels[keep], None
-        return split
+        return selected(split, Scored({}), split.labels.numpy() == 0)[0] if name == "test" else split
 
     monkeypatch.setattr(DigitAnatomy, "split", normals_only)
-    assert command("eval", "--exp", "a") == 1
-    assert "are normal: AUC and thresholds need normal and anomalous images" in capsys.readouterr().err
+    assert command("eval", "--exp", "a") == 0
+    assert "All images are normal: AUC, average precision and oracle threshold need" in capsys.readouterr().out
+    results = json.loads((folder / "results.json").read_text())
+    for found in results["scores"].values():
+        assert found.keys() == {"at_val_threshold"} and found["at_val_threshold"].keys() == {"threshold", "specificity"}
+    assert len((folder / "scores.csv").read_text().splitlines()) == 1 + results["classes"]["normal"]
 
 
 def test_missing_data_leaves_no_folder(workspace, capsys):

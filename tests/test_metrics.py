@@ -111,3 +111,13 @@ def test_scores_that_are_not_finite_are_refused(value):
 def test_one_class_is_refused(label, word):
     with pytest.raises(metrics.MetricError, match=f"All 3 of .* are {word}"):
         metrics.evaluate(np.full(3, label), np.arange(3.0), ["x"] * 3)
+
+
+def test_of_one_class_there_is_the_rate_that_the_threshold_gets_right():
+    scores = np.array([0.0, 1.0, 2.0, 3.0])
+    assert metrics.evaluate_one_class(np.zeros(4), scores) == {}
+    normal, anomalous = (metrics.evaluate_one_class(np.full(4, label), scores, 1.0) for label in (0, 1))
+    assert normal == {"at_val_threshold": {"threshold": 1.0, "specificity": 0.25}}
+    assert anomalous == {"at_val_threshold": {"threshold": 1.0, "recall": 0.75}}
+    with pytest.raises(metrics.MetricError, match="1 of 4 scores"):
+        metrics.evaluate_one_class(np.zeros(4), np.array([0, 1, 2, np.nan]))

@@ -105,6 +105,8 @@ def read_rows(experiment: Experiment) -> list[Row]:
     found = json.loads(path.read_text(encoding="utf-8"))
     if "epochs_trained" not in found:
         raise ExperimentError(f"{path}: of an older version. Evaluate again: python eval.py --exp {experiment.name}")
+    if not any("auc" in figures for figures in found["scores"].values()):
+        raise ExperimentError(f"{path}: all its images are of one class, so it has no AUC to tabulate. Leave it out.")
     found["pretrained"] = found.get("pretrained") or None
     for key in ("commit", "device"):  # of all parts of the run
         found[f"trained_{key}"] = list(dict.fromkeys(made[key] for made in found["trained"]))

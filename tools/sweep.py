@@ -60,7 +60,9 @@ def table(key: str, found: dict[str, dict]) -> str:
     lines = ["".join(cell.rjust(16) for cell in (key, *names)) + "   (AUC / AP, %)"]
     for value, results in found.items():
         figures = (results["scores"][name] for name in names)
-        cells = [f"{100 * of['auc']:.1f} / {100 * of['average_precision']:.1f}" for of in figures]
+        cells = [
+            f"{100 * of['auc']:.1f} / {100 * of['average_precision']:.1f}" if "auc" in of else "–" for of in figures
+        ]
         lines.append("".join(cell.rjust(16) for cell in (value, *cells)))
     return "\n".join(lines)
 

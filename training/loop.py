@@ -28,7 +28,7 @@ from system.signals import handled_by
 from training.averaging import Average
 from training.board import Board
 
-NO_VALIDATION = "no validation set: best.pt will be the final epoch's"
+NO_VALIDATION = "no validation set with anomalous images: best.pt will be the final epoch's"
 
 
 class TrainingError(Exception):
@@ -58,7 +58,7 @@ class Trainer:
         self.config = config
         self.method = method
         self.loader = loader
-        self.splits = splits  # that are scored while training: val where the dataset has it, test to be recorded only
+        self.splits = splits  # that are scored while training: val with anomalous images, test to be recorded only
         self.device = device
         self.stages = method.stages
         self.epochs = sum(stage.epochs for stage in self.stages)
@@ -295,7 +295,7 @@ class Trainer:
                         board.validation(self.method, val, scored["val"], auc, self.global_step, self.device)
                 elif final:
                     self.save_best(f"best{suffix}.pt", {}, {})
-        if self.config.record_scores:
+        if self.config.record_scores and self.splits:
             write_text(self.experiment.path(f"epochs/{self.epoch + 1:04d}.csv"), recorded_scores(self.splits, recorded))
         return found
 

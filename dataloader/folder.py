@@ -1,0 +1,135 @@
+"""One's own images: normal ones in a folder, a folder of splits and classes, or a CSV file (docs/own_images.md).
+
+Without a val split some of the normal training images are held out for it, by a draw that depends on nothing but their
+names. Without anomalous images in val there is nothing to choose an epoch or a threshold by, without a test split
+nothing but val to evaluate.
+"""
+
+import os
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+
+from configs import BaseConfig
+from dataloader.base import FileDataset, Item, Split, digest
+from dataloader.errors import DataError
+from dataloader.layouts import HOW_TO, Items, from_csv, from_folders
+
+LIST = "images.csv"
+MOST_HELD_OUT = 500  # images: a rate of 5 % of them is known to ± 2 %
+
+
+class Folder(FileDataset):
+    how_to_get = HOW_TO
+
+    @classmethod
+    def root_from(cls, config: BaseConfig, given: str | None) -> Path:
+        """``given`` (--data-root) or the configuration's: a folder, or a CSV file. Raises DataError."""
+        root = Path(given or config.data_root or Path("data") / config.dataset).expanduser()
+        if not root.exists():
+            raise DataError(f"{root}: no such folder or file. {HOW_TO}")
+        return root
+
+    @property
+    def has_validation(self) -> bool:
+        return any(item.label for item in self.items["val"])
+
+    @property
+    def has_test(self) -> bool:
+        return bool(self.items["test"])
+
+    def list_items(self) -> Items:
+        listed = self.root if self.root.is_file() else self.root / LIST
+        items = from_csv(listed) if listed.is_file() else from_folders(self.root)
+        check_files(items)
+        check_labels(items, self.root, anomalous_training=self.config.train_normal_fraction < 1)
+        if not items["val"] and self.config.held_out:
+            items["train"], items["val"] = hold_out(items["train"], self.config.held_out, self.root, self.item_id)
+        return items
+
+    def split(self, name: str) -> Split:
+        if not self.items[name]:
+            raise DataError(
+                f"{self.root}: has no {name} images. Add {name}/good and {name}/<class>, or score files with "
+                "predict.py, which needs no labels."
+            )
+        return super().split(name)
+
+    def item_id(self, item: Item) -> str:
+        """The path below the root, or below the folder of the CSV file."""
+        folder = self.root.parent if self.root.is_file() else self.root
+        return Path(os.path.relpath(item.path, folder)).as_posix()
+
+
+def check_files(items: Items) -> None:
+    """Raise DataError for a file or a person that is in two places, and a name that cannot be written down."""
+    seen: dict[str, tuple[str, Item]] = {}
+    homes: dict[str, str] = {}
+    for split, of_split in items.items():
+        for item in of_split:
+            try:
+                str(item.path).encode()
+            except UnicodeEncodeError:
+                raise DataError(f"{str(item.path)!a}: its name is no UTF-8. Rename it.") from None
+            other_split, other = seen.setdefault(os.path.realpath(item.path), (split, item))
+            if other is not item:
+                raise DataError(
+                    f"{item.path}: is in {split} as {item.kind}, and in {other_split} as {other.kind} ({other.path}). "
+                    "Keep it once."
+                )
+            if item.person and homes.setdefault(item.person, split) != split:
+                raise DataError(
+                    f"{item.path}: is person {item.person}'s, who is in {homes[item.person]} and in {split}. Put all "
+                    "images of a person in one split."
+                )
+
+
+def check_labels(items: Items, root: Path, anomalous_training: bool) -> None:
+    """Raise DataError for a class that must not be there, one that is missing, and an anomalous image without mask."""
+    for item in items["train"]:
+        if item.label and not anomalous_training:
+            raise DataError(
+                f"{item.path}: is anomalous ({item.kind}), and training images are to be normal. Move it to val or "
+                "test; normal images are those in train/good, or labelled good. (To train on some anomalous images on "
+                "purpose: --set train_normal_fraction=0.9.)"
+            )
+    for split in ("train", "val"):
+        if not any(item.label == 0 for item in items[split]) and (items[split] or split == "train"):
+            raise DataError(f"{root}: {split} has no normal images. Put some in {split}/good, or label them good.")
+    for split, of_split in items.items():
+        masked = {item.kind for item in of_split if item.mask}
+        for item in of_split:
+            if item.label and not item.mask and item.kind in masked:
+                raise DataError(
+                    f"{item.path}: has no mask, and others of {split}'s {item.kind} have. Add it (called as the image, "
+                    "or with _mask after it), or remove the others."
+                )
+
+
+def hold_out(
+    training: list[Item], share: float, root: Path, name_of: Callable[[Item], str]
+) -> tuple[list[Item], list[Item]]:
+    """Training images → those to train on, and normal ones to validate with, whole persons where persons are known.
+
+    Persons come in the order of a hash of their names, so that a new file moves few others.
+
+    Raises:
+        DataError: where nothing would be left to train on.
+    """
+    persons: dict[str, list[Item]] = defaultdict(list)
+    for item in training:
+        if not item.label:
+            persons[item.person or name_of(item)].append(item)
+    if len(persons) < 2:
+        raise DataError(
+            f"{root}: its normal training images are one, or one person's, and some are held out for validation. Add "
+            "images, or train on all with --set held_out=0."
+        )
+    wanted = min(max(1, round(share * sum(map(len, persons.values())))), MOST_HELD_OUT)
+    ordered = [persons[name] for name in sorted(persons, key=lambda name: digest(["held out", name]))]
+    held: list[Item] = []
+    for own in ordered:
+        if len(held) + len(own) <= wanted:
+            held += own
+    chosen = {item.path for item in held or min(ordered, key=len)}
+    return [item for item in training if item.path not in chosen], [item for item in training if item.path in chosen]

@@ -1,0 +1,566 @@
+"""dataset=folder: people's own images, in every layout, with every error, from training to prediction."""
+
+import csv
+import json
+import os
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from test_medad import needs_pydicom, write_dicom
+from tiny import FEW, command, train
+
+import configs
+from configs import ConfigError
+from dataloader import DataError, build_dataset
+from dataloader.images import image_files, read_image, read_mask
+from evaluation import metrics
+from tools import make_tables
+
+SIDE = 32
+
+
+def write(path, value=None, size=(SIDE, SIDE), mode="L"):
+    """An image of one gray level, or of noise that its name decides."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if value is None:
+        pixels = np.random.RandomState(sum(map(ord, str(path.name)))).randint(0, 256, size[::-1], np.uint8)
+        Image.fromarray(pixels).convert(mode).save(path)
+    else:
+        Image.new(mode, size, value).save(path)
+    return path
+
+
+def mark(path, size=(SIDE, SIDE), value=255):
+    """A mask of the upper left quarter."""
+    pixels = np.zeros(size[::-1], np.uint8)
+    pixels[: size[1] // 2, : size[0] // 2] = value
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def own(root, *overrides):
+    return build_dataset(configs.build("ae_brain", ["dataset=folder", f"image_size={SIDE}", *overrides]), str(root))
+
+
+def listed(data):
+    """Split → ids of its images with their kinds and masks."""
+    return {
+        split: [(data.item_id(i), i.kind, i.mask and i.mask.name) for i in items] for split, items in data.items.items()
+    }
+
+
+def write_csv(path, *lines):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+# -- layouts ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_folder_of_one_class_is_all_normal_however_it_is_nested(tmp_path):
+    names = ["a.png", "b b/ü.png", "b b/new\nline.png", "c/d/e.JPG", "c/.hidden.png", ".thumbs/x.png", "good/1.tif"]
+    for name in names[:4]:
+        write(tmp_path / "one" / name)
+    for name in names[4:6]:
+        write(tmp_path / "one" / name)
+    data = own(tmp_path / "one", "held_out=0")
+    assert sorted(i for i, _, _ in listed(data)["train"]) == sorted(names[:4])
+    assert data.training_images(0).shape == (4, SIDE, SIDE) and not data.has_validation and not data.has_test
+    write(tmp_path / "two" / names[6])
+    write(tmp_path / "two" / "good" / "p1" / "2.bmp")
+    assert len(own(tmp_path / "two", "held_out=0").training_images(0)) == 2
+
+
+def make_mvtec(root, train=4):
+    """MVTec's layout with a validation split: good, and two kinds with masks."""
+    for i in range(train):
+        write(root / "train" / "good" / f"{i:03}.png")
+    for split in ("val", "test"):
+        for i in range(2):
+            write(root / split / "good" / f"{i:03}.png")
+            write(root / split / "scratch" / f"{i:03}.png")
+    for i in (1, 0):
+        mark(root / "ground_truth" / "scratch" / f"{i:03}_mask.png")
+
+
+@pytest.mark.parametrize("validation", ["val", "valid", "Validation"])
+def test_splits_and_classes_with_masks_by_name(tmp_path, validation):
+    make_mvtec(tmp_path)
+    (tmp_path / "val").rename(tmp_path / validation)
+    (tmp_path / "train" / "good").rename(tmp_path / "train" / "NORMAL")
+    found = listed(own(tmp_path))
+    assert found["train"] == [(f"train/NORMAL/{i:03}.png", "normal", None) for i in range(4)]
+    assert [kind for _, kind, _ in found["val"]] == ["normal", "normal", "scratch", "scratch"]
+    assert found["test"][2:] == [(f"test/scratch/{i:03}.png", "scratch", f"{i:03}_mask.png") for i in range(2)]
+    split = own(tmp_path).split("test")
+    expected = torch.zeros(4, SIDE, SIDE, dtype=torch.bool)
+    expected[2:, : SIDE // 2, : SIDE // 2] = True
+    assert torch.equal(split.masks, expected) and split.labels.tolist() == [0, 0, 1, 1]
+    assert own(tmp_path).split("val").masks is None
+
+
+def test_images_may_lie_in_train_itself(tmp_path):
+    write(tmp_path / "train" / "a.png")
+    write(tmp_path / "test" / "fracture" / "p1" / "b.png")
+    assert listed(own(tmp_path, "held_out=0")) == {
+        "train": [("train/a.png", "normal", None)], "val": [], "test": [("test/fracture/p1/b.png", "fracture", None)],
+    }  # fmt: skip
+
+
+def test_masks_beside_the_images(tmp_path):
+    """BMAD's img/ and label/; a split's own ground_truth/; 0_mask.png beside 0.png. A mask is nonzero, not bright."""
+    for split in ("train", "valid", "test"):
+        write(tmp_path / split / "good" / "img" / "0.png")
+    write(tmp_path / "train" / "good" / "img" / "1.png")
+    mark(tmp_path / "test" / "good" / "label" / "0.png", value=0)
+    for name in ("1", "0"):
+        write(tmp_path / "test" / "Ungood" / "img" / f"{name}.png")
+        mark(tmp_path / "test" / "Ungood" / "label" / f"{name}.png", value=1)
+    write(tmp_path / "valid" / "Ungood" / "0.png")
+    mark(tmp_path / "valid" / "ground_truth" / "Ungood" / "0.png")
+    write(tmp_path / "test" / "hole" / "7.jpg")
+    mark(tmp_path / "test" / "hole" / "7_mask.png")
+    found = listed(own(tmp_path))
+    assert found["test"][1:] == [
+        ("test/Ungood/img/0.png", "Ungood", "0.png"), ("test/Ungood/img/1.png", "Ungood", "1.png"),
+        ("test/hole/7.jpg", "hole", "7_mask.png"),
+    ]  # fmt: skip
+    assert found["val"] == [("valid/good/img/0.png", "normal", None), ("valid/Ungood/0.png", "Ungood", "0.png")]
+    assert own(tmp_path).split("test").masks.float().mean((1, 2)).tolist() == [0, 0.25, 0.25, 0.25]
+
+
+@pytest.mark.parametrize("root", ["images.csv", "", "else.csv"])
+def test_a_csv_file(tmp_path, root):
+    for name in ("a, b", "ü", "c", "d", "e", "f", "g"):
+        write(tmp_path / "x" / f"{name}.png")
+    mark(tmp_path / "e.png")
+    write_csv(
+        tmp_path / (root or "images.csv"), "\ufeffPath,label,split,mask,person,age", '"x/a, b.png",good,train,,p1,3',
+        "x/ü.png,,,,p1", "x/c.png,0, Valid ,,p2", "x/d.png,1,val,,p3", "x/e.png,hole,test,e.png,p4",
+        f"{tmp_path / 'x' / 'f.png'},normal,test", "", "x/g.png,anomalous,test",
+    )  # fmt: skip
+    data = own(tmp_path / root)
+    assert listed(data) == {
+        "train": [("x/a, b.png", "normal", None), ("x/ü.png", "normal", None)],
+        "val": [("x/c.png", "normal", None), ("x/d.png", "anomalous", None)],
+        "test": [("x/e.png", "hole", "e.png"), ("x/f.png", "normal", None), ("x/g.png", "anomalous", None)],
+    }
+    test = data.split("test")
+    assert test.labels.tolist() == [1, 0, 1] and test.persons == ["p4", "x/f.png", "x/g.png"]
+    assert test.masks.float().mean((1, 2)).tolist() == [0.25, 0, 0]
+
+
+# -- what is held out -------------------------------------------------------------------------------------------------
+
+
+def test_what_is_held_out_is_stable_and_no_matter_of_the_seed(tmp_path):
+    for i in range(20):
+        write(tmp_path / f"{i}.png", i)
+    data = own(tmp_path)
+    before = {split: {i for i, _, _ in of} for split, of in listed(data).items()}
+    assert (len(before["train"]), len(before["val"]), len(before["test"])) == (16, 4, 0)
+    assert listed(own(tmp_path, "seed=7")) == listed(data)
+    assert data.fingerprint() == own(tmp_path).fingerprint()
+    for i in range(20, 24):
+        write(tmp_path / f"{i}.png", i)
+        after = {i for i, _, _ in listed(own(tmp_path))["val"]}
+        assert len(after ^ before["val"]) <= 2
+        before["val"] = after
+    assert len(listed(own(tmp_path, "held_out=0.5"))["val"]) == 12
+    assert len(listed(own(tmp_path, "held_out=0.001"))["val"]) == 1
+    split = own(tmp_path).split("val")
+    assert split.in_words() == "5 normal, 0 anomalous" and split.masks is None
+
+
+def test_no_more_are_held_out_than_a_rate_needs(tmp_path, monkeypatch):
+    for i in range(12):
+        write(tmp_path / f"{i}.png", i)
+    monkeypatch.setattr("dataloader.folder.MOST_HELD_OUT", 3)
+    assert len(own(tmp_path, "held_out=0.5").items["val"]) == 3
+
+
+@pytest.mark.parametrize("share", [0.01, 0.2, 0.5])
+def test_a_person_is_never_in_two_splits(tmp_path, share):
+    lines = ["path,person"]
+    for i in range(24):
+        write(tmp_path / f"{i}.png", i)
+        lines.append(f"{i}.png,p{min(i % 9, 5)}")  # p5 has more images than are wanted
+    write_csv(tmp_path / "images.csv", *lines)
+    items = own(tmp_path, f"held_out={share}").items
+    persons = {split: {i.person for i in of} for split, of in items.items()}
+    assert persons["train"] and persons["val"] and not persons["train"] & persons["val"]
+    assert len(items["val"]) <= max(3, share * 24)
+    with open(tmp_path / "images.csv", "w") as file:
+        file.write("path,person,split\n0.png,p,train\n1.png,p,test\n")
+    with pytest.raises(DataError, match="1.png: is person p's, who is in train and in test"):
+        _ = own(tmp_path).items
+
+
+# -- errors -----------------------------------------------------------------------------------------------------------
+
+
+def link(path, target):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.symlink_to(target)
+
+
+def text(path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("no image")
+
+
+WRONG_FOLDERS = {
+    "nothing": (lambda r: None, "holds no PNG, JPEG, BMP, TIFF or DICOM"),
+    "text alone": (lambda r: text(r / "train" / "good" / "notes.txt"), "holds no PNG"),
+    "one image": (lambda r: write(r / "a.png"), "images are one, or one person's"),
+    "test alone": (lambda r: write(r / "test" / "good" / "a.png"), "train has no images"),
+    "train is empty": (lambda r: ((r / "train").mkdir(), write(r / "test" / "good" / "a.png")), "train has no images"),
+    "several data sets": (lambda r: [write(r / c / "train" / "good" / "a.png") for c in "xy"], "lies in a split"),
+    "masks alone": (lambda r: write(r / "ground_truth" / "x" / "a.png"), "lies in a split or among masks"),
+    "classes without splits": (
+        lambda r: (write(r / "normal" / "a.png"), write(r / "pneumonia" / "b.png")),
+        r"normal and .*pneumonia: which of them are the normal images\? Put",
+    ),
+    "good and normal": (
+        lambda r: [write(r / "train" / c / "a.png") for c in ("good", "normal")],
+        "train/good and train/normal are the same split or class",
+    ),
+    "good and normal, without splits": (lambda r: [write(r / c / "a.png") for c in ("good", "normal")], "which of"),
+    "a class and its split": (
+        lambda r: (write(r / "train" / "a.png"), write(r / "train" / "good" / "b.png")),
+        "train and train/good are the same",
+    ),
+    "a kind named twice": (
+        lambda r: (make_mvtec(r), write(r / "test" / "Scratch" / "9.png")), "test/Scratch and test/scratch are the same"
+    ),
+    "val and valid": (
+        lambda r: (make_mvtec(r), write(r / "valid" / "good" / "a.png")), "val and valid are the same split"
+    ),
+    "no class in test": (lambda r: (make_mvtec(r), write(r / "test" / "a.png")), "test/a.png: is in no class. Put"),
+    "an empty class": (lambda r: (make_mvtec(r), (r / "test" / "hole").mkdir()), "test/hole: holds no PNG.*Fill"),
+    "an empty split": (lambda r: (make_mvtec(r), (r / "validation").mkdir()), "validation: holds no PNG"),
+    "anomalous training": (
+        lambda r: write(r / "train" / "hole" / "a.png"), r"a.png: is anomalous \(hole\), and training images are to be"
+    ),
+    "no normal validation": (
+        lambda r: (write(r / "train" / "good" / "a.png"), write(r / "val" / "hole" / "a.png")),
+        "val has no normal images",
+    ),
+    "twice, as two kinds": (
+        lambda r: (make_mvtec(r), link(r / "test" / "hole" / "a.png", r / "test" / "scratch" / "000.png")),
+        "is in test as scratch, and in test as hole|is in test as hole, and in test as scratch",
+    ),
+    "in two splits": (
+        lambda r: (make_mvtec(r), link(r / "test" / "good" / "a.png", r / "train" / "good" / "000.png")),
+        "test/good/a.png: is in test as normal, and in train as normal .*train/good/000.png.*Keep it once",
+    ),
+    "a missing mask": (
+        lambda r: (make_mvtec(r), write(r / "test" / "scratch" / "9.png")), "scratch/9.png: has no mask, and others"
+    ),
+    "the mask of nothing": (
+        lambda r: (make_mvtec(r), mark(r / "ground_truth" / "scratch" / "9.png")), "9.png: is the mask of no image of"
+    ),
+    "two masks": (
+        lambda r: (make_mvtec(r), mark(r / "ground_truth" / "scratch" / "000.png")), "is a mask of the same image"
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", WRONG_FOLDERS)
+def test_a_wrong_folder_is_refused_with_a_remedy(tmp_path, what):
+    make, message = WRONG_FOLDERS[what]
+    make(tmp_path)
+    with pytest.raises(DataError, match=f"(?s){message}"):
+        _ = own(tmp_path).items
+
+
+WRONG_LISTS = {
+    "no column path": (["file,label", "a.png,good"], "images.csv: has no column path. Its first line, 'file,label'"),
+    "semicolons": (["path;label", "a.png;good"], "has no column path"),
+    "empty": ([], "has no column path"),
+    "no rows": (["path"], "train has no normal images"),
+    "a missing file": (["path", "a.png", "gone.png"], r"1 files that it names are not there, .*gone.png \(line 3\)"),
+    "a missing mask": (["path,mask", "a.png,gone.png"], "the first .*gone.png"),
+    "a folder": (["path", "sub"], "sub .*line 2"),
+    "no path": (["path,label", ",good"], "line 2: names no path"),
+    "an unknown split": (["path,split", "a.png,training"], "line 2: split 'training' is none of train, val"),
+    "too many fields": (["path,label", "a.png,good,3"], "line 2: has more fields than columns"),
+    "labels that disagree": (
+        ["path,label,split", "a.png,good,test", "a.png,hole,test"], "a.png: is in test as hole, and in test as normal"
+    ),
+    "two splits": (["path,split", "a.png,train", "sub/../a.png,test"], "is in test as normal, and in train"),
+    "a label that the folder denies": (
+        ["path,label,split", "good/b.png,hole,test"], "good/b.png lies among normal images, and its label is 'hole'"
+    ),
+    "anomalous training": (["path,label", "a.png,1"], r"a.png: is anomalous \(anomalous\), and training"),
+    "one person": (["path,person", "a.png,p", "good/b.png,p"], "are one, or one person's, and some are held out"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", WRONG_LISTS)
+def test_a_wrong_list_is_refused_with_a_remedy(tmp_path, what):
+    lines, message = WRONG_LISTS[what]
+    for name in ("a.png", "good/b.png", "sub/c.png"):
+        write(tmp_path / name)
+    write_csv(tmp_path / "images.csv", *lines)
+    with pytest.raises(DataError, match=message):
+        _ = own(tmp_path).items
+
+
+def test_what_is_no_list_or_not_there(tmp_path):
+    with pytest.raises(DataError, match="none: no such folder or file. Name a folder of normal images"):
+        own(tmp_path / "none")
+    with pytest.raises(DataError, match="a.png: not a CSV file in UTF-8"):
+        _ = own(write(tmp_path / "a.png")).items
+    if os.geteuid():  # root reads everything
+        (tmp_path / "closed").mkdir(mode=0)
+        with pytest.raises(DataError, match="closed: cannot be read"):
+            _ = own(tmp_path).items
+    with pytest.raises(ConfigError, match="held_out = 0.6"):
+        own(tmp_path, "held_out=0.6")
+
+
+def test_what_is_not_read_is_said(tmp_path, capsys):
+    make_mvtec(tmp_path)
+    write(tmp_path / "extra" / "a.png")
+    write(tmp_path / "b.png")
+    assert len(own(tmp_path).items["train"]) == 4
+    assert "not read, being in no split: b.png, extra" in capsys.readouterr().err
+    write_csv(tmp_path / "images.csv", "path,lable", "train/good/000.png,", "train/good/001.png,")
+    assert len(own(tmp_path, "held_out=0").items["train"]) == 2
+    assert "columns that are not read: lable" in capsys.readouterr().err
+
+
+def test_links_are_followed_and_loops_end(tmp_path):
+    write(tmp_path / "elsewhere" / "a.png")
+    write(tmp_path / "in" / "b.png")
+    link(tmp_path / "in" / "more", tmp_path / "elsewhere")
+    link(tmp_path / "in" / "self", tmp_path / "in")
+    link(tmp_path / "elsewhere" / "back", tmp_path / "in")
+    link(tmp_path / "in" / "broken.png", tmp_path / "none.png")
+    assert [p.relative_to(tmp_path).as_posix() for p in image_files(tmp_path / "in")] == ["in/b.png", "in/more/a.png"]
+
+
+def test_a_name_that_is_no_text_is_refused(tmp_path):
+    write(tmp_path / "a.png")
+    os.rename(tmp_path / "a.png", os.fsencode(tmp_path) + b"/\xff.png")
+    with pytest.raises(DataError, match=r"udcff.png': its name is no UTF-8"):
+        _ = own(tmp_path).items
+
+
+def test_images_that_cannot_be_read_are_named(tmp_path, monkeypatch):
+    good = write(tmp_path / "good.png")
+    frames = [Image.new("L", (8, 8), value) for value in (0, 128, 255)]
+    for name in ("frames.tif", "frames.png"):
+        frames[0].save(tmp_path / name, save_all=True, append_images=frames[1:])
+    (tmp_path / "cut.tif").write_bytes((tmp_path / "frames.tif").read_bytes()[:60])
+    (tmp_path / "empty.png").touch()
+    wrong = {"frames.tif": "has 3 frames", "frames.png": "has 3 frames", "cut.tif": "not a readable image",
+             "empty.png": "not a readable image"}  # fmt: skip
+    for name, message in wrong.items():
+        with pytest.raises(DataError, match=f"{name}: .*{message}"):
+            read_image(tmp_path / name, SIDE, "bilinear")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    with pytest.raises(DataError, match="good.png: .*decompression bomb"):
+        read_image(good, SIDE, "bilinear")
+
+
+def test_a_mask_of_another_size_names_both_files_and_a_normal_image_has_none(tmp_path):
+    make_mvtec(tmp_path)
+    mark(tmp_path / "ground_truth" / "scratch" / "001_mask.png", (SIDE, SIDE + 1))
+    with pytest.raises(DataError, match="001_mask.png: is 32 × 33 pixels, and its image .*scratch/001.png 32 × 32"):
+        own(tmp_path).split("test")
+    mark(tmp_path / "ground_truth" / "scratch" / "001_mask.png")
+    mark(tmp_path / "ground_truth" / "good" / "001_mask.png")
+    with pytest.raises(DataError, match="good/001_mask.png: marks pixels of .*good/001.png, a normal image"):
+        own(tmp_path).split("test")
+
+
+def test_anomalous_training_images_on_purpose(tmp_path):
+    for i in range(8):
+        write(tmp_path / "train" / ("good" if i < 5 else "hole") / f"{i}.png")
+    data = own(tmp_path, "train_normal_fraction=0.5")
+    assert data.training_in_words() == "2 normal, 2 anomalous" and len(data.items["val"]) == 1
+
+
+# -- reading ----------------------------------------------------------------------------------------------------------
+
+
+def test_every_format_is_read_as_the_same_gray(tmp_path):
+    ramp = np.tile(np.arange(SIDE, dtype=np.uint8) * 8, (SIDE, 1))
+    for name in ("a.png", "b.bmp", "c.tif", "d.jpg"):
+        Image.fromarray(ramp).save(tmp_path / name, quality=100)
+        Image.fromarray(np.stack([ramp] * 3, axis=2)).save(tmp_path / f"colour_{name}", quality=100)
+    for name in ("e.png", "f.tif"):
+        Image.fromarray(ramp.astype(np.uint16) * 257).save(tmp_path / name)
+    images = own(tmp_path, "held_out=0").training_images(0)
+    assert len(images) == 10 and (images.int() - torch.from_numpy(ramp).int()).abs().max() <= 2
+
+
+def test_the_aspect_is_kept_where_that_is_asked_for(tmp_path):
+    pixels = np.full((20, 40), 100, np.uint8)
+    pixels[:, 10:30] = 200
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    mask = Image.fromarray((pixels == 200).astype(np.uint8))
+    mask.save(tmp_path / "m.png")
+    expected = {fit: np.zeros((20, 20), np.uint8) for fit in ("stretch", "pad", "crop")}
+    expected["stretch"][:] = np.repeat([100, 200, 100], [5, 10, 5])
+    expected["pad"][5:15] = expected["stretch"][0]
+    expected["crop"][:] = 200
+    for fit, image in expected.items():
+        assert np.array_equal(read_image(tmp_path / "a.png", 20, "box", fit), image), fit
+        assert np.array_equal(read_mask(tmp_path / "m.png", tmp_path / "a.png", 20, fit), image == 200), fit
+    with pytest.raises(ConfigError, match="fit = 'zoom': must be one of stretch, pad, crop"):
+        own(tmp_path, "fit=zoom")
+    read = own(write_csv(tmp_path / "x.csv", "path", "a.png"), "held_out=0", "fit=pad").training_images(0)
+    assert (read[0, :8] == 0).all() and (read[0, 8:24] > 0).all() and (read[0, 24:] == 0).all()
+
+
+def test_a_mask_of_sixteen_bits_is_what_is_not_zero(tmp_path):
+    pixels = np.zeros((4, 4), np.uint16)
+    pixels[1, 2] = 1
+    Image.fromarray(pixels).save(tmp_path / "m.png")
+    found = read_mask(tmp_path / "m.png", write(tmp_path / "a.png", size=(4, 4)), 4, "stretch")
+    assert np.array_equal(found, pixels > 0)
+
+
+@needs_pydicom
+def test_dicom_files_are_read_beside_others(tmp_path):
+    ramp = np.tile(np.arange(SIDE, dtype=np.uint16) * 100, (SIDE, 1))
+    padded = np.where(np.arange(SIDE) < 8, 4000, ramp).astype(np.uint16)
+    write_dicom(tmp_path / "a.dcm", ramp)
+    write_dicom(tmp_path / "b.DCM", ramp, PhotometricInterpretation="MONOCHROME1")
+    write_dicom(tmp_path / "c.dicom", padded, PixelPaddingValue=4000)
+    write_dicom(tmp_path / "d.dcm", padded, PixelPaddingValue=3900, PixelPaddingRangeLimit=4100)
+    write(tmp_path / "e.png", 7)
+    images = own(tmp_path, "held_out=0").training_images(0).int().numpy()
+    gray = (np.arange(SIDE) / (SIDE - 1) * 255).round()
+    assert np.array_equal(images[0][0], gray) and np.array_equal(images[1][0], 255 - gray)
+    inside = ((np.arange(SIDE) - 8) / (SIDE - 9) * 255).round().clip(0)
+    assert np.array_equal(images[2][0], inside) and np.array_equal(images[3][0], inside)
+    frames = write_dicom(tmp_path / "f.dcm", ramp, NumberOfFrames=2, PixelData=ramp.tobytes() * 2)
+    with pytest.raises(DataError, match=r"f.dcm: its pixels are of shape \(2, 32, 32\), several frames or colour"):
+        read_image(frames, SIDE, "bilinear")
+
+
+# -- from training to prediction --------------------------------------------------------------------------------------
+
+OWN = ["dataset=folder", f"image_size={SIDE}"]
+
+
+@pytest.mark.parametrize("method", [pytest.param("ae", marks=pytest.mark.pictures), "patchcore"])
+def test_normal_images_alone_are_enough(workspace, capsys, monkeypatch, method):
+    monkeypatch.setenv("ANOMALY_DATA_ROOT", str(workspace))  # holds other people's data sets
+    (workspace / "folder").mkdir()
+    for i in range(12):
+        write(workspace / "mine" / f"{i}.png")
+    assert train("a", "--data-root", "mine", method=method, overrides=[*OWN, "record_scores=true"]) == 0
+    out = capsys.readouterr().out
+    assert "training on 10 normal, 0 anomalous images" in out
+    assert "no validation set with anomalous images: best.pt will be the final epoch's" in out
+    folder = workspace / "checkpoints" / "a"
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert rows and not any("val_auc" in row for row in rows)
+    best = torch.load(folder / "best.pt", weights_only=True)
+    assert best["epoch"] == len(rows) and best["val_thresholds"] == {}
+
+    assert command("eval", "--exp", "a", "--device", "cpu") == 0
+    out = capsys.readouterr().out
+    assert "val: 2 normal, 0 anomalous" in out and "There is no test set: these are the validation images" in out
+    assert "All images are normal: AUC, average precision and oracle threshold need" in out and "AUC 0" not in out
+    results = json.loads((folder / "results.json").read_text())
+    assert (results["dataset"], results["split"], results["classes"]) == (
+        "folder",
+        "val",
+        {"normal": 2, "anomalous": 0},
+    )
+    assert results["scores"] and not any(results["scores"].values()) and "interval" not in results
+    table = read_csv(folder / "scores.csv")
+    assert len(table) == 2 and {row["label"] for row in table} == {"0"}
+    assert (folder / "figures" / "histograms.png").exists() == (method == "ae")
+    assert not (folder / "figures" / "roc_pr.png").exists()
+    assert command("eval", "--exp", "a", "--split", "test", "--device", "cpu") == 1
+    assert "mine: has no test images. Add test/good" in capsys.readouterr().err
+    assert command("make_tables", "a", module=make_tables) == 1
+    assert "no AUC to tabulate" in capsys.readouterr().err
+
+    assert command("predict", "--exp", "a", "mine", "--device", "cpu", "--csv", "p.csv") == 0
+    predicted = {os.path.basename(row["path"]): row["score"] for row in read_csv(workspace / "p.csv")}
+    assert len(predicted) == 12 and "anomalous_at_val_threshold" not in read_csv(workspace / "p.csv")[0]
+    for row in table:
+        assert float(predicted[row["id"]]) == pytest.approx(float(row["score"]), rel=1e-5)
+    assert train("a", "--data-root", "mine", method=method, overrides=[*OWN, "record_scores=true"]) == 0
+    assert "is finished" in capsys.readouterr().out
+    assert command("main", "--exp", "a", "--device", "cpu") == 0  # knows where the images are
+
+
+def read_csv(path):
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_an_evaluation_of_the_other_class_alone(workspace, capsys):
+    make_mvtec(workspace / "mine", train=8)
+    for name in ("000.png", "001.png"):
+        (workspace / "mine" / "test" / "good" / name).unlink()
+    (workspace / "mine" / "test" / "good").rmdir()
+    assert train("a", "--data-root", "mine", method="ae", overrides=[*OWN, "batch_size=4"]) == 0
+    rows = (workspace / "checkpoints" / "a" / "metrics.jsonl").read_text().splitlines()
+    assert all("val_auc" in json.loads(row) for row in rows)  # val has both classes, as ZhangLab's
+    assert command("eval", "--exp", "a", "--device", "cpu") == 0
+    assert "All images are anomalous" in capsys.readouterr().out
+    results = json.loads((workspace / "checkpoints" / "a" / "results.json").read_text())
+    (found,) = results["scores"].values()
+    assert found["at_val_threshold"].keys() == {"threshold", "recall"} and "auc" not in found
+    assert results["pixel_images"] == {"normal": 0, "anomalous": 2} and "reconstruction" in results["pixel_auc"]
+
+
+def test_pixel_figures_are_of_the_images_with_masks(workspace, capsys):
+    make_mvtec(workspace / "mine", train=8)
+    for i in range(3):
+        write(workspace / "mine" / "test" / "haze" / f"{i}.png")
+    assert train("a", "--data-root", "mine", method="ae", overrides=[*OWN, "batch_size=4"]) == 0
+    assert command("eval", "--exp", "a", "--device", "cpu", "--save-maps") == 0
+    assert "(of 2 of 5 anomalous images: the others have no mask)" in capsys.readouterr().out
+    folder = workspace / "checkpoints" / "a"
+    results, maps = json.loads((folder / "results.json").read_text()), np.load(folder / "maps.npz")
+    kept = ["haze" not in name for name in maps["id"]]
+    marked = own(workspace / "mine").split("test").masks.numpy()[kept]
+    expected = metrics.auc(marked.ravel(), maps["reconstruction"][kept].ravel())
+    assert results["pixel_auc"]["reconstruction"] == expected
+    assert results["pixel_images"] == {"normal": 2, "anomalous": 2}
+
+
+def test_digits_written_to_disk_score_as_those_in_memory(workspace, trained):
+    """In MVTec's layout, as 8-bit PNG of the size that is trained on."""
+    settings = ["dataset=digit", "image_size=48", "digits_per_epoch=24", "digit_source=sklearn"]
+    digits = build_dataset(configs.build("patchcore", settings))
+    for i, image in enumerate(digits.training_images(0).numpy()):
+        save(workspace / "mine" / "train" / "good" / f"{i:02}.png", image)
+    for name in ("val", "test"):
+        split = digits.split(name)
+        for i, (image, kind, mask) in enumerate(zip(split.images, split.kinds, split.masks, strict=True)):
+            save(workspace / "mine" / name / ("good" if kind == "normal" else kind) / f"{i:02}.png", image.numpy())
+            if name == "test" and kind != "normal":
+                save(workspace / "mine" / "ground_truth" / kind / f"{i:02}_mask.png", mask.numpy() * np.uint8(255))
+    trained("memory", "patchcore")
+    assert train("disk", "--data-root", "mine", method="patchcore", overrides=["dataset=folder"]) == 0
+    found = {}
+    for exp in ("memory", "disk"):
+        assert command("eval", "--exp", exp, "--device", "cpu") == 0
+        results = json.loads((workspace / "checkpoints" / exp / "results.json").read_text())
+        table = read_csv(workspace / "checkpoints" / exp / "scores.csv")
+        number = {row["id"]: int(row["id"].replace("_", "/").replace(".png", "").split("/")[-1]) for row in table}
+        scores = sorted((row["kind"], number[row["id"]] % FEW["test"], row["distance"]) for row in table)
+        of_score = results["scores"]["distance"]
+        found[exp] = scores, of_score["auc"], of_score["per_kind"], of_score["at_val_threshold"], results["pixel_auc"]
+    assert found["disk"] == found["memory"]
+
+
+def save(path, pixels):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
