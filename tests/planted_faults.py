@@ -711,6 +711,28 @@ FAULTS = [
     fault("seeds of a compared group are not drawn", "evaluation/comparison.py",
           "rng.integers(len(values), size=values.shape)", "np.indices(values.shape)[0]", SEED_GROUPS,
           "test_compare.py::test_seeds_are_drawn_anew_for_every_sample"),
+    # -- one's own images
+    fault("own images: held out by a draw that a new file changes", "dataloader/folder.py",
+          'key=lambda name: digest(["held out", name])', 'key=lambda name: digest(["held out", name, *persons])',
+          "test_folder.py::test_what_is_held_out_is_stable_and_no_matter_of_the_seed"),
+    fault("own images: a person is in two splits", "dataloader/folder.py", "persons[item.person or name_of(item)]",
+          "persons[name_of(item)]", "test_folder.py::test_a_person_is_never_in_two_splits"),
+    fault("own images: masks by order", "dataloader/layouts.py", "masks.setdefault(key, file)",
+          "masks.setdefault(sorted(names - masks.keys())[-1], file)",
+          "test_folder.py::test_splits_and_classes_with_masks_by_name"),
+    fault("own images: dark masks are none", "dataloader/images.py", "np.where(pixels > 0, 255, 0)",
+          "np.where(pixels > 127, 255, 0)", "test_folder.py::test_masks_beside_the_images"),
+    fault("own images: padding is part of what a DICOM file spans", "dataloader/dicom.py",
+          "inside = np.ones(pixels.shape, bool) if raw else", "inside = np.ones(pixels.shape, bool) if True else",
+          "test_folder.py::test_dicom_files_are_read_beside_others"),
+    fault("own images: an anomalous class trains", "dataloader/folder.py",
+          "if item.label and not anomalous_training:", "if False:",
+          "test_folder.py::test_a_wrong_folder_is_refused_with_a_remedy"),
+    fault("own images: images without a mask count as normal pixels", "evaluation/report.py",
+          "known = (labels == 0) | split.masks.flatten(1).any(1).numpy()", "known = labels >= 0",
+          "test_folder.py::test_pixel_figures_are_of_the_images_with_masks"),
+    fault("own images: predict.py stretches always", "predict.py", "config.resize, config.fit)", "config.resize)",
+          "test_folder.py::test_predict_reads_as_the_experiment_did"),
 ]  # fmt: skip
 
 

@@ -503,6 +503,18 @@ def read_csv(path):
         return list(csv.DictReader(file))
 
 
+def test_predict_reads_as_the_experiment_did(workspace):
+    for i in range(6):
+        write(workspace / "mine" / f"{i}.png", size=(20, 50))
+    settings = [*OWN, "fit=pad", "epochs=1", "batch_size=4"]
+    assert train("a", "--data-root", "mine", method="ae", overrides=settings) == 0
+    assert command("eval", "--exp", "a", "--device", "cpu") == 0
+    assert command("predict", "--exp", "a", "mine", "--device", "cpu", "--csv", "p.csv") == 0
+    predicted = {os.path.basename(row["path"]): float(row["score"]) for row in read_csv(workspace / "p.csv")}
+    (row,) = read_csv(workspace / "checkpoints" / "a" / "scores.csv")
+    assert float(row["score"]) == pytest.approx(predicted[row["id"]], rel=1e-5)
+
+
 def test_an_evaluation_of_the_other_class_alone(workspace, capsys):
     make_mvtec(workspace / "mine", train=8)
     for name in ("000.png", "001.png"):
