@@ -370,7 +370,7 @@ FAULTS = [
           'resize = "bicubic"', SETTINGS),
     fault("all files read bilinearly", "dataloader/images.py", "Image.Resampling[resize.upper()]",
           "Image.Resampling.BILINEAR", "test_data.py::test_files_are_resized_to_a_square_as_the_methods_program_does"),
-    fault("prediction reads files bilinearly", "predict.py", "trained.config.resize", '"bilinear"',
+    fault("prediction reads files bilinearly", "predict.py", "config.resize,", '"bilinear",',
           "test_protocol.py::test_prediction_reads_files_with_the_rows_filter"),
     fault("digits' crops clamped, as a setting", "configs/datasets.py", '["redrawn", "clamped"] = "redrawn"',
           '["redrawn", "clamped"] = "clamped"', SETTINGS),

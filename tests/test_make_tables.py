@@ -19,8 +19,8 @@ from tools.results import RESULTS
 KEYS = [
     "experiment", "config", "method", "dataset", "data", "seed", "settings", "pretrained", "checkpoint", "epochs",
     "epochs_trained", "epoch", "stages_planned", "stages_trained", "stages", "training_seconds", "trained",
-    "precision", "split", "images", "main_score", "classes", "interval", "scores", "pixel_auc", "commit", "python",
-    "torch", "device",
+    "precision", "split", "images", "main_score", "classes", "interval", "scores", "pixel_auc", "pixel_images",
+    "commit", "python", "torch", "device",
 ]  # fmt: skip
 HEADER = (
     "experiment,config,method,dataset,data,seed,settings,pretrained,precision,epochs,epochs_trained,checkpoint,epoch,"
