@@ -352,6 +352,7 @@ def test_a_name_that_is_no_text_is_refused(tmp_path):
         _ = own(tmp_path).items
 
 
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF")  # Pillow's, beside the error
 def test_images_that_cannot_be_read_are_named(tmp_path, monkeypatch):
     good = write(tmp_path / "good.png")
     frames = [Image.new("L", (8, 8), value) for value in (0, 128, 255)]
