@@ -116,6 +116,7 @@ def test_the_best_average_is_chosen_by_its_own_validation(trained, capsys):
     assert f"best_averaged checkpoint of epoch {best['epoch']}" in capsys.readouterr().out
 
 
+@pytest.mark.slow  # test_remedies.py kills one that has an average
 def test_a_killed_run_keeps_its_average(workspace, trained_once):
     whole = trained_once("squid", AVERAGED)
     kill_in_training(workspace, "methods.squid.Squid", "training_step", 9, "squid", [*AVERAGED, EVERY_STEP])

@@ -77,6 +77,7 @@ def test_a_worker_answers_with_time_memory_and_arithmetic():
     assert measured.peak > 0 and measured.flops > 1e8
 
 
+@pytest.mark.slow
 def test_the_command_writes_its_tables(workspace, monkeypatch, capsys):
     monkeypatch.setattr(speed, "Worker", InProcess)
     monkeypatch.setattr(agreement, "ITERATIONS", 2)

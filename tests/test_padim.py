@@ -203,6 +203,7 @@ def test_settings_that_cannot_be_are_refused(workspace, capsys):
 # -- a run ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow  # as test_patchcore.py's
 def test_a_fit_that_is_killed_is_made_again(workspace, trained_once):
     kill_in_training(workspace, "methods.padim.Padim", "embedded", 1, "padim", [])
     assert train("killed", method="padim") == 0

@@ -294,6 +294,7 @@ def test_settings_that_cannot_be_are_refused(name, setting, message):
         configs.build("panda", ["backbone=vgg16", "ewc_weight=1"])
 
 
+@pytest.mark.slow  # as test_patchcore.py's
 def test_a_fit_that_is_killed_is_made_again(workspace, trained_once):
     kill_in_training(workspace, "methods.panda.Dn2", "training_points", 1, "dn2", [])
     assert train("killed", method="dn2") == 0

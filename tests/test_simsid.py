@@ -158,7 +158,9 @@ def test_sigma_is_never_zero():
     assert method.sigma.item() == pytest.approx(1e-8, abs=1e-12)
 
 
-@pytest.mark.parametrize("overrides", [[], HIERARCHICAL], ids=["patches", "hierarchical"])
+@pytest.mark.parametrize(
+    "overrides", [pytest.param([], marks=pytest.mark.slow), HIERARCHICAL], ids=["patches", "hierarchical"]
+)
 def test_trains_resumes_bit_identically_and_evaluates(workspace, overrides):
     for exp, epochs in (("whole", ["2"]), ("parts", ["1", "2"])):
         for n in epochs:
