@@ -90,7 +90,8 @@ def test_slots_that_were_never_written_have_no_source():
 
 @pytest.mark.parametrize(
     "overrides",
-    [["--config", "digit_quick"], pytest.param(["--config", "simsid_zhang", "bottleneck=matrix"], marks=pytest.mark.slow),
+    [["--config", "digit_quick"],
+     pytest.param(["--config", "simsid_zhang", "bottleneck=matrix"], marks=pytest.mark.slow),
      ["--config", "simsid_zhang", "hierarchical=true", "skip_weights="]],
 )  # fmt: skip
 def test_figures_of_queue_matrix_and_hierarchy(workspace, capsys, overrides):
