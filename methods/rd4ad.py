@@ -11,6 +11,8 @@ Deviations from the authors' program:
 - Images are gray, thrice. Any number of them is scored at once, where the program can score but one.
 """
 
+from collections.abc import Iterable
+
 import torch
 from torch.nn.functional import cosine_similarity, interpolate
 
@@ -59,10 +61,16 @@ class Rd4ad(Method):
         return {layer: (t.to(images), s.to(images)) for (layer, t), s in zip(teacher.items(), restored, strict=True)}
 
     def scores_of(self, images: torch.Tensor) -> Scores:
-        distances = torch.zeros_like(images)
-        for t, s in self.compared(images).values():
-            grid = 1 - cosine_similarity(t, s, dim=1).unsqueeze(1)  # (B, 1, h, w)
-            grid = grid.clamp(min=0)  # rounding
-            distances += interpolate(grid, size=images.shape[2:], mode="bilinear", align_corners=True)
+        distances = summed_distances(self.compared(images).values(), images.shape[-1])  # (B, 1, S, S)
         distances = gaussian_blur(distances, self.config.blur)
         return Scores(image={"distance": distances.amax((1, 2, 3)).cpu().double()}, maps={"distance": distances})
+
+
+def summed_distances(layers: Iterable[tuple[torch.Tensor, torch.Tensor]], side: int) -> torch.Tensor:
+    """1 − cosine of both networks' features (B, C, h, w), upsampled and summed over the layers: (B, 1, side, side)."""
+    maps = []
+    for t, s in layers:
+        grid = 1 - cosine_similarity(t, s, dim=1).unsqueeze(1)  # (B, 1, h, w)
+        grid = grid.clamp(min=0)  # rounding
+        maps.append(interpolate(grid, size=(side, side), mode="bilinear", align_corners=True))
+    return sum(maps)

@@ -7,7 +7,8 @@ import torch
 from tiny import TINY as TINY_SETTINGS
 from tiny import command
 
-from benchmarks import agreement, cost, speed
+from benchmarks import agreement, cost, peers, speed
+from benchmarks.beside_anomalib.shared import Row, copy_weights, off_border
 from benchmarks.measure import Measured, Worker, count_flops, timed
 from benchmarks.workloads import Counts, RandomImages, arrange, epoch, training
 from dataloader.loader import TrainLoader
@@ -113,3 +114,41 @@ def test_exponents_are_slopes_of_logarithms():
     found = [{"scoring": cost.Cost(1, [1 / k**2], 3 * k)} for k in (2, 4, 8)]
     rows = [line for line in cost.exponents("k=2,4,8", [found], ["m"]) if line.startswith("| m")]
     assert rows == ["| m | scoring | time an image | 2.00 | 2.00 |", "| m | scoring | memory | 1.00 | 1.00 |"]
+
+
+def test_peers_are_apart_by_the_largest_difference_and_wrong_where_they_must_be_equal():
+    ours, theirs = torch.tensor([1.0, -4.0]), torch.tensor([1.5, -3.0])
+    assert Row("= score", ours, theirs).apart == 0.25
+    assert Row("= score", ours, theirs).wrong and not Row("score", ours, theirs).wrong
+    assert not Row("= score", ours, ours + 1e-5).wrong
+    assert Row("= score", ours, ours * math.nan).wrong
+    maps = torch.zeros(1, 1, 48, 48)
+    maps[..., 16:32, 16:32] = 1
+    assert off_border(maps).sum() == maps.sum() == off_border(maps).numel()
+
+
+def test_weights_are_copied_with_the_statistics_of_batch_norms():
+    ours, theirs = (torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.BatchNorm1d(3)) for _ in range(2))
+    ours(torch.rand(8, 2))
+    with torch.no_grad():
+        copy_weights([ours[0], ours[1]], theirs)
+    x = torch.rand(4, 2)
+    assert torch.equal(ours.eval()(x), theirs.eval()(x))
+    with pytest.raises(ValueError, match="zip"):
+        copy_weights(ours[0], theirs)
+
+
+@pytest.mark.parametrize(("what", "code"), [("= score", 1), ("score", 0)])
+def test_peers_that_must_be_equal_end_the_command_where_they_are_not(what, code, workspace, monkeypatch):
+    monkeypatch.setattr(peers, "find_spec", lambda name: True)
+    monkeypatch.setattr(peers, "version", lambda name: "1.0")
+    for method in (peers.padim, peers.patchcore, peers.rd4ad):
+        monkeypatch.setattr(method, "rows", lambda settings: iter([Row("= map", 1.0, 1.0)]))
+    monkeypatch.setattr(peers.ganomaly, "rows", lambda: iter([Row(what, 1.0, 2.0)]))
+    assert command("peers", "--out", "peers.md", module=peers) == code
+    assert f"| {what} | 1 | 2 | 1.0e+00 |" in (workspace / "peers.md").read_text()
+
+
+def test_peers_say_what_is_missing(monkeypatch):
+    monkeypatch.setattr(peers, "find_spec", lambda name: None)
+    assert "pip install anomalib" in command("peers", module=peers)
