@@ -8,10 +8,11 @@ from tiny import TINY as TINY_SETTINGS
 from tiny import command
 
 from benchmarks import agreement, cost, peers, speed
-from benchmarks.beside_anomalib.shared import Row, copy_weights, off_border
+from benchmarks.beside_anomalib.shared import Row, blurred_as_theirs, copy_weights
 from benchmarks.measure import Measured, Worker, count_flops, timed
 from benchmarks.workloads import Counts, RandomImages, arrange, epoch, training
 from dataloader.loader import TrainLoader
+from methods.maps import gaussian_blur
 
 CPU = torch.device("cpu")
 TINY = ["image_size=64", "base_channels=4", "queue_slots=16", "matrix_slots=8", "batch_size=4"]
@@ -122,9 +123,15 @@ def test_peers_are_apart_by_the_largest_difference_and_wrong_where_they_must_be_
     assert Row("= score", ours, theirs).wrong and not Row("score", ours, theirs).wrong
     assert not Row("= score", ours, ours + 1e-5).wrong
     assert Row("= score", ours, ours * math.nan).wrong
-    maps = torch.zeros(1, 1, 48, 48)
-    maps[..., 16:32, 16:32] = 1
-    assert off_border(maps).sum() == maps.sum() == off_border(maps).numel()
+
+
+def test_only_the_border_of_a_blurred_map_depends_on_what_is_beyond_it():
+    maps = torch.rand(2, 1, 48, 48, generator=torch.Generator().manual_seed(0))
+    ours, theirs = gaussian_blur(maps, 4), blurred_as_theirs(maps)
+    inside = (..., slice(16, -16), slice(16, -16))
+    torch.testing.assert_close(ours[inside], theirs[inside])
+    assert (ours - theirs).abs().max() > 1e-3
+    assert blurred_as_theirs(torch.full_like(maps, 3)).sub(3).abs().max() < 1e-5
 
 
 def test_weights_are_copied_with_the_statistics_of_batch_norms():

@@ -5,9 +5,8 @@ from collections.abc import Iterator, Sequence
 import torch
 
 import configs
-from benchmarks.beside_anomalib.shared import SIGMA, Row, copy_weights, off_border, shown
+from benchmarks.beside_anomalib.shared import SIGMA, Row, blurred_as_theirs, copy_weights, shown
 from dataloader.loader import Batch
-from methods.maps import gaussian_blur
 from methods.rd4ad import Rd4ad, summed_distances
 from models.rd4ad import Bottleneck, Decoder
 from system.seeding import seeded
@@ -47,12 +46,14 @@ def maps(ours: Rd4ad, images: torch.Tensor) -> Iterator[Row]:
     layers = {layer: summed_distances([pair], side) for layer, pair in compared.items()}  # (B, 1, S, S) each
     for (layer, (t, s)), grid in zip(compared.items(), layers.values(), strict=True):
         yield Row(f"= 1 − cosine of {layer}, upsampled", grid, unblurred([t], [s]))
-    out = ours.score(images)
+    out, score = ours.score(images), added.amax((1, 2, 3))
     yield Row("map: edge repeated; not repeated", out.maps["distance"], added)
-    yield Row("= map off the border", off_border(out.maps["distance"]), off_border(added))
-    yield Row("score: largest of the map", out.image["distance"], added.amax((1, 2, 3)))
-    product = gaussian_blur(torch.stack(list(layers.values())).prod(0), SIGMA)
-    yield Row("= map off the border, layers multiplied", off_border(product), off_border(multiplied))
+    alike_map = blurred_as_theirs(summed_distances(compared.values(), side))
+    yield Row("= map, edge not repeated", alike_map, added)
+    yield Row("score: as they come", out.image["distance"], score)
+    yield Row("= score, edge not repeated", alike_map.amax((1, 2, 3)), score)
+    product = blurred_as_theirs(torch.stack(list(layers.values())).prod(0))
+    yield Row("= map, layers multiplied, edge not repeated", product, multiplied)
 
 
 def losses(ours: Rd4ad, images: torch.Tensor) -> Iterator[Row]:

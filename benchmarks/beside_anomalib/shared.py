@@ -5,16 +5,18 @@ from typing import NamedTuple
 
 import torch
 from torch import nn
+from torch.nn.functional import pad
 
 import configs
 from dataloader import build_dataset
 from dataloader.loader import TrainLoader
+from methods.maps import gaussian_blur
 from system.device import to_float
 
 CPU = torch.device("cpu")
 TRAINED, TESTED = 128, 32  # images
 ROUNDING = 1e-4
-SIGMA = 4  # of the maps' blur, which reaches over 4 σ pixels
+SIGMA = 4  # of the maps' blur, in pixels
 
 
 class Row(NamedTuple):
@@ -47,10 +49,11 @@ def shown(config: configs.BaseConfig) -> tuple[TrainLoader, torch.Tensor]:
     return TrainLoader(dataset, config, CPU), to_float(dataset.split("test").images[:TESTED], CPU)
 
 
-def off_border(maps: torch.Tensor) -> torch.Tensor:
-    """The part (B, 1, h, w) of blurred maps that the continuation beyond the border does not reach."""
-    inner = slice(4 * SIGMA, -4 * SIGMA)
-    return maps[..., inner, inner]
+def blurred_as_theirs(maps: torch.Tensor) -> torch.Tensor:
+    """Our blur of (B, 1, H, W), with the border continued as theirs: its edge pixel is not repeated."""
+    reach = 4 * SIGMA
+    inside = slice(reach, -reach)
+    return gaussian_blur(pad(maps, [reach] * 4, mode="reflect"), SIGMA)[..., inside, inside]
 
 
 def copy_weights(own: nn.Module | Sequence[nn.Module], other: nn.Module) -> None:
