@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# SQUID's table on ZhangLab at a length that one CPU core can do: minutes to two hours a method, one seed.
+# SQUID's table on ZhangLab in few epochs and some of it at smaller sizes, for a CPU; one seed.
 # Features are EfficientNet-Lite0's, whose weights need no download. scripts/benchmark.sh zhang is the whole.
 set -euo pipefail
 cd "$(dirname "$0")/.."

@@ -97,6 +97,15 @@ def test_longer_training_is_missing(run):
     assert [name for name, _ in DONE] == ["main", "eval"]
 
 
+@pytest.mark.parametrize("other", [["--checkpoint", "last"], ["--split", "val"]])
+def test_an_evaluation_of_something_else_is_made_anew(run, other):
+    assert run(LIST, "--seeds", "0", "--lines", "AE")[0] == 0
+    assert not command("eval", "--exp", "t_AE_s0", "--device", "cpu", *other)
+    DONE.clear()
+    assert run(LIST, "--seeds", "0", "--lines", "AE")[0] == 0
+    assert [name for name, _ in DONE] == ["main", "eval"]
+
+
 def test_after_a_failure_nothing_begins_and_the_table_names_the_holes(run, workspace):
     code, out, err = run(f"Bad dn2 dataset=digit weights=none.pth\nAE ae_brain {AE}", "--seeds", "0,1")
     assert code == 1 and DONE == [("main", "t_Bad_s0")]

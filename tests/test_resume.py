@@ -14,9 +14,11 @@ import configs
 from methods import METHODS
 from methods.squid import Squid
 
+SECOND = "in the second epoch"
 KILLS = {  # 5 iterations an epoch; the generator steps at 0, 2, 4 of each
     "before an iteration of both": ("methods.squid.Squid", "training_step", 3),
     "between the discriminator's step and the generator's": ("methods.squid.Squid", "update", 5),
+    SECOND: ("methods.squid.Squid", "training_step", 9),
     "while last.pt is put in place": ("system.files.os", "replace", 5),
     "while best.pt is put in place": ("system.files.os", "replace", 8),
     "after validation, before metrics.jsonl": ("experiments.folder.Experiment", "write_metrics", 1),
@@ -57,9 +59,16 @@ def test_a_deleted_last_checkpoint_is_not_trained_over(trained, method, capsys):
     assert [(folder / name).read_bytes() for name in ("best.pt", "metrics.jsonl")] == [best, rows]
 
 
-@pytest.mark.parametrize("moment", KILLS)
-def test_a_killed_run_ends_as_the_run_never_stopped(workspace, trained_once, moment):
-    kill_in_training(workspace, *KILLS[moment], "squid", [EVERY_STEP])
+# without saving every step last.pt is of the stage's start, and a resume starts it anew
+@pytest.mark.parametrize(
+    ("moment", "overrides"),
+    [
+        *((moment, [EVERY_STEP]) for moment in KILLS if moment != SECOND),
+        *(pytest.param(SECOND, saved, marks=pytest.mark.slow) for saved in ([EVERY_STEP], ["save_seconds=1000"])),
+    ],
+)
+def test_a_killed_run_ends_as_the_run_never_stopped(workspace, trained_once, moment, overrides):
+    kill_in_training(workspace, *KILLS[moment], "squid", overrides)
     assert train("killed") == 0
     assert_same_run(workspace / "checkpoints" / "killed", trained_once("squid"))
 
@@ -84,9 +93,13 @@ def test_any_method_killed_in_a_stage_or_between_two_ends_as_never_stopped(
     [
         *((signal.SIGINT, "squid", *before) for before in ((0, 2), (0, 3), (1, 1))),
         *(
-            pytest.param(signal.SIGTERM, *moment.values, id=f"SIGTERM {moment.id}")
+            pytest.param(
+                signal.SIGTERM,
+                *moment.values,
+                id=f"SIGTERM {moment.id}",
+                marks=() if moment.id in SIGNALLED else pytest.mark.slow,
+            )
             for moment in MOMENTS
-            if moment.id in SIGNALLED
         ),
     ],
 )

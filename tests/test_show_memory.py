@@ -98,7 +98,7 @@ def test_figures_of_queue_matrix_and_hierarchy(workspace, capsys, overrides):
     tiny = [*TINY["squid" if "digit_quick" in overrides else "simsid"][1], "epochs=1"]
     assert command("main", "--exp", "a", *overrides[:2], "--device", "cpu", "--set", *tiny, *overrides[2:]) == 0
     Image.new("L", (40, 40), 90).save(workspace / "x.png")
-    for paths in ([], [workspace / "x.png"]) if "digit_quick" in overrides else ([],):
+    for paths in ([], [workspace / "x.png"]):
         assert command("show_memory", "--exp", "a", *paths, module=show_memory) == 0
     for name in ("memory_usage", "memory_sources"):
         assert Image.open(workspace / "checkpoints" / "a" / "figures" / f"{name}.png").size[0] > 300

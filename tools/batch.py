@@ -107,7 +107,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--name", required=True, help="(the script's) of the table: experiments are NAME_LINE_sSEED")
     parser.add_argument("--script", required=True, help="(the script's) how it is called")
-    parser.add_argument("--quick", action="store_true", help="the same on DigitAnatomy, at a length of minutes")
+    parser.add_argument("--quick", action="store_true", help="the same on DigitAnatomy, small and short")
     parser.add_argument("--seeds", default="0,1,2", metavar="N,N,…", help="default: 0,1,2")
     parser.add_argument("--lines", metavar="A,B,…", help="these lines of the list alone, by their names")
     parser.add_argument("--jobs", type=int, metavar="N", help="at a time; default: one per GPU, or per CPU core")

@@ -38,12 +38,13 @@ TEX = {"±": r"$\pm$", "%": r"\%", "_": r"\_", "&": r"\&", "–": "--", "−": "
 
 
 def finished(experiment: Experiment, config: BaseConfig) -> bool:
-    """Whether it is trained for as long as ``config`` says, and evaluated since."""
+    """Whether it is trained for as long as ``config`` says, and its best checkpoint evaluated on test images since."""
     results, last = experiment.path("results.json"), experiment.path("last.pt")
     if not (results.exists() and last.exists()) or results.stat().st_mtime < last.stat().st_mtime:
         return False
     found = json.loads(results.read_text(encoding="utf-8"))
-    return found.get("split") == "test" and found["epochs_trained"] >= sum(stage.epochs for stage in config.stages())
+    asked = (found["split"], found["checkpoint"]) == ("test", "best")
+    return asked and (found.get("epochs_trained") or 0) >= sum(stage.epochs for stage in config.stages())
 
 
 def main_row(experiment: Experiment) -> Row:
