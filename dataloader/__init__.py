@@ -8,12 +8,13 @@ from dataloader.digit import DigitAnatomy
 from dataloader.errors import DataError
 from dataloader.folder import Folder
 from dataloader.medad import MedAd
+from dataloader.medmnist import PneumoniaMnist
 from dataloader.zhang import ZhangLab
 from system import distributed
 
 DATASETS: dict[str, type[Dataset]] = {
     "digit": DigitAnatomy, "zhang": ZhangLab, "chexpert": CheXpert, "covidx": Covidx, "rsna": MedAd, "vindr": MedAd,
-    "brain": MedAd, "lag": MedAd, "folder": Folder,
+    "brain": MedAd, "lag": MedAd, "pneumoniamnist": PneumoniaMnist, "folder": Folder,
 }  # fmt: skip
 
 

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from tqdm import tqdm
@@ -18,6 +18,7 @@ from dataloader.images import FORMATS, DataError, image_files, read_image, read_
 from system.seeding import generator
 
 DATA_ROOT_VARIABLE = "ANOMALY_DATA_ROOT"
+T = TypeVar("T")
 
 
 @dataclass
@@ -57,6 +58,7 @@ class Dataset(ABC):
     how_to_get = ""
     has_validation = True  # with anomalous images, to choose epochs and thresholds by
     has_test = True
+    folders: dict[str, tuple[str, ...]] = {}  # by dataset: what public copies call its folder
     diseases: tuple[str, ...] = ()  # the names that images may be labelled with
 
     def __init__(self, config: BaseConfig, root: Path):
@@ -68,7 +70,7 @@ class Dataset(ABC):
         """The data root, as :func:`find_root`. Raises DataError where ``given`` (--data-root) is no folder."""
         if given and not Path(given).expanduser().is_dir():  # even for a dataset that can do without files
             raise DataError(f"--data-root {given}: no such folder. {cls.how_to_get}")
-        return find_root(config, given)
+        return find_root(config, given, cls.folders.get(config.dataset, ()))
 
     @abstractmethod
     def training_images(self, epoch: int) -> torch.Tensor:
@@ -137,21 +139,8 @@ class FileDataset(Dataset):
         return self.list_items()
 
     def training_items(self) -> list[Item]:
-        """The normal ones; below a ``train_normal_fraction`` of 1 the last of them give way to anomalous ones."""
-        normal, anomalous = ([item for item in self.items["train"] if item.label == label] for label in (0, 1))
-        fraction, first = self.config.train_normal_fraction, self.config.contamination == "first"
-        if fraction == 1:
-            return normal
-        kept = int(len(normal) * fraction)
-        wanted = len(normal) - kept
-        if wanted > len(anomalous):
-            raise DataError(
-                f"train_normal_fraction = {fraction} asks for {wanted} anomalous training images, and {self.root} has "
-                f"{len(anomalous)}. Raise the fraction, or add anomalous training images."
-            )
-        drawn = torch.randperm(len(anomalous), generator=generator(self.config.seed, "contamination"))
-        order = range(len(anomalous)) if first else drawn
-        return normal[:kept] + [anomalous[i] for i in order[:wanted]]
+        """Those of :func:`contaminated`: the normal ones alone, unless the configuration asks for others."""
+        return contaminated(self.config, self.root, self.items["train"], [item.label for item in self.items["train"]])
 
     def training_images(self, epoch: int) -> torch.Tensor:
         if self._training is None:
@@ -222,6 +211,28 @@ class FileDataset(Dataset):
         return in_words(len(self.anomalous_training_ids()), len(self.training_items()))
 
 
+def contaminated(config: BaseConfig, root: Path, images: Sequence[T], labels: Sequence[int]) -> list[T]:
+    """The normal ones; below a ``train_normal_fraction`` of 1 the last of them give way to anomalous ones.
+
+    Raises:
+        DataError: where there are too few anomalous ones.
+    """
+    normal, anomalous = ([i for i, label in zip(images, labels, strict=True) if label == of] for of in (0, 1))
+    fraction, first = config.train_normal_fraction, config.contamination == "first"
+    if fraction == 1:
+        return normal
+    kept = int(len(normal) * fraction)
+    wanted = len(normal) - kept
+    if wanted > len(anomalous):
+        raise DataError(
+            f"train_normal_fraction = {fraction} asks for {wanted} anomalous training images, and {root} has "
+            f"{len(anomalous)}. Raise the fraction, or add anomalous training images."
+        )
+    drawn = torch.randperm(len(anomalous), generator=generator(config.seed, "contamination"))
+    order = range(len(anomalous)) if first else drawn
+    return normal[:kept] + [anomalous[i] for i in order[:wanted]]
+
+
 def in_words(anomalous: int, images: int) -> str:
     """So many of ``images`` in words."""
     return f"{images - anomalous} normal, {anomalous} anomalous"
@@ -250,13 +261,20 @@ def require_items(items: list[Item], label: int, what: str, folder: Path) -> Non
         raise DataError(f"No {what} image in {folder}: the folder is empty or holds no {FORMATS}.")
 
 
-def find_root(config: BaseConfig, given: str | None) -> Path:
+def find_root(config: BaseConfig, given: str | None, folders: Sequence[str] = ()) -> Path:
     """The data root: ``given`` (--data-root), else $ANOMALY_DATA_ROOT, else the configuration's.
 
-    The first two may name the dataset's own folder or one that holds it under the dataset's name.
+    The first two may name the dataset's own folder or one that holds it under the dataset's name, else under one of
+    the names ``folders``, capitals or not.
     """
     for value in (given, os.environ.get(DATA_ROOT_VARIABLE)):
         if value:
             root = Path(value).expanduser()
-            return root / config.dataset if (root / config.dataset).is_dir() else root
+            named = [root / config.dataset, *(path for name in folders for path in spelled(root, name))]
+            return next((path for path in named if path.is_dir()), root)
     return Path(config.data_root or Path("data") / config.dataset).expanduser()
+
+
+def spelled(folder: Path, name: str) -> list[Path]:
+    """What a folder holds of that name, however it is capitalised, in a fixed order."""
+    return sorted(path for path in folder.glob("*") if path.name.lower() == name.lower())

@@ -2,8 +2,10 @@
 
 Layout: the images in train/ and test/, and beside these folders the lists train_squid.txt, val_squid.txt,
 test_COVIDx9A.txt and, for contaminated training, train_squid_abnormal.txt. A line is ``patient_id filename label
-source``; older lists have no source, and some patient ids contain a space. The label normal is 0, all else 1.
-Persons are the patient ids of the lists.
+source``; older lists have no source, and some patient ids contain a space; a line that begins with # is a comment. The
+label normal is 0, all else 1. Persons are the patient ids of the lists.
+
+The authors' three lists are not public; ``tools/prepare_data.py covidx`` makes such lists from COVIDx's own.
 Sources differ between the classes: the normal images come from RSNA, the COVID-19 ones do not.
 """
 
@@ -21,6 +23,7 @@ LISTS = {
     "val": (("val_squid.txt",), ("train", "val")),
     "test": (("test_COVIDx9A.txt",), ("test",)),
 }
+COMMENT = "#"
 OPTIONAL = "train_squid_abnormal.txt"
 MISSING_ALLOWED = 0.05  # share of a list whose images may be missing on disk
 
@@ -28,8 +31,9 @@ MISSING_ALLOWED = 0.05  # share of a list whose images may be missing on disk
 class Covidx(FileDataset):
     how_to_get = (
         "Get COVIDx CXR-2 or later (Kaggle andyczhao/covidx-cxr2, or its authors' scripts) and name its folder with "
-        "--data-root. The lists are lines of COVIDx's own: of the training list the normal ones in train_squid.txt, "
-        "the others in train_squid_abnormal.txt, some of both held out in val_squid.txt; test_COVIDx9A.txt as it is."
+        "--data-root. tools/prepare_data.py covidx makes the lists from COVIDx's own: of the training list the normal "
+        "ones in train_squid.txt, the others in train_squid_abnormal.txt, some of both held out in val_squid.txt; "
+        "test_COVIDx9A.txt as it is."
     )
 
     def list_items(self) -> dict[str, list[Item]]:
@@ -62,9 +66,9 @@ class Covidx(FileDataset):
             raise DataError(f"{path}: no such list. {self.how_to_get}")
         items, missing = [], []
         for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), start=1):
-            if not line.strip():
+            if not line.strip() or line.startswith(COMMENT):
                 continue
-            patient, name, label = _parse(line, f"{path}, line {number}")
+            patient, name, label = parse_line(line, f"{path}, line {number}")
             found = on_disk.get(name) or on_disk.get(_renamed(name))
             if found is None:
                 missing.append(name)
@@ -80,8 +84,12 @@ class Covidx(FileDataset):
         return items
 
 
-def _parse(line: str, where: str) -> tuple[str, str, str]:
-    """A line's patient id, file name and label, read from the right because patient ids may contain spaces."""
+def parse_line(line: str, where: str) -> tuple[str, str, str]:
+    """A line's patient id, file name and label, read from the right because patient ids may contain spaces.
+
+    Raises:
+        DataError: for another line, and for the labels positive and negative.
+    """
     fields = line.split()
     # the label follows the file name, and the source, where there is one, ends the line
     at = next((at for at in (-2, -3) if len(fields) > -at and _is_image(fields[at])), None)

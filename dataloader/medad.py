@@ -2,7 +2,13 @@
 
 ``images/`` and ``data.json`` = {"train": {"0": [names], "unlabeled": {"0": [names], "1": [names]}},
 "test": {"0": [names], "1": [names]}}. There is no validation set. Of the unlabeled images a method that trains on them
-takes ``extra_data``: int(extra_data · anomaly_rate) anomalous and the rest normal, the first of each list.
+takes ``extra_data``: int(extra_data · anomaly_rate) anomalous and the rest normal, the first of each list. ``masks/``,
+where it is there, has NAME.png for images/NAME of whatever ending: what of an anomalous image is anomalous
+(``tools/prepare_data.py`` makes it of the boxes that RSNA and VinDr-CXR come with).
+
+MedIAnomaly (Cai et al. 2024, Zenodo 12677223) hands out the same four in folders RSNA, VinCXR, BrainTumor and LAG, of
+images/ and data.json each. Its program reads "train" "0" and "test" "0" and "1" alone, so that the unlabeled lists, or
+their images, may be missing where none is asked for.
 
 Sources differ between classes: the Brain Tumor normals come from another collection than the tumors, in another colour
 mode, and most of its normal test images repeat training images (``tools/prepare_data.py --check`` counts them).
@@ -21,6 +27,7 @@ from dataloader.base import FileDataset, Item, Split, require_items, unlabeled_i
 from dataloader.duplicates import duplicates_of
 from dataloader.images import DataError
 
+# what is unlabeled may be left out, all of it
 FORM = '{"train": {"0": [...], "unlabeled": {"0": [...], "1": [...]}}, "test": {"0": [...], "1": [...]}}'
 BRAIN_KINDS = {"gl": "glioma", "me": "meningioma"}  # as Kaggle's file names have them
 
@@ -28,12 +35,13 @@ BRAIN_KINDS = {"gl": "glioma", "me": "meningioma"}  # as Kaggle's file names hav
 class MedAd(FileDataset):
     how_to_get = (
         "Get the original dataset and make the layout with tools/prepare_data.py, or unpack a Med-AD download there "
-        "(images/ and data.json), or name its folder with --data-root."
+        "(images/ and data.json; MedIAnomaly's is Zenodo record 12677223), or name its folder with --data-root."
     )
     has_validation = False
+    folders = {"rsna": ("RSNA",), "vindr": ("VinCXR",), "brain": ("BrainTumor",), "lag": ("LAG",)}
 
     def list_items(self) -> dict[str, list[Item]]:
-        lists = read_lists(self.root, self.how_to_get)
+        lists = read_lists(self.root, self.how_to_get, unlabeled=any(self.config.unlabeled()))
         items: dict[str, list[Item]] = {"train": [], "unlabeled": [], "test": []}
         for (split, label), names in lists.items():
             items[split] += [self._item(name, label) for name in names]
@@ -44,7 +52,8 @@ class MedAd(FileDataset):
     def _item(self, name: str, label: int) -> Item:
         tumor = re.match(r"T[er]-(gl|me)", name) if label and self.config.dataset == "brain" else None
         kind = BRAIN_KINDS[tumor[1]] if tumor else ("anomalous" if label else "normal")
-        return Item(self.root / "images" / name, label, kind)
+        mask = (self.root / "masks" / name).with_suffix(".png")
+        return Item(self.root / "images" / name, label, kind, mask=mask if mask.is_file() else None)
 
     def split(self, name: str) -> Split:
         if name not in ("train", "unlabeled", "test"):
@@ -108,7 +117,8 @@ def parse_lists(path: Path, how_to_get: str) -> dict[tuple[str, int], list[str]]
         content = json.loads(path.read_text(encoding="utf-8"))
         train, test = content["train"], content["test"]
         lists = {("train", 0): train["0"]}
-        lists |= {("unlabeled", label): train["unlabeled"][str(label)] for label in (0, 1)}
+        unlabeled = train.get("unlabeled") or {"0": [], "1": []}
+        lists |= {("unlabeled", label): unlabeled[str(label)] for label in (0, 1)}
         lists |= {("test", label): test[str(label)] for label in (0, 1)}
         if not all(isinstance(name, str) for names in lists.values() for name in names):
             raise TypeError("a name that is no string")
@@ -117,9 +127,11 @@ def parse_lists(path: Path, how_to_get: str) -> dict[tuple[str, int], list[str]]
     return lists
 
 
-def read_lists(root: Path, how_to_get: str) -> dict[tuple[str, int], list[str]]:
+def read_lists(root: Path, how_to_get: str, unlabeled: bool) -> dict[tuple[str, int], list[str]]:
     """The lists of a Med-AD folder, whose names are those of files below images/.
 
+    Args:
+        unlabeled: whether unlabeled images are trained on; otherwise those that are not there are left out.
     Raises:
         DataError: as :func:`parse_lists`, and for a file that is named twice or is not there.
     """
@@ -134,6 +146,9 @@ def read_lists(root: Path, how_to_get: str) -> dict[tuple[str, int], list[str]]:
             place[name] = where
     on_disk = {p.relative_to(root / "images").as_posix() for p in (root / "images").rglob("*")}
     absent = [name for name in place if name not in on_disk]
+    if absent and not unlabeled and all(place[name].startswith("unlabeled") for name in absent):
+        print(f"note: {path}: {len(absent)} unlabeled images are not there; none is asked for.", file=sys.stderr)
+        return {part: [name for name in names if name in on_disk] for part, names in lists.items()}
     if absent:
         raise DataError(
             f"{path}: {len(absent)} of {len(place)} files are not in {root / 'images'}, the first {absent[0]} "

@@ -3,12 +3,14 @@
 import csv
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from dataloader import DataError
 from dataloader.images import image_files
+
+Box = tuple[float, float, float, float]  # left, top, right and bottom, in pixels of the original
 
 
 @dataclass
@@ -19,12 +21,14 @@ class Original:
     name: str
     label: int
     kind: str
+    boxes: tuple[Box, ...] = ()  # around what is anomalous, where the download has them
 
 
 def rsna(root: Path) -> list[Original]:
     """RSNA Pneumonia Detection: Normal against Lung Opacity; neither of both is left out."""
     classes = rows_by_id(root / "stage_2_detailed_class_info.csv", "patientId", "class")
     targets = rows_by_id(root / "stage_2_train_labels.csv", "patientId", "Target")
+    boxes = boxes_by_id(root / "stage_2_train_labels.csv", "patientId", ("x", "y", "width", "height"))
     found = []
     for patient, names in classes.items():
         (name,) = sole(names, root / "stage_2_detailed_class_info.csv", patient)
@@ -37,18 +41,19 @@ def rsna(root: Path) -> list[Original]:
                 f"{', '.join(sorted(targets[patient]))} in stage_2_train_labels.csv. Fetch both lists anew."
             )
         kind = "normal" if label == 0 else "lung opacity"
-        found.append(Original(root / "stage_2_train_images" / f"{patient}.dcm", f"{patient}.png", label, kind))
+        own = tuple((x, y, x + width, y + height) for x, y, width, height in boxes.get(patient, ()))
+        found.append(Original(root / "stage_2_train_images" / f"{patient}.dcm", f"{patient}.png", label, kind, own))
     return found
 
 
 def vindr(root: Path) -> list[Original]:
-    """VinDr-CXR (Kaggle): normal where every radiologist's class is 14, no finding."""
+    """VinDr-CXR (Kaggle): normal where every radiologist's class is 14, no finding; boxes are all radiologists'."""
+    boxes = boxes_by_id(root / "train.csv", "image_id", ("x_min", "y_min", "x_max", "y_max"))
     found = []
     for image, classes in rows_by_id(root / "train.csv", "image_id", "class_id").items():
         label = int(classes != {"14"})
-        found.append(
-            Original(root / "train" / f"{image}.dicom", f"{image}.png", label, "abnormal" if label else "normal")
-        )
+        kind, own = "abnormal" if label else "normal", tuple(boxes.get(image, ()))
+        found.append(Original(root / "train" / f"{image}.dicom", f"{image}.png", label, kind, own))
     return found
 
 
@@ -87,17 +92,43 @@ def listed(folder: Path) -> list[Path]:
 
 def rows_by_id(path: Path, key: str, column: str) -> dict[str, set[str]]:
     """The values of a column by id, each once however many rows an id has. Raises DataError."""
+    found: dict[str, set[str]] = {}
+    for _, row in read_rows(path, key, column):
+        found.setdefault(row[key], set()).add(row[column])
+    return found
+
+
+def boxes_by_id(path: Path, key: str, columns: tuple[str, str, str, str]) -> dict[str, list[Box]]:
+    """The numbers in four columns by id, of the rows that have any; a list without these columns has none.
+
+    Raises:
+        DataError: for a row that has some of the four alone, or no numbers.
+    """
+    found: dict[str, list[Box]] = {}
+    for line, row in read_rows(path, key):
+        texts = [row.get(column) or "" for column in columns]
+        if any(texts):
+            try:
+                found.setdefault(row[key], []).append(tuple(map(float, texts)))
+            except ValueError:
+                raise DataError(
+                    f"{path}, line {line}: {', '.join(columns)} must be four numbers or blank, not {texts}. Fetch the "
+                    "list anew."
+                ) from None
+    return found
+
+
+def read_rows(path: Path, *columns: str) -> Iterator[tuple[int, dict[str, str]]]:
+    """The lines of a list that has these columns, with their numbers. Raises DataError."""
     if not path.is_file():
         raise DataError(f"{path}: no such list. Name the unpacked original download with --source.")
-    found: dict[str, set[str]] = {}
     with open(path, newline="", encoding="utf-8-sig") as file:
         reader = csv.DictReader(file)
-        absent = {key, column} - set(reader.fieldnames or ())
+        absent = set(columns) - set(reader.fieldnames or ())
         if absent:
             raise DataError(f"{path}: has no column {', '.join(sorted(absent))}; it has {reader.fieldnames}.")
         for row in reader:
-            found.setdefault(row[key], set()).add(row[column])
-    return found
+            yield reader.line_num, row
 
 
 def sole(values: set[str], path: Path, of: str) -> set[str]:

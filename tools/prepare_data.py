@@ -1,18 +1,26 @@
-"""Make the Med-AD layout (images/ and data.json) from an original download, or look for repeated images in one.
+"""Make a dataset's layout from an original download, or look at what is in any dataset.
 
     python tools/prepare_data.py {rsna,vindr,brain,lag} --source DOWNLOAD --out DIR [--lists data.json] [--seed N]
-    python tools/prepare_data.py --check DIR
+    python tools/prepare_data.py covidx --source LISTS --out DIR [--seed N]
+    python tools/prepare_data.py --check DATASET [--data-root PATH]
 
-With the authors' data.json (--lists) the split is theirs. Without it, patients are drawn by the seed into training,
-unlabeled and test images in the numbers of the benchmark (or in their proportions, where the download is smaller), so
-that no patient is in the test set and outside it; where the files do not name a patient, every image is its own.
+rsna, vindr, brain and lag get the Med-AD layout, images/ and data.json. With the authors' data.json (--lists) the split
+is theirs. Without it, patients are drawn by the seed into training, unlabeled and test images in the numbers of the
+benchmark (or in their proportions, where the download is smaller), so that no patient is in the test set and outside
+it; where the files do not name a patient, every image is its own.
 
 RSNA and VinDr-CXR are DICOM and become 512×512 PNG (pip install -r requirements-dicom.txt); others are copied as they
 are. Files that are there already are kept, so an interrupted run goes on. A DICOM file's rescale and window (VOI) are
-applied, and what it then spans is stretched to 8 bits; --raw stretches the stored pixels, as DDAD's program does.
+applied, and what it then spans is stretched to 8 bits; --raw stretches the stored pixels, as DDAD's program does. The
+radiologists' boxes in anomalous test images become masks/, filled, all boxes of an image together, and so eval.py has
+pixel figures: rough ones, as a box is more than what is in it.
 
---check counts the test images that repeat training or unlabeled images, as eval.py leaves them out, and says what tells
-the test classes apart without any look at the anatomy: the files' colour modes, and the mean gray level.
+covidx gets its four lists alone (train_squid.txt …), made of COVIDx's own in the folder --source; no patient is in two
+of training, validation and test. Which images SQUID's authors held out is not public: these lists are ours.
+
+--check says of any dataset how many images its splits have; how many of them repeat another one; how many persons are
+in two splits; and how well what is no anatomy tells the test classes apart: the files' colour modes and sizes, and the
+mean gray level.
 """
 
 import argparse
@@ -20,7 +28,6 @@ import json
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -30,17 +37,17 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+import configs
 from commands import cli
-from dataloader import DataError
-from dataloader.base import read_images
+from dataloader import DATASETS, DataError, build_dataset
 from dataloader.dicom import patient_of, read_dicom
-from dataloader.duplicates import RULE, SIDE, duplicates_of
 from dataloader.images import DICOM
-from dataloader.medad import parse_lists, read_lists
-from evaluation.metrics import auc
+from dataloader.medad import parse_lists
 from system.files import write_atomically, write_text
 from system.seeding import generator
-from tools.originals import READERS, Original, present
+from tools import covidx_lists
+from tools.check_data import check
+from tools.originals import READERS, Box, Original, present
 
 PART = tuple[str, int]  # (train, unlabeled or test; label)
 COUNTS: dict[str, dict[PART, int]] = {  # of the benchmark
@@ -54,22 +61,30 @@ PNG_SIDE = 512
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("dataset", nargs="?", choices=tuple(READERS))
-    parser.add_argument("--source", type=Path, metavar="DOWNLOAD", help="the unpacked original download")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="where images/ and data.json are made")
+    parser.add_argument("dataset", nargs="?", choices=(*READERS, "covidx"))
+    parser.add_argument("--source", type=Path, metavar="DOWNLOAD", help="the unpacked original download, or its lists")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="where images/ and data.json, or the lists, are made")
     parser.add_argument("--lists", type=Path, metavar="FILE", help="the authors' data.json")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the split without --lists")
     parser.add_argument("--raw", action="store_true", help="DICOM: the stored pixels, without rescale and window")
-    parser.add_argument("--check", type=Path, metavar="DIR", help="count repeated images of a Med-AD layout")
+    parser.add_argument("--check", metavar="DATASET", choices=tuple(DATASETS), help=f"of {', '.join(DATASETS)}")
+    cli.add_data_root(parser)
     args = parser.parse_args()
     if bool(args.check) == bool(args.dataset) or (args.dataset and not (args.source and args.out)):
-        parser.error("give a dataset with --source and --out, or --check DIR")
+        parser.error("give a dataset with --source and --out, or --check DATASET")
+    if args.dataset == "covidx" and (args.lists or args.raw):
+        parser.error("--lists and --raw are not for covidx, whose lists alone are made")
     return args
 
 
 def main() -> None:
     args = arguments()
-    print(check(args.check) if args.check else prepare(args))
+    if args.check:
+        print(check(build_dataset(configs.build("ae", [f"dataset={args.check}"]), args.data_root)))
+    elif args.dataset == "covidx":
+        print(covidx_lists.write_lists(args.source, args.out, args.seed))
+    else:
+        print(prepare(args))
 
 
 def prepare(args: argparse.Namespace) -> str:
@@ -78,9 +93,9 @@ def prepare(args: argparse.Namespace) -> str:
         parts = listed_parts(args.lists, originals)
     else:
         parts = drawn_parts(originals, read_patients(originals), COUNTS[args.dataset], args.seed)
-    images = args.out / "images"
+    tested = {original.name for original in parts["test", 1]}
     for original in tqdm([o for part in parts.values() for o in part], "writing images", disable=None, leave=False):
-        write_image(original, images / original.name, args.raw)
+        write_image(original, original.boxes if original.name in tested else (), args.out, args.raw)
     names = {part: [original.name for original in chosen] for part, chosen in parts.items()}
     train = {"0": names["train", 0], "unlabeled": {str(label): names["unlabeled", label] for label in (0, 1)}}
     content = {"train": train, "test": {str(label): names["test", label] for label in (0, 1)}}
@@ -146,57 +161,32 @@ def quotas(originals: list[Original], counts: dict[PART, int]) -> dict[tuple[str
     return room
 
 
-def write_image(original: Original, target: Path, raw: bool) -> None:
-    if target.exists():
+def write_image(original: Original, boxes: tuple[Box, ...], out: Path, raw: bool) -> None:
+    """The image, and what is in the boxes as its mask; what is there already stays. Raises DataError, FileError."""
+    image, mask = (out / folder / original.name for folder in ("images", "masks"))
+    if image.exists() and (mask.exists() or not boxes):
         return
-    if original.path.suffix in DICOM:
-        picture = read_dicom(original.path, raw).resize((PNG_SIDE, PNG_SIDE), Image.Resampling.BILINEAR)
-        write_atomically(target, lambda part: picture.save(part, format="PNG"))
-    else:
-        write_atomically(target, lambda part: shutil.copyfile(original.path, part))
+    if original.path.suffix not in DICOM:
+        write_atomically(image, lambda part: shutil.copyfile(original.path, part))
+        return
+    picture = read_dicom(original.path, raw)
+    if not image.exists():
+        written = picture.resize((PNG_SIDE, PNG_SIDE), Image.Resampling.BILINEAR)
+        write_atomically(image, lambda part: written.save(part, format="PNG"))
+    if boxes:
+        marked = mask_of(boxes, picture.size)
+        write_atomically(mask, lambda part: marked.save(part, format="PNG"))
 
 
-def check(root: Path) -> str:
-    """Of the test images, which repeat others and what tells the classes apart at no cost. Raises DataError."""
-    lists = read_lists(root, "Make it with tools/prepare_data.py.")
-    paths = {part: [root / "images" / name for name in names] for part, names in lists.items()}
-    references = [path for (split, _), of in paths.items() if split != "test" for path in of]
-    lines = [f"{root}: test images that repeat training or unlabeled ones. Rule: {RULE}."]
-    for label, what in ((0, "normal"), (1, "anomalous")):
-        found = duplicates_of(paths["test", label], references)
-        lines.append(
-            f"{what:>10}: {found.count('identical')} byte-identical and {found.count('near')} more nearly identical, "
-            f"of {len(found)}"
-        )
-    return "\n".join(lines + differences(paths["test", 0], paths["test", 1]))
-
-
-def mode_of(path: Path) -> str:
-    with Image.open(path) as image:
-        return image.mode
-
-
-def differences(normal: list[Path], anomalous: list[Path]) -> list[str]:
-    """Two traits of the test files that are no anatomy, and the AUC that each has alone, in its better direction."""
-    files = normal + anomalous
-    labels = np.arange(len(files)) >= len(normal)
-    gray = read_images(files, SIDE, "gray levels", "box").float().mean((1, 2)).numpy()  # 0 … 255
-    modes = np.array([mode_of(path) for path in files])
-
-    def line(what: str, values: np.ndarray, of_class: Callable[[np.ndarray], str]) -> str:
-        found = auc(labels, values)
-        classes = "; ".join(
-            f"{name} {of_class(chosen)}" for name, chosen in (("normal", ~labels), ("anomalous", labels))
-        )
-        return f"{what:>16}: AUC {100 * max(found, 1 - found):.1f} % ({classes})"
-
-    return [
-        "What tells the test classes apart without a look at the anatomy:",
-        line(
-            "colour mode", modes == "L", lambda of: ", ".join(f"{m} {n}" for m, n in Counter(modes[of]).most_common())
-        ),
-        line("mean gray level", gray, lambda of: f"{gray[of].mean():.0f} ± {gray[of].std():.0f} of 255"),
-    ]
+def mask_of(boxes: tuple[Box, ...], size: tuple[int, int]) -> Image.Image:
+    """White in every pixel of the written image that a box, in pixels of an original of that size, has a part of."""
+    scale = PNG_SIDE / np.array([*size, *size])
+    mask = np.zeros((PNG_SIDE, PNG_SIDE), np.uint8)
+    for box in boxes:
+        left, top = np.floor(box * scale)[:2].astype(int).clip(0)
+        right, bottom = np.ceil(box * scale)[2:].astype(int).clip(0)
+        mask[top:bottom, left:right] = 255
+    return Image.fromarray(mask)
 
 
 if __name__ == "__main__":

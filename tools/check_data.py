@@ -1,0 +1,189 @@
+"""What a dataset holds, which of its images are the same, and what tells its classes apart without the anatomy."""
+
+import hashlib
+from collections import Counter
+from itertools import combinations, product
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+
+from dataloader import Dataset, FileDataset
+from dataloader.base import in_words, read_images
+from dataloader.duplicates import CORRELATION, RULE, SIDE, standardised
+from dataloader.images import decoded
+from evaluation.metrics import auc
+
+PARTS = ("train", "unlabeled", "val", "test")
+SPLITS = ("train", "val", "test")
+CLASSES = ("normal", "anomalous")
+CHUNK = 256  # images that are compared with others at a time
+
+
+class Picture(NamedTuple):
+    """An image, in whatever form."""
+
+    part: str  # of PARTS
+    label: int
+    kind: str
+    person: str
+    digest: bytes  # of its file, or of its pixels where it has none
+    path: Path | None = None
+
+    @property
+    def split(self) -> str:
+        """The part; what is unlabeled is trained on like the rest."""
+        return "train" if self.part == "unlabeled" else self.part
+
+
+def check(dataset: Dataset) -> str:
+    """The report of a dataset. Raises DataError for what cannot be read."""
+    pictures, grays = of_files(dataset) if isinstance(dataset, FileDataset) else in_memory(dataset)
+    evaluated = [i for i, picture in enumerate(pictures) if picture.part == ("test" if dataset.has_test else "val")]
+    lines = [
+        f"{dataset.config.dataset}, {dataset.root}",
+        *counts(pictures),
+        f"Images that repeat one before them. Rule: {RULE}.",
+        *repeats(pictures, standardised(grays)),
+        *persons(pictures),
+        *traits([pictures[i] for i in evaluated], grays[evaluated].double().mean((1, 2)).numpy()),
+    ]
+    return "\n".join(lines)
+
+
+def of_files(dataset: FileDataset) -> tuple[list[Picture], torch.Tensor]:
+    """The pictures, training images first, and as (N, SIDE, SIDE) uint8."""
+    placed = [(part, item) for part in PARTS for item in dataset.items.get(part, ())]
+    grays = read_images([item.path for _, item in placed], SIDE, "images", "box")
+    pictures = [
+        Picture(part, item.label, item.kind, item.person, hashlib.sha256(item.path.read_bytes()).digest(), item.path)
+        for part, item in placed
+    ]
+    return pictures, grays
+
+
+def in_memory(dataset: Dataset) -> tuple[list[Picture], torch.Tensor]:
+    """As :func:`of_files`, of a dataset without them; the training images are those of the first epoch."""
+    training = dataset.training_images(0)
+    parts = [("train", training, [0] * len(training), ["normal"] * len(training))]
+    for name, there in (("val", dataset.has_validation), ("test", dataset.has_test)):
+        if there:
+            split = dataset.split(name)
+            parts.append((name, split.images, split.labels.tolist(), split.kinds))
+    pictures, small = [], []
+    for part, *of_part in parts:
+        for image, label, kind in zip(*of_part, strict=True):
+            pictures.append(Picture(part, label, kind, "", hashlib.sha256(image.numpy().tobytes()).digest()))
+            small.append(np.asarray(Image.fromarray(image.numpy()).resize((SIDE, SIDE), Image.Resampling.BOX)))
+    return pictures, torch.from_numpy(np.stack(small))
+
+
+def counts(pictures: list[Picture]) -> list[str]:
+    """A line for every class of every part."""
+    lines = []
+    for part, label in product(PARTS, (0, 1)):
+        kinds = Counter(picture.kind for picture in pictures if (picture.part, picture.label) == (part, label))
+        if kinds:
+            of_kinds = ", ".join(f"{n} {kind}" for kind, n in sorted(kinds.items()))
+            lines.append(f"  {part} {CLASSES[label]}: {kinds.total()}" + (f" ({of_kinds})" if len(kinds) > 1 else ""))
+    return lines
+
+
+# -- the same images, the same persons --------------------------------------------------------------------------------
+
+
+def repeats(pictures: list[Picture], rows: torch.Tensor) -> list[str]:
+    """A line for every split with itself and with those before it. Rows (N, D) are standardised."""
+    places = {split: [i for i, picture in enumerate(pictures) if picture.split == split] for split in SPLITS}
+    lines = []
+    for end, split in enumerate(SPLITS, start=1):
+        for other in SPLITS[:end]:
+            if places[split] and places[other]:
+                found = repeated(pictures, rows, places[split], places[other])
+                where = f"within {split}" if split == other else f"{split}, of {other}"
+                lines.append(f"  {where}: {by_class([pictures[i] for i in places[split]], found)}")
+    return lines
+
+
+def repeated(pictures: list[Picture], rows: torch.Tensor, own: list[int], others: list[int]) -> list[str]:
+    """For each of ``own`` whether one of ``others`` that comes before it is ``identical``, ``near`` or neither, ""."""
+    first: dict[bytes, int] = {}
+    for i in others:
+        first.setdefault(pictures[i].digest, i)
+    references, places = rows[others], torch.tensor(others)
+    near = []
+    for chunk in torch.tensor(own).split(CHUNK):
+        before = places < chunk.unsqueeze(1)
+        near += ((rows[chunk] @ references.T > CORRELATION) & before).any(1).tolist()
+    identical = [first.get(pictures[i].digest, i) < i for i in own]
+    return ["identical" if same else "near" if close else "" for same, close in zip(identical, near, strict=True)]
+
+
+def by_class(pictures: list[Picture], found: list[str]) -> str:
+    parts = []
+    for label, name in enumerate(CLASSES):
+        how = Counter(what for picture, what in zip(pictures, found, strict=True) if picture.label == label)
+        if how:
+            parts.append(f"{name} {how['identical']} identical and {how['near']} nearly, of {how.total()}")
+    return "; ".join(parts)
+
+
+def persons(pictures: list[Picture]) -> list[str]:
+    """A line for every two splits, of the persons that are in both."""
+    of_split = {split: {p.person for p in pictures if p.split == split} - {""} for split in SPLITS}
+    if not any(of_split.values()):
+        return ["Persons: the dataset does not say whose an image is."]
+    lines = ["Persons in two splits, by the names that the dataset has for them:"]
+    for split, other in combinations([split for split in SPLITS if of_split[split]], 2):
+        both = of_split[split] & of_split[other]
+        labels = [picture.label for picture in pictures if picture.split == other and picture.person in both]
+        lines.append(f"  {split} and {other}: {len(both)} (of {other}'s images {in_words(sum(labels), len(labels))})")
+    return lines
+
+
+# -- what is no anatomy -----------------------------------------------------------------------------------------------
+
+
+def traits(pictures: list[Picture], gray: np.ndarray) -> list[str]:
+    """What of one split's images is no anatomy, and the AUC that each has alone. ``gray`` (N,) is their mean level."""
+    labels = np.array([picture.label for picture in pictures])
+    if len(set(labels)) < 2:
+        return ["What tells the classes apart: nothing to say, as no split with both is evaluated."]
+    lines = [f"What tells {pictures[0].part}'s classes apart without a look at the anatomy, each alone:"]
+    if all(picture.path for picture in pictures):
+        modes, pixels, size = map(np.array, zip(*(shape_of(picture.path) for picture in pictures), strict=True))
+        lines += [
+            colour_mode(labels, modes),
+            number("image size", labels, pixels / 1e3, "thousand pixels"),
+            number("file size", labels, size / 1e3, "kB"),
+        ]
+    return [*lines, number("mean gray level", labels, gray, "of 255")]
+
+
+def shape_of(path: Path) -> tuple[str, int, int]:
+    """A file's colour mode, pixels and bytes. Raises DataError."""
+    picture = decoded(path, Image.Image.copy)
+    return picture.mode, picture.width * picture.height, path.stat().st_size
+
+
+def colour_mode(labels: np.ndarray, modes: np.ndarray) -> str:
+    """The files' modes in each class, and the AUC of each mode's share of anomalous images: no order does better."""
+    shares = {mode: labels[modes == mode].mean() for mode in set(modes)}
+    best = auc(labels, np.array([shares[mode] for mode in modes]))
+    classes = (
+        f"{name} " + ", ".join(f"{mode} {n}" for mode, n in Counter(modes[labels == label]).most_common())
+        for label, name in enumerate(CLASSES)
+    )
+    return f"  colour mode: AUC {100 * best:.1f} % ({'; '.join(classes)})"
+
+
+def number(what: str, labels: np.ndarray, values: np.ndarray, unit: str) -> str:
+    """A number's AUC in its better direction, and its mean and deviation in each class."""
+    found = auc(labels, values)
+    classes = (
+        f"{name} {values[labels == label].mean():.0f} ± {values[labels == label].std():.0f}"
+        for label, name in enumerate(CLASSES)
+    )
+    return f"  {what}: AUC {100 * max(found, 1 - found):.1f} % ({'; '.join(classes)} {unit})"
