@@ -11,7 +11,7 @@ images/ and data.json each. Its program reads "train" "0" and "test" "0" and "1"
 their images, may be missing where none is asked for.
 
 Sources differ between classes: the Brain Tumor normals come from another collection than the tumors, in another colour
-mode, and most of its normal test images repeat training images (``tools/prepare_data.py --check`` counts them).
+mode, and most of its normal test images repeat training images (``tools/prepare_data.py --check brain`` counts them).
 """
 
 import json

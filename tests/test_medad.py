@@ -122,6 +122,61 @@ def test_an_empty_pool_does_not_matter_where_nothing_is_asked_of_it(tmp_path):
     assert dataset(tmp_path, config="ae_brain").fingerprint()
 
 
+@pytest.mark.parametrize("unlabeled", [None, {}])
+def test_the_unlabeled_lists_are_needed_only_where_images_are_asked_of_them(tmp_path, unlabeled):
+    make_medad(tmp_path)
+    change(tmp_path, lambda c: c["train"].pop("unlabeled"))
+    if unlabeled is not None:
+        change(tmp_path, lambda c: c["train"].update(unlabeled=unlabeled))
+    data = dataset(tmp_path, config="ae_brain")
+    assert data.training_in_words() == "12 normal, 0 anomalous" and data.split("test").in_words()
+    assert len(data.training_images(0)) == 12 and data.fingerprint()
+    with pytest.raises(DataError, match="asks for 4 normal unlabeled images, and there are none"):
+        dataset(tmp_path).fingerprint()
+
+
+def test_unlabeled_images_that_are_not_there_matter_only_where_they_are_asked_for(tmp_path, capsys):
+    content = make_medad(tmp_path)
+    for name in content["train"]["unlabeled"]["1"][:2]:
+        (tmp_path / "images" / name).unlink()
+    data = dataset(tmp_path, config="ae_brain")
+    assert [item.label for item in data.items["unlabeled"]] == [0] * 4 + [1] * 4
+    assert "2 unlabeled images are not there; none is asked for" in capsys.readouterr().err
+    with pytest.raises(DataError, match="2 of 34 files are not in"):
+        _ = dataset(tmp_path).items
+    (tmp_path / "images" / content["test"]["0"][0]).unlink()
+    with pytest.raises(DataError, match="3 of 34 files are not in"):
+        _ = dataset(tmp_path, config="ae_brain").items
+
+
+@pytest.mark.parametrize(
+    ("name", "folder"), [("rsna", "RSNA"), ("vindr", "VinCXR"), ("brain", "braintumor"), ("lag", "LAG")]
+)
+def test_medianomalys_folders_are_found(tmp_path, monkeypatch, name, folder):
+    make_medad(tmp_path / "copy" / folder, {"train": {"0": 2}, "test": {"0": 2, "1": 2}})
+    (tmp_path / "copy" / "ISIC2018_Task3").mkdir()
+    config = configs.build("ae_brain", [f"dataset={name}", "image_size=48"])
+    assert len(build_dataset(config, str(tmp_path / "copy")).training_images(0)) == 2
+    monkeypatch.setenv("ANOMALY_DATA_ROOT", str(tmp_path / "copy"))
+    assert build_dataset(config).root == tmp_path / "copy" / folder
+    (tmp_path / "copy" / name).mkdir(exist_ok=True)  # where capitals matter, our own name goes first
+    assert build_dataset(config).root.samefile(tmp_path / "copy" / name)
+
+
+def test_masks_are_of_the_images_of_their_names(tmp_path):
+    content = make_medad(tmp_path)
+    marked = np.zeros((60, 50), np.uint8)
+    marked[30:, :] = 255
+    (tmp_path / "masks").mkdir()
+    assert dataset(tmp_path).split("test").masks is None
+    Image.fromarray(marked).save(tmp_path / "masks" / content["test"]["1"][2])
+    masks = dataset(tmp_path).split("test").masks
+    assert masks is not None and masks.flatten(1).sum(1).tolist() == [0] * 8 + [48 * 24] + [0] * 3 and masks[8, 24:].all()
+    Image.fromarray(marked).save(tmp_path / "masks" / content["test"]["0"][0])
+    with pytest.raises(DataError, match="a normal image"):
+        dataset(tmp_path).split("test")
+
+
 def test_a_missing_root_says_how_to_get_the_data(tmp_path):
     with pytest.raises(DataError, match="data.json: no such file. Get the original dataset and make the layout"):
         dataset(tmp_path).fingerprint()
@@ -174,10 +229,9 @@ def test_trains_without_validation_and_evaluates_with_and_without_duplicates(wor
         assert sum(row["score"] == "ndm (one network)" for row in rows) == 4
         assert "ndm (one network)" in (workspace / "results" / "tables.md").read_text()
 
-    assert command("prepare_data", "--check", "d", module=prepare_data) == 0
+    assert command("prepare_data", "--check", "brain", "--data-root", "d", module=prepare_data) == 0
     said = capsys.readouterr().out
-    assert "1 byte-identical and 0 more nearly identical, of 6" in said
-    assert "colour mode: AUC 50.0 % (normal L 6; anomalous L 6)" in said and "mean gray level: AUC" in said
+    assert "test, of train: normal 1 identical and 0 nearly, of 6; anomalous 0 identical and 1 nearly, of 6" in said
 
 
 def test_a_class_of_duplicates_alone_leaves_no_figures(workspace):
@@ -315,8 +369,9 @@ def make_vindr(root):
     for i in range(54):
         write_dicom(root / "train" / f"v{i:02}.dicom", noise(i))
         for reader in range(3):  # an image is abnormal where any radiologist found something
-            found = i >= 30 and reader == 0
-            rows.append(f"v{i:02},{'Cardiomegaly,3' if found else 'No finding,14'},R{reader},,,,")
+            found = i >= 30 and reader < 2
+            box = f"{3 * reader},{4 * reader},{3 * reader + 1.5},{4 * reader + 2}" if found else ",,,"
+            rows.append(f"v{i:02},{'Cardiomegaly,3' if found else 'No finding,14'},R{reader},{box}")
     (root / "train.csv").write_text("\n".join(rows) + "\n")
 
 
@@ -362,8 +417,22 @@ def test_an_original_download_is_prepared_trained_on_and_evaluated(workspace, ca
         assert abs(len(names) - wanted) <= 2, (part, label)
     if name in ("rsna", "vindr"):
         assert Image.open(workspace / name / "images" / files[0]).size == (512, 512)
+        masks = {path.name: np.asarray(Image.open(path)) for path in (workspace / name / "masks").iterdir()}
+        assert masks.keys() == set(content["test"]["1"])
+        for mask in masks.values():  # a column of the original's 30 is 17.07 wide in 512, a row of its 40 12.8 high
+            expected = np.zeros((512, 512), np.uint8)
+            for rows, columns in {"rsna": [((25, 77), (17, 69))], "vindr": [((0, 26), (0, 26)), ((51, 77), (51, 77))]}[
+                name
+            ]:
+                expected[slice(*rows), slice(*columns)] = 255
+            assert np.array_equal(mask, expected)
+        kept = workspace / name / "images" / content["test"]["1"][0]
+        kept.write_bytes(written := kept.read_bytes() + b" ")
+        (workspace / name / "masks" / kept.name).unlink()  # of a download that was prepared before there were masks
 
     assert prepare(name) == 0 and json.loads((workspace / name / "data.json").read_text()) == content
+    if name in ("rsna", "vindr"):
+        assert (workspace / name / "masks" / kept.name).is_file() and kept.read_bytes() == written
     (workspace / name / "data.json").unlink()
     assert prepare(name, "--seed", "1") == 0 and json.loads((workspace / name / "data.json").read_text()) != content
 
@@ -371,6 +440,8 @@ def test_an_original_download_is_prepared_trained_on_and_evaluated(workspace, ca
     assert command("main", "--exp", "a", "--config", f"ddad_{name}_ae", "--data-root", name, "--device", "cpu",
                    "--set", *settings) == 0  # fmt: skip
     assert command("eval", "--exp", "a", "--device", "cpu") == 0
+    results = json.loads((workspace / "checkpoints" / "a" / "results.json").read_text())
+    assert ("pixel_auc" in results) == (name in ("rsna", "vindr"))
 
 
 @needs_pydicom
@@ -416,6 +487,20 @@ def test_labels_of_several_rows_count_once(tmp_path):
     (root / "stage_2_train_labels.csv").write_text("patientId,Target\na,1\nb,1\n")
     with pytest.raises(DataError, match="a is 'Normal' .* but Target 1"):
         READERS["rsna"](root)
+
+
+def test_boxes_are_an_images_own_in_corners(tmp_path):
+    (tmp_path / "stage_2_detailed_class_info.csv").write_text("patientId,class\na,Normal\nb,Lung Opacity\n")
+    labels = tmp_path / "stage_2_train_labels.csv"
+    labels.write_text("patientId,x,y,width,height,Target\na,,,,,0\nb,1,2,30,40.5,1\nb,5,6,7,8,1\n")
+    assert [o.boxes for o in READERS["rsna"](tmp_path)] == [(), ((1, 2, 31, 42.5), (5, 6, 12, 14))]
+    labels.write_text("patientId,x,y,width,height,Target\na,,,,,0\nb,1,2,,4,1\n")
+    with pytest.raises(DataError, match="labels.csv, line 3: x, y, width, height must be four numbers or blank"):
+        READERS["rsna"](tmp_path)
+    (tmp_path / "train.csv").write_text(
+        "image_id,class_id,x_min,y_min,x_max,y_max\na,14,,,,\nb,3,10,20,30,40\nb,14,,,,\nb,0,1,2,3,4\n"
+    )
+    assert [o.boxes for o in READERS["vindr"](tmp_path)] == [(), ((10, 20, 30, 40), (1, 2, 3, 4))]
 
 
 def test_bad_downloads_are_refused(workspace, capsys):

@@ -108,4 +108,4 @@ def is_new(path: Path, text: str) -> bool:
 
 
 def in_words(entries: list[Entry]) -> str:
-    return ", ".join(f"{n} {label}" for label, n in sorted(Counter(e.label for e in entries).items(), reverse=True))
+    return ", ".join(f"{n} {label}" for label, n in Counter(entry.label for entry in entries).items())
