@@ -49,7 +49,7 @@ def score_images(
     """
     found = []
     for batch in tqdm(distributed.shard(score_batches(images, device)), what, disable=None, leave=False):
-        scores = method.score(to_float(batch, device))
+        scores = method.score(to_float(batch, device), all_maps=keep_maps)
         maps = {name: pixels.squeeze(1).cpu() for name, pixels in scores.maps.items()} if keep_maps else {}
         found.append((scores.image, scores.columns, scores.shown, maps))
     found = distributed.all_gather_objects(found)

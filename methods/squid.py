@@ -22,7 +22,9 @@ from torch.nn.functional import mse_loss
 from configs.squid import SquidConfig
 from dataloader.loader import Batch, TrainLoader
 from methods.base import Method, Scores, lr_scheduler
+from methods.grad_cam import grad_cam
 from methods.losses import adversarial_loss, distillation_loss, gradient_penalty
+from methods.maps import upsample
 from models.blocks import counting_twice, estimating_batch_norm
 from models.discriminator import Discriminator
 from models.generator import Generated, Generator
@@ -181,6 +183,13 @@ class Squid(Method):
             maps={"reconstruction": error},
             reconstruction=x_hat,
         )
+
+    def costly_maps(self, images: torch.Tensor, scores: Scores) -> dict[str, torch.Tensor]:
+        """``discriminator``: where x_hat, all that the discriminator sees, speaks against being a normal image."""
+        network, per_image = self.discriminator, self.config.score_statistics == "image"
+        features = network.features(self.to_network(scores.reconstruction), per_image)
+        grid = grad_cam(features, lambda features: -network.judge(features, per_image))  # high on normal images
+        return {"discriminator": upsample(grid, images.shape[-1])}
 
     def _reconstruct(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """(B, 1, H, W) → the evaluation-mode reconstruction (B, 1, H, W) and its logit (B,), float64 on the CPU."""

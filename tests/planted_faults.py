@@ -97,6 +97,7 @@ REPLICATED = "test_padim.py::test_deeper_layers_are_replicated_and_the_chosen_ch
 SINGULAR = "test_padim.py::test_fewer_images_than_dimensions_need_the_ridge"
 TUNED = "test_panda.py::test_steps_are_sgds_with_the_gradient_cut_to_its_longest"
 CENTRE = "test_panda.py::test_the_centre_is_where_the_training_images_lie_before_anything_is_tuned"
+GRAD_CAM = "test_grad_cam.py::test_each_images_map_is_a_plain_grad_cam_of_what_the_discriminator_sees"
 FISHER = "test_panda.py::test_the_fisher_information_is_the_mean_square_of_gradients_of_drawn_classes"
 PAIRED = "test_compare.py::test_what_scores_share_does_not_widen_their_difference"
 DELONG = "test_compare.py::test_delongs_test_is_that_of_the_definition"
@@ -142,8 +143,8 @@ FAULTS = [
           "test_protocol.py::test_augmented_pixels_are_pixels_of_the_image_and_black_outside"),
     fault("the same augmentation every epoch", "dataloader/loader.py", '"augment", epoch)', '"augment", 0)',
           "test_protocol.py::test_every_image_and_every_epoch_is_augmented_in_its_own_way"),
-    fault("augmentation in evaluation", "evaluation/scoring.py", "method.score(to_float(batch, device))",
-          "method.score(to_float(batch, device).roll(2, 3))",
+    fault("augmentation in evaluation", "evaluation/scoring.py", "method.score(to_float(batch, device),",
+          "method.score(to_float(batch, device).roll(2, 3),",
           "test_protocol.py::test_validation_sees_the_images_as_they_are_and_training_the_augmented_ones"),
 
     # -- schedules
@@ -342,6 +343,27 @@ FAULTS = [
           "        self.train()\n        x_hat", STATISTICS),
     fault("SimSID's images in [0, 1]", "methods/simsid.py", "return 2 * images - 1 if self.config.tanh else images",
           "return images", "test_simsid.py::test_the_networks_see_minus_one_to_one_with_tanh"),
+    fault("the map is of what raises the logit", "methods/squid.py", "-network.judge(features", "network.judge(features",
+          "test_grad_cam.py::test_what_lowers_the_logit_lights_up_where_it_is", GRAD_CAM),
+    fault("the map is of the image", "methods/squid.py", "self.to_network(scores.reconstruction)",
+          "self.to_network(images)", GRAD_CAM),
+    fault("SimSID's map is of x_hat in [0, 1]", "methods/squid.py", "self.to_network(scores.reconstruction)",
+          "scores.reconstruction", GRAD_CAM),
+    fault("every place has its own gradient", "methods/grad_cam.py", "gradient.mean((2, 3), keepdim=True)", "gradient",
+          "test_grad_cam.py::test_the_map_is_the_one_worked_out_by_hand", GRAD_CAM),
+    fault("maps below 0", "methods/grad_cam.py", ".sum(1, keepdim=True).relu()", ".sum(1, keepdim=True)",
+          "test_grad_cam.py::test_the_map_is_the_one_worked_out_by_hand", GRAD_CAM),
+    fault("maps of the batch's statistics", "models/discriminator.py", "torch.var_mean(x.detach(), (2, 3),",
+          "torch.var_mean(x.detach(), (0, 2, 3),",
+          "test_methods.py::test_scores_of_an_image_do_not_depend_on_the_batch_and_survive_saving[squid]", GRAD_CAM),
+    fault("the map's gradient through an image's own statistics", "models/discriminator.py",
+          "_normalise_each_by_constants if per_image", "_normalise_each if per_image", GRAD_CAM),
+    fault("maps of 4 × 4 features", "models/discriminator.py", "SHOWN_SIDE = 8", "SHOWN_SIDE = 4",
+          "test_grad_cam.py::test_it_is_of_the_deepest_features_that_say_where"),
+    fault("every scoring makes all maps", "evaluation/scoring.py", "all_maps=keep_maps", "all_maps=True",
+          "test_grad_cam.py::test_nothing_is_made_of_it_where_no_maps_are_wanted"),
+    fault("costly maps are never made", "methods/base.py", "        if all_maps:\n", "        if False:\n",
+          "test_grad_cam.py::test_it_is_evaluated_saved_and_shown"),
 
     # -- data, order and seeds
     fault("the same order every epoch", "dataloader/loader.py", '"order", epoch, ', '"order", 0, ',

@@ -102,7 +102,7 @@ def test_scores_of_an_image_do_not_depend_on_the_batch_and_survive_saving(name, 
     images = images_of(loader)[:4]
     train_a_bit(method, loader)
     method.fit(loader)
-    scores = method.score(images)
+    scores = method.score(images, all_maps=True)
     assert set(scores.image) == set(method.score_names) and method.main_score in method.score_names
     for values in scores.image.values():
         assert values.shape == (len(images),) and values.dtype == torch.float64 and values.isfinite().all()
@@ -117,9 +117,12 @@ def test_scores_of_an_image_do_not_depend_on_the_batch_and_survive_saving(name, 
     for key, values in scores.image.items():
         assert torch.equal(again.score(images).image[key], values)
     again, images = again.double(), images.double()  # where sigma is small, float32 shows rounding
-    for key, together in again.score(images).image.items():
-        alone = torch.cat([again.score(image.unsqueeze(0)).image[key] for image in images])
-        torch.testing.assert_close(alone, together, rtol=1e-6, atol=1e-8)
+    together = again.score(images, all_maps=True)
+    alone = [again.score(image.unsqueeze(0), all_maps=True) for image in images]
+    for key, values in together.image.items():
+        torch.testing.assert_close(torch.cat([own.image[key] for own in alone]), values, rtol=1e-6, atol=1e-8)
+    for key, pixels in together.maps.items():
+        torch.testing.assert_close(torch.cat([own.maps[key] for own in alone]), pixels, rtol=1e-6, atol=1e-8)
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -158,8 +161,9 @@ def test_scoring_changes_nothing(name):
     images = images_of(loader)
     method.fit(loader)
     before = {k: v.clone() for k, v in method.state_dict().items()}
-    method.score(images)
+    method.score(images, all_maps=True)
     assert all(torch.equal(v, before[k]) for k, v in method.state_dict().items())
+    assert all(parameter.grad is None for parameter in method.parameters())
 
 
 @pytest.mark.parametrize("name", METHODS)
