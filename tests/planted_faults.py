@@ -343,7 +343,7 @@ FAULTS = [
           "        self.train()\n        x_hat", STATISTICS),
     fault("SimSID's images in [0, 1]", "methods/simsid.py", "return 2 * images - 1 if self.config.tanh else images",
           "return images", "test_simsid.py::test_the_networks_see_minus_one_to_one_with_tanh"),
-    fault("the map is of what raises the logit", "methods/squid.py", "-network.judge(features", "network.judge(features",
+    fault("the map is of what raises the logit", "methods/squid.py", "-network.judge(", "network.judge(",
           "test_grad_cam.py::test_what_lowers_the_logit_lights_up_where_it_is", GRAD_CAM),
     fault("the map is of the image", "methods/squid.py", "self.to_network(scores.reconstruction)",
           "self.to_network(images)", GRAD_CAM),
