@@ -93,14 +93,14 @@ def test_a_checkpoint_runs_no_code(workspace, trained, capsys):
 
 def test_scores_that_are_not_finite_are_an_error(workspace, trained, monkeypatch, capsys):
     trained("a", overrides=["epochs=1"])
-    original = Squid.score
+    original = Squid.scores_of
 
     def broken(self, images):
         scores = original(self, images)
         scores.image["reconstruction"][0] = torch.nan
         return scores
 
-    monkeypatch.setattr(Squid, "score", broken)
+    monkeypatch.setattr(Squid, "scores_of", broken)
     assert command("eval", "--exp", "a") == 1
     assert "scores of the validation images are not finite" in capsys.readouterr().err
 

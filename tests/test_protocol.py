@@ -276,9 +276,9 @@ def test_what_an_iteration_draws_follows_from_the_seed_and_is_new_at_every_itera
 
 def test_validation_sees_the_images_as_they_are_and_training_the_augmented_ones(loop):
     scored = []
-    original = Counting.score
+    original = Counting.scores_of
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Counting, "score", lambda self, images: (scored.append(images), original(self, images))[1])
+        patch.setattr(Counting, "scores_of", lambda self, images: (scored.append(images), original(self, images))[1])
         run = loop("augment=true", aucs=[0.5, 0.5])
     raw = to_float(noise(10, 64), CPU)
     assert scored and all(torch.equal(images, raw[:2]) for images in scored)
@@ -314,21 +314,21 @@ def trained(tmp_path_factory):
     """Its folder, what splits it asked for and what it scored."""
     folder = tmp_path_factory.mktemp("run")
     splits, scored = [], []
-    split, score = DigitAnatomy.split, Squid.score
+    split, scores_of = DigitAnatomy.split, Squid.scores_of
 
     def noted_split(self, name):
         splits.append(name)
         return split(self, name)
 
-    def noted_score(self, images):
+    def noted_scores(self, images):
         scored.append(images)
-        return score(self, images)
+        return scores_of(self, images)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         quick(patch)
         patch.setattr(DigitAnatomy, "split", noted_split)
-        patch.setattr(Squid, "score", noted_score)
+        patch.setattr(Squid, "scores_of", noted_scores)
         assert train("a", overrides=[*RUN, "epochs=3"]) == 0
     return SimpleNamespace(folder=folder / "checkpoints" / "a", splits=splits, scored=scored)
 
