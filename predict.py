@@ -1,32 +1,38 @@
 """Score image files or folders with a trained experiment.
 
-    python predict.py --exp ID PATH ... [--csv FILE] [--images DIR]
+    python predict.py --exp ID PATH ... [--csv FILE] [--images DIR] [--maps DIR]
 
 One line per image: path, the discriminator's logit (where the method has one), score (the main one; higher = more
 anomalous), every image score by name, and whether the main score reaches the threshold chosen on validation. The
 threshold is of the column named after the main score; score is that column as people read it (the paper's
-1 − sigmoid((logit − mu)/sigma) where that is the discriminator's).
+1 − sigmoid((logit − mu)/sigma) where that is the discriminator's). With --csv the screen has a summary.
+
+--maps writes of every image and every score that has a map NAME.SCORE.npy (the map as it is: float32, of the size that
+the networks see), NAME.SCORE.heat.png (in colour, at the image's own size; what fit=crop has cut off is transparent)
+and NAME.SCORE.overlay.png (the same over the image). All pictures of a run have one colour scale per score, printed at
+the end: compare them within a run, not across runs.
+
 An unreadable file is named and left without scores; the exit code is then 1.
 """
 
 import argparse
-import itertools
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import torch
-from PIL import Image
 
 from commands import cli
-from dataloader import DataError
-from dataloader.images import FORMATS, image_files, read_image
-from evaluation import plots
+from evaluation import pictures
+from evaluation.files import ScoredFiles, check_apart, listed_files, score_files
 from evaluation.metrics import require_finite
-from evaluation.scoring import Scored, score_batches, score_images
+from evaluation.pictures import printable
 from evaluation.tables import score_table
 from experiments.folder import ExperimentError
-from system.device import to_float
-from system.files import write_atomically, write_text
+from system.files import write_text
+
+LISTED = 10  # images on the screen
 
 
 def arguments() -> argparse.Namespace:
@@ -40,98 +46,115 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--images", type=Path, metavar="DIR", help="write pictures: input | reconstruction | difference | map"
     )
+    parser.add_argument("--maps", type=Path, metavar="DIR", help="write maps: as arrays, in colour, over the images")
     return parser.parse_args()
 
 
 def main() -> int:
     args = arguments()
     trained = cli.load_trained(args)
-    config = trained.config
+    method = trained.method
     names = listed_files(args.paths)
-    if args.images:
-        check_apart(args.images, args.paths)
-    readable, images, failures = [], [], []
-    for path in names:
-        try:
-            images.append(torch.from_numpy(read_image(path, config.image_size, config.resize, config.fit)))
-            readable.append(path)
-        except DataError as error:
-            failures.append(str(error))
-    if readable:
-        write_scores(args, trained, names, readable, torch.stack(images))
-    for failure in failures:
+    for option, folder in (("--images", args.images), ("--maps", args.maps)):
+        if folder:
+            check_apart(option, folder, args.paths)
+    if args.maps:
+        require_maps(trained)
+    known = trained.experiment.training_looks()
+    found, failed = score_files(method, list(names), trained.device, known, bool(args.images or args.maps))
+    if found:
+        captions = write_scores(args, trained, found)
+        for warning in warnings(found, method.config.image_size):
+            print(f"warning: {warning}", file=sys.stderr)
+        if args.images or args.maps:
+            failed += pictures.write(method, found, names, captions, trained.device, args.images, args.maps)
+            say_where(args, found)
+    for failure in failed:
         print(f"error: {failure}", file=sys.stderr)
-    if failures:
-        print(f"error: {len(failures)} of {len(names)} files have no scores.", file=sys.stderr)
-    return 1 if failures else 0
+    if failed:
+        print(f"error: {len(failed)} of {len(names)} files have no scores.", file=sys.stderr)
+    return 1 if failed else 0
 
 
-def listed_files(paths: list[Path]) -> dict[Path, Path]:
-    """Every file to score → its picture's name below --images. Raises DataError for a path that is not there."""
-    found: dict[Path, Path] = {}
-    for path in paths:
-        if not path.exists():
-            raise DataError(f"{path}: no such file or folder.")
-        files = image_files(path) if path.is_dir() else [path]
-        if not files:
-            raise DataError(f"{path}: holds no {FORMATS}.")
-        for file in files:
-            found.setdefault(file, Path(file.name) if file == path else file.relative_to(path))
-    return found
+def require_maps(trained: cli.Trained) -> None:
+    """Raise an ExperimentError for a method without maps, before anything else is scored."""
+    side = trained.config.image_size
+    scores = trained.method.score(torch.zeros(1, 1, side, side, device=trained.device))
+    if not scores.maps:
+        raise ExperimentError(
+            f"--maps: {trained.config.method} has no maps, only scores of whole images: {', '.join(scores.image)}. "
+            "Leave --maps out, or train a method that has maps, such as patchcore."
+        )
 
 
-def check_apart(pictures: Path, inputs: list[Path]) -> None:
-    """Raise an ExperimentError where pictures would be written over, or among, the images to score."""
-    target = pictures.resolve()
-    for path in inputs:
-        folder = path.resolve() if path.is_dir() else path.resolve().parent
-        if target == folder or (path.is_dir() and folder in target.parents):
-            raise ExperimentError(f"--images {pictures}: would write among the images to score; name another folder.")
-
-
-def write_scores(args, trained: cli.Trained, names, readable, images: torch.Tensor) -> None:
-    method, device = trained.method, trained.device
-    scored = score_images(method, images, device, "scoring", keep_maps=bool(args.images))
-    main_score = method.main_score
-    require_finite(scored.image[main_score], f"the {len(readable)} images")
+def write_scores(args, trained: cli.Trained, found: ScoredFiles) -> dict[Path, list[str]]:
+    """The table, and with --csv its summary on the screen. Returns what to write over each file's picture."""
+    main_score, scored = trained.method.main_score, found.scored
+    require_finite(scored.image[main_score], f"the {len(found.paths)} images")
     last = {}
     threshold = trained.checkpoint.get("val_thresholds", {}).get(main_score)
     if threshold is not None:
         last["anomalous_at_val_threshold"] = (scored.image[main_score] >= threshold).astype(int)
-    table = score_table(scored, main_score, {"path": [str(path) for path in readable]}, last)
+    table = score_table(scored, main_score, {"path": [str(path) for path in found.paths]}, last)
+    shown = scored.shown.get(main_score, scored.image[main_score])
+    verdicts = ["anomalous" if called else "normal" for called in last.get("anomalous_at_val_threshold", ())]
     if args.csv:
         write_text(args.csv, table)
-        print(f"{len(readable)} images scored: {args.csv}")
+        print(f"{len(found.paths)} images scored: {args.csv}")
+        if threshold is None:
+            print(no_threshold(trained))
+        else:
+            called = f"{verdicts.count('anomalous')} of them are called anomalous"
+            print(f"{called}: {main_score} reaches {threshold:.4g}, the threshold chosen on validation.")
+        print(highest(found, shown, verdicts, main_score))
     else:
         print(table, end="")
+    captions = {path: [f"{main_score} {score:.4g}"] for path, score in zip(found.paths, shown, strict=True)}
+    for path, verdict in zip(found.paths, verdicts, strict=False):
+        captions[path].append(f"{verdict} by the threshold chosen on validation")
+    return captions
+
+
+def no_threshold(trained: cli.Trained) -> str:
+    name = trained.experiment.name
+    return (
+        "None is called anomalous or normal: a threshold is chosen in training, on validation images of which some are "
+        "anomalous, and there were none. Add such images (val/<class>) and train anew, or compare with the scores of "
+        f"held-out normal images: python eval.py --exp {name} writes {trained.experiment.path('scores.csv')}"
+    )
+
+
+def highest(found: ScoredFiles, shown: np.ndarray, verdicts: list[str], main_score: str) -> str:
+    """The files of the highest scores, as lines for the screen; ``shown`` are the scores as people read them."""
+    order = np.argsort(-found.scored.image[main_score], kind="stable")[:LISTED]
+    rows = [("score", "verdict" if verdicts else "", "path")]
+    rows += [(f"{shown[i]:.4g}", verdicts[i] if verdicts else "", printable(found.paths[i])) for i in order]
+    scores, words = (max(len(row[column]) for row in rows) for column in (0, 1))
+    lines = [f"{score:>{scores}}  {verdict:<{words}}  {path}" for score, verdict, path in rows]
+    return "\n".join([f"The {len(order)} highest scores:", *lines])
+
+
+def warnings(found: ScoredFiles, side: int) -> Iterator[str]:
+    """A line for each thing that makes scores doubtful."""
+    doubts = (
+        (found.small, f"have a side below half of the {side} pixels that the networks see: enlarged, without detail"),
+        (found.unlike, "look unlike the training images, by gray levels or layout: their scores may mean nothing"),
+    )
+    for doubtful, why in doubts:
+        if doubtful.any():
+            first = printable(found.paths[int(doubtful.argmax())])
+            yield f"{doubtful.sum()} of {len(doubtful)} images {why}. The first: {first}"
+
+
+def say_where(args: argparse.Namespace, found: ScoredFiles) -> None:
+    """Where pictures and maps are, and what their colours mean."""
     if args.images:
-        write_pictures(args.images, method, [names[path] for path in readable], images, scored, device)
-
-
-def free(target: Path, taken: set[Path]) -> Path:
-    """``target``, or that with the first number that is not taken."""
-    numbered = (target.with_name(f"{target.stem}_{number}.png") for number in itertools.count(2))
-    return next(path for path in itertools.chain([target], numbered) if path not in taken)
-
-
-def write_pictures(folder: Path, method, names: list[Path], images: torch.Tensor, scored: Scored, device) -> None:
-    """One PNG per image, the folders kept; of equal names the later ones get a number."""
-    taken: set[Path] = set()
-    maps = scored.maps.get(method.main_score, next(iter(scored.maps.values()), None))  # (N, H, W)
-    high = 0.0 if maps is None else plots.highest(maps)
-    number = 0
-    for batch in score_batches(images, device):
-        batch = to_float(batch, device)
-        x_hats = method.score(batch).reconstruction
-        for i, image in enumerate(batch.cpu().numpy()):
-            x_hat = None if x_hats is None else x_hats[i, 0].cpu().numpy()
-            heat = None if maps is None else maps[number]
-            target = free(folder / names[number].with_suffix(".png"), taken)
-            taken.add(target)
-            picture = Image.fromarray(plots.strip(image[0], x_hat, heat, high))
-            write_atomically(target, lambda part, picture=picture: picture.save(part, format="PNG"))
-            number += 1
-    print(f"{len(taken)} pictures: {folder}", file=sys.stderr)
+        print(f"{len(found.paths)} pictures: {args.images}", file=sys.stderr)
+    if args.maps:
+        print(f"maps of {len(found.paths)} images: {args.maps}", file=sys.stderr)
+    if found.scales:
+        ranges = ", ".join(f"{score} 0 – {high:.4g}" for score, high in found.scales.items())
+        print(f"colours of the maps, black to bright: {ranges}", file=sys.stderr)
 
 
 if __name__ == "__main__":

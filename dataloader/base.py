@@ -14,6 +14,7 @@ import torch
 from tqdm import tqdm
 
 from configs import BaseConfig
+from dataloader import familiar
 from dataloader.images import FORMATS, DataError, image_files, read_image, read_mask
 from system.seeding import generator
 
@@ -120,6 +121,7 @@ class Dataset(ABC):
             "fingerprint": self.fingerprint(),
             "training_images": self.training_in_words(),
             "anomalous_training_images": self.anomalous_training_ids(),
+            "looks": familiar.record(self.training_images(0)),
         }
 
 

@@ -28,8 +28,9 @@ def read_dicom(path: Path, raw: bool = False) -> Image.Image:
     around the picture, where the file says what value it has, is black and no part of the span (of ``raw`` it is).
 
     Raises:
-        DataError: without pydicom; for a file that is no DICOM, holds no pixels, more than one frame or colour, is
-            compressed in a way that no installed decoder reads, or has a rescale or window that makes no sense.
+        DataError: without pydicom; for a file that is no DICOM, holds no pixels, more than one frame or colour (also
+            by a palette), is compressed in a way that no installed decoder reads, or has a rescale or window that makes
+            no sense.
     """
     try:
         from pydicom import dcmread
@@ -59,6 +60,9 @@ def read_dicom(path: Path, raw: bool = False) -> Image.Image:
             f"{path}: its pixels are of shape {pixels.shape}, several frames or colour; a radiograph is one gray "
             "frame. Save the one that is meant as a file of its own, or leave it out."
         )
+    meaning = dataset.get("PhotometricInterpretation") or "MONOCHROME2"
+    if meaning not in ("MONOCHROME1", "MONOCHROME2"):
+        raise DataError(f"{path}: its pixels are {meaning}; a radiograph's are gray. Save it as gray, or leave it out.")
     try:
         shown = pixels if raw else apply_voi_lut(apply_modality_lut(pixels, dataset), dataset)
         shown = shown.astype(np.float64)
@@ -67,7 +71,7 @@ def read_dicom(path: Path, raw: bool = False) -> Image.Image:
         raise DataError(
             f"{path}: its rescale, window (VOI) or padding cannot be applied ({error}). Mend the tags, or leave it out."
         ) from error
-    if dataset.get("PhotometricInterpretation") == "MONOCHROME1":
+    if meaning == "MONOCHROME1":
         shown = -shown
     return Image.fromarray(to_uint8(shown, inside))
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from configs import BaseConfig
 from dataloader.base import FileDataset, Item, Split, digest
 from dataloader.errors import DataError
+from dataloader.images import require_utf8
 from dataloader.layouts import HOW_TO, Items, from_csv, from_folders
 
 LIST = "images.csv"
@@ -67,10 +68,7 @@ def check_files(items: Items) -> None:
     homes: dict[str, str] = {}
     for split, of_split in items.items():
         for item in of_split:
-            try:
-                str(item.path).encode()
-            except UnicodeEncodeError:
-                raise DataError(f"{str(item.path)!a}: its name is no UTF-8. Rename it.") from None
+            require_utf8(item.path)
             other_split, other = seen.setdefault(os.path.realpath(item.path), (split, item))
             if other is not item:
                 raise DataError(

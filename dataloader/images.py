@@ -65,6 +65,21 @@ def fitted(image: Image.Image, size: int, resample: Image.Resampling, fit: str) 
     return (ImageOps.pad if fit == "pad" else ImageOps.fit)(image, (size, size), resample)
 
 
+def unfitted(pixels: np.ndarray, size: tuple[int, int], fit: str) -> np.ndarray:
+    """A map (side, side) of what :func:`fitted` made of an image of ``size`` (width, height), laid over that image:
+    (height, width) float32, NaN where ``crop`` has cut the image off.
+    """
+    width, height = size
+    white = fitted(Image.new("L", size, 255), len(pixels), Image.Resampling.NEAREST, fit)
+    shown = white.getbbox()  # without the margins of pad
+    covered = (min(size), min(size)) if fit == "crop" else size
+    left, top = (width - covered[0]) // 2, (height - covered[1]) // 2
+    found = np.full((height, width), np.nan, np.float32)
+    resized = Image.fromarray(pixels.astype(np.float32)).resize(covered, Image.Resampling.BILINEAR, box=shown)
+    found[top : top + covered[1], left : left + covered[0]] = np.asarray(resized)
+    return found
+
+
 def to_gray(image: Image.Image) -> Image.Image:
     """8-bit gray: 16-bit scaled by its full range (not clipped), colour by luma, transparency on black."""
     if image.mode.startswith("I"):
@@ -85,6 +100,14 @@ def to_marked(image: Image.Image) -> Image.Image:
     """8-bit: 255 where the image is not black, however dark it is."""
     pixels = np.asarray(image if image.mode.startswith("I") else to_gray(image))
     return Image.fromarray(np.where(pixels > 0, 255, 0).astype(np.uint8))
+
+
+def require_utf8(path: Path) -> None:
+    """Raise DataError for a name that cannot be written down."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise DataError(f"{str(path)!a}: its name is no UTF-8. Rename it.") from None
 
 
 def image_files(folder: Path) -> list[Path]:

@@ -1,9 +1,10 @@
 """Figures for people, drawn without a display. All images share one grey scale, 0 black and 1 white."""
 
+import warnings
 from pathlib import Path
 
 import numpy as np
-from matplotlib import colormaps
+from matplotlib import colormaps, style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -11,8 +12,14 @@ from sklearn.metrics import precision_recall_curve, roc_curve
 
 from system.files import write_atomically
 
-STRIP_SIDE = 256
-NORMAL, ANOMALOUS = "#1f77b4", "#d62728"
+style.use("tableau-colorblind10")
+NORMAL, ANOMALOUS = "#006ba4", "#c85200"  # of its colours
+OUTLINE = "#00e5ff"  # of masks, on gray and on HEAT
+HEAT = "inferno"
+ABOVE = 0.005  # of all pixels of maps have a value above the one that is shown brightest
+OPAQUE = 0.7  # a map over its image, where it is highest
+PANEL = 2.4  # inches, of a strip
+DPI = 110
 
 
 def save(figure: Figure, path: Path) -> None:
@@ -128,19 +135,76 @@ def maps(captions: list[str], images: np.ndarray, found: dict[str, np.ndarray], 
 
 def highest(maps: np.ndarray) -> float:
     """The value that is shown brightest: of all pixels, 0.5 % are above it."""
-    return float(np.quantile(maps, 0.995))
+    return float(np.quantile(maps, 1 - ABOVE))
 
 
-def strip(image: np.ndarray, reconstruction: np.ndarray | None, heat: np.ndarray | None, high: float) -> np.ndarray:
-    """Input | reconstruction | difference | map side by side, those that there are: (H, W) each → uint8 RGB.
+class Brightest:
+    """:func:`highest` of more maps than fit into memory, of ``pixels`` in all or fewer."""
 
-    Images are in [0, 1]; the map is shown from 0 to ``high``. Small images are enlarged by a whole factor, to be seen:
-    to at least STRIP_SIDE pixels.
+    def __init__(self, pixels: int):
+        self.room = int(ABOVE * pixels) + 2
+        self.kept = np.empty(0, np.float32)
+        self.seen = 0
+
+    def add(self, maps: np.ndarray) -> None:
+        pixels = np.concatenate([self.kept, maps.ravel()])
+        self.kept = np.partition(pixels, -self.room)[-self.room :] if len(pixels) > self.room else pixels
+        self.seen += maps.size
+
+    def value(self) -> float:
+        """Of those that were added."""
+        return float(np.quantile(self.kept, 1 - ABOVE * (self.seen - 1) / (len(self.kept) - 1)))
+
+
+def colours(heat: np.ndarray, high: float) -> np.ndarray:
+    """A map (H, W) as uint8 RGBA, from 0 to ``high``; transparent where it is NaN."""
+    shades = (colormaps[HEAT](np.arange(256)) * 255).round().astype(np.uint8)  # (256, 4)
+    found = shades[brightness(heat, high)]
+    found[np.isnan(heat), 3] = 0
+    return found
+
+
+def overlay(gray: np.ndarray, heat: np.ndarray, high: float) -> np.ndarray:
+    """A map (H, W) over its image, uint8 gray, as uint8 RGB: the higher, the less is seen through it."""
+    opacity = np.minimum(brightness(heat, high)[..., None] / 255, OPAQUE)  # (H, W, 1)
+    return (colours(heat, high)[..., :3] * opacity + gray[..., None] * (1 - opacity)).round().astype(np.uint8)
+
+
+def brightness(heat: np.ndarray, high: float) -> np.ndarray:
+    """Values from 0 to ``high`` as uint8; what is NaN as 0, what is higher as 255."""
+    return (np.nan_to_num(heat / high if high else heat * 0).clip(0, 1) * 255).round().astype(np.uint8)
+
+
+def strip(
+    title: str, captions: list[str], gray: list[tuple[str, np.ndarray]], heat: tuple[str, np.ndarray, float] | None,
+    path: Path,
+) -> None:  # fmt: skip
+    """One image for people: a title, a line of captions and panels side by side.
+
+    Args:
+        gray: name and (H, W) in [0, 1] each, on one grey scale.
+        heat: a map's name, (H, W) and the value that is shown brightest, with a colour bar.
     """
-    gray = [image] if reconstruction is None else [image, reconstruction, np.abs(image - reconstruction)]
-    panels = [np.repeat(panel.clip(0, 1)[..., None], 3, axis=2) for panel in gray]
+    panels = len(gray) + (heat is not None)
+    width, height = PANEL * panels + 0.1 + (heat is not None) * 0.6, PANEL + 0.75  # inches
+    figure = Figure(figsize=(width, height))
+
+    def placed(left: float, across: float) -> Axes:
+        return figure.add_axes((left / width, 0.05 / height, across / width, (PANEL - 0.1) / height))
+
+    figure.text(0.1 / width, 1 - 0.2 / height, title, fontsize=10, va="center", parse_math=False)
+    figure.text(0.1 / width, 1 - 0.4 / height, " · ".join(captions), fontsize=9, va="center", parse_math=False)
+    axes = [placed(0.1 + PANEL * i, PANEL - 0.1) for i in range(panels)]
+    for axis, (name, pixels) in zip(axes, gray, strict=False):
+        axis.imshow(pixels, cmap="gray", vmin=0, vmax=1)
+        axis.set_title(name, fontsize=9, pad=3)
     if heat is not None:
-        panels.append(colormaps["inferno"](heat / high if high else heat)[..., :3])
-    factor = -(-STRIP_SIDE // len(image))
-    strip = (np.concatenate(panels, axis=1) * 255).round().astype(np.uint8)
-    return strip.repeat(factor, 0).repeat(factor, 1)
+        name, pixels, high = heat
+        shown = axes[-1].imshow(pixels, cmap=HEAT, vmin=0, vmax=high or 1)
+        axes[-1].set_title(f"map: {name}", fontsize=9, pad=3)
+        figure.colorbar(shown, cax=placed(0.1 + PANEL * panels, 0.12)).ax.tick_params(labelsize=8)
+    for axis in axes:
+        axis.set_axis_off()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # a box stands for it
+        write_atomically(path, lambda part: figure.savefig(part, dpi=DPI, format="png"))

@@ -1,6 +1,6 @@
 """Scoring images by the thousand, and the table of it."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 import numpy as np
 import torch
@@ -30,6 +30,15 @@ class Scored:
         """Those of the images (indices, or N bools) alone."""
         parts = (self.image, self.columns, self.shown, self.maps)
         return Scored(*({name: values[chosen] for name, values in part.items()} for part in parts))
+
+
+def joined(parts: list[Scored]) -> Scored:
+    """The scores of several lots of images as those of one."""
+
+    def whole(name: str) -> dict[str, np.ndarray]:
+        return {key: np.concatenate([getattr(part, name)[key] for part in parts]) for key in getattr(parts[0], name)}
+
+    return Scored(*(whole(field.name) for field in fields(Scored)))
 
 
 def score_batches(images: torch.Tensor, device: torch.device) -> tuple[torch.Tensor, ...]:

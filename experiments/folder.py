@@ -1,7 +1,7 @@
 """An experiment's folder: what lies in it, and who may write to it.
 
 checkpoints/<exp>/config.json    the settings; this copy alone drives eval and resume
-                  data.json      what is trained on: counts, anomalous images among it, files that are missing
+                  data.json      what is trained on: counts, anomalous images among it, missing files, gray levels
                   last.pt        all that a resume needs        best.pt   the best epoch's weights
                   best_averaged.pt  the same of averaged weights (average_decay)
                   metrics.jsonl  one line per epoch             log.txt   what happened, with times
@@ -108,6 +108,14 @@ class Experiment:
     def save_data(self, record: dict[str, Any]) -> None:
         """``record`` is :meth:`dataloader.Dataset.record` of the training data."""
         write_text(self.path("data.json"), json.dumps(record, indent=2) + "\n")
+
+    def training_looks(self) -> dict[str, Any] | None:
+        """What is recorded of how the training images look, None where nothing is. Raises ExperimentError."""
+        path = self.path("data.json")
+        try:
+            return json.loads(path.read_text(encoding="utf-8")).get("looks") if path.exists() else None
+        except (ValueError, AttributeError) as error:
+            raise ExperimentError(f"{path}: damaged ({error}). Restore it, or delete it.") from error
 
     def load_config(self) -> tuple[str, configs.BaseConfig, str]:
         """(configuration name, settings, data fingerprint). Raises ExperimentError."""
