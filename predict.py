@@ -153,7 +153,7 @@ def say_where(args: argparse.Namespace, found: ScoredFiles) -> None:
     if args.maps:
         print(f"maps of {len(found.paths)} images: {args.maps}", file=sys.stderr)
     if found.scales:
-        ranges = ", ".join(f"{score} 0 – {high:.4g}" for score, high in found.scales.items())
+        ranges = ", ".join(f"{score} {low:.4g} – {high:.4g}" for score, (low, high) in found.scales.items())
         print(f"colours of the maps, black to bright: {ranges}", file=sys.stderr)
 
 

@@ -75,8 +75,8 @@ def unfitted(pixels: np.ndarray, size: tuple[int, int], fit: str) -> np.ndarray:
     covered = (min(size), min(size)) if fit == "crop" else size
     left, top = (width - covered[0]) // 2, (height - covered[1]) // 2
     found = np.full((height, width), np.nan, np.float32)
-    resized = Image.fromarray(pixels.astype(np.float32)).resize(covered, Image.Resampling.BILINEAR, box=shown)
-    found[top : top + covered[1], left : left + covered[0]] = np.asarray(resized)
+    inside = Image.fromarray(pixels.astype(np.float32)).crop(shown)
+    found[top : top + covered[1], left : left + covered[0]] = inside.resize(covered, Image.Resampling.BILINEAR)
     return found
 
 

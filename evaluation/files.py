@@ -1,6 +1,7 @@
 """Scoring image files that are read a few at a time, so that memory hardly grows with their number."""
 
 import itertools
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -16,12 +17,13 @@ from configs import BaseConfig
 from dataloader.errors import DataError
 from dataloader.familiar import unfamiliar
 from dataloader.images import FORMATS, decoded, fitted, image_files, require_utf8, to_gray
-from evaluation.plots import Brightest
+from evaluation.plots import scale
 from evaluation.scoring import Scored, joined, score_images
 from experiments.folder import ExperimentError
 from methods import Method
 
 AT_ONCE = 64  # files
+SAMPLED = 32  # pixels of a map's side that a scale of colours is made by, of 10,000 maps 40 MB
 
 
 def listed_files(paths: list[Path]) -> dict[Path, Path]:
@@ -75,7 +77,7 @@ class ScoredFiles:
     scored: Scored  # without maps
     small: np.ndarray  # (N,) bool: a side of less than half the networks'
     unlike: np.ndarray  # (N,) bool: unlike the training images, where it is known what those look like
-    scales: dict[str, float] = field(default_factory=dict)  # image score → highest value of its maps that is shown
+    scales: dict[str, tuple[float, float]] = field(default_factory=dict)  # of all maps of an image score
 
 
 def score_files(
@@ -89,12 +91,13 @@ def score_files(
         with_scales: look through all maps for the values to show brightest.
     """
     parts, failed = [], []
-    brightest: dict[str, Brightest] = {}
+    pixels = defaultdict(list)
     for files in read_in_parts(paths, method.config, failed, "files"):
         images = torch.stack([file.pixels for file in files])
         scored = score_images(method, images, device, "scoring", keep_maps=with_scales)
         for name, maps in scored.maps.items():
-            brightest.setdefault(name, Brightest(len(paths) * maps[0].size)).add(maps)
+            step = -(-maps.shape[1] // SAMPLED)
+            pixels[name].append(maps[:, ::step, ::step].ravel())
         scored.maps = {}
         small = [min(file.size) < method.config.image_size / 2 for file in files]
         unlike = unfamiliar(images, known) if known else np.zeros(len(files), bool)
@@ -104,7 +107,7 @@ def score_files(
     whole = ScoredFiles(
         [path for part in parts for path in part.paths], joined([part.scored for part in parts]),
         np.concatenate([part.small for part in parts]), np.concatenate([part.unlike for part in parts]),
-        {name: of_score.value() for name, of_score in brightest.items()},
+        {name: scale(np.concatenate(of_score)) for name, of_score in pixels.items()},
     )  # fmt: skip
     return whole, failed
 

@@ -1,5 +1,7 @@
 """Pictures and maps of image files, written a few at a time as the files are read and scored again."""
 
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -24,38 +26,42 @@ def write(
     """
     failed: list[str] = []
     for files in read_in_parts(found.paths, method.config, failed, "drawing"):
-        number = 0
-        for batch in score_batches(torch.stack([file.pixels for file in files]), device):
-            scores = method.score(to_float(batch, device))
-            x_hats = scores.reconstruction
-            for i, file in enumerate(files[number : number + len(batch)]):
-                name = names[file.path]
-                of_file = {score: pixels[i, 0].cpu().numpy() for score, pixels in scores.maps.items()}
-                if images:
-                    x_hat = None if x_hats is None else x_hats[i, 0].cpu().numpy()
-                    shown = next((score for score in (method.main_score, *of_file) if score in of_file), None)
-                    heat = shown and (shown, of_file[shown], found.scales[shown])
-                    target = ending(images / name, ".png")
-                    draw(file, x_hat, heat, captions[file.path], target)
-                if maps:
-                    write_maps(maps / name, file, of_file, found.scales, method.config.fit)
-            number += len(batch)
+        for file, x_hat, of_file in scored_again(method, files, device):
+            name = names[file.path]
+            if images:
+                shown = next((score for score in (method.main_score, *of_file) if score in of_file), None)
+                heat = plots.Heat(shown, of_file[shown], found.scales[shown]) if shown else None
+                draw(file, x_hat, heat, captions[file.path], ending(images / name, ".png"))
+            if maps:
+                write_maps(maps / name, file, of_file, found.scales, method.config.fit)
     return failed
 
 
-def draw(
-    file: ReadFile, x_hat: np.ndarray | None, heat: tuple[str, np.ndarray, float] | None, captions: list[str],
-    target: Path,
-) -> None:  # fmt: skip
+def scored_again(
+    method: Method, files: list[ReadFile], device: torch.device
+) -> Iterator[tuple[ReadFile, np.ndarray | None, dict[str, np.ndarray]]]:
+    """Every file with its reconstruction, where the method has one, and its maps by name: (H, W) each."""
+    following = iter(files)
+    for batch in score_batches(torch.stack([file.pixels for file in files]), device):
+        scores = method.score(to_float(batch, device))
+        x_hats = None if scores.reconstruction is None else scores.reconstruction.cpu().numpy()[:, 0]
+        maps = {score: pixels.cpu().numpy()[:, 0] for score, pixels in scores.maps.items()}
+        for i, file in enumerate(islice(following, len(batch))):
+            yield file, None if x_hats is None else x_hats[i], {score: of_all[i] for score, of_all in maps.items()}
+
+
+def draw(file: ReadFile, x_hat: np.ndarray | None, heat: plots.Heat | None, captions: list[str], target: Path) -> None:
     """input | reconstruction | difference | map, those that there are."""
     x = file.pixels.numpy() / 255
-    gray = [("input", x)]
+    gray = {"input": x}
     if x_hat is not None:
-        gray += [("reconstruction", x_hat), ("difference", np.abs(x - x_hat))]
+        gray |= {"reconstruction": x_hat, "difference": np.abs(x - x_hat)}
     plots.strip(printable(file.path.name), captions, gray, heat, target)
 
 
-def write_maps(target: Path, file: ReadFile, maps: dict[str, np.ndarray], scales: dict[str, float], fit: str) -> None:
+def write_maps(
+    target: Path, file: ReadFile, maps: dict[str, np.ndarray], scales: dict[str, tuple[float, float]], fit: str
+) -> None:
     """Every map (H, W) as it is, as a heat map of the file's size and laid over the file's image."""
     original = decoded(file.path, to_gray)
     for score, pixels in maps.items():

@@ -1,7 +1,10 @@
-"""Figures for people, drawn without a display. All images share one grey scale, 0 black and 1 white."""
+"""Figures for people, drawn without a display. Images share one grey scale, 0 black and 1 white; maps get brighter all
+the way, and lines have colours that the colour-blind tell apart."""
 
+import textwrap
 import warnings
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from matplotlib import colormaps, style
@@ -16,15 +19,16 @@ style.use("tableau-colorblind10")
 NORMAL, ANOMALOUS = "#006ba4", "#c85200"  # of its colours
 OUTLINE = "#00e5ff"  # of masks, on gray and on HEAT
 HEAT = "inferno"
-ABOVE = 0.005  # of all pixels of maps have a value above the one that is shown brightest
+SHOWN_QUANTILES = (0.5, 0.995)  # maps of distances lie far above 0 everywhere
 OPAQUE = 0.7  # a map over its image, where it is highest
 PANEL = 2.4  # inches, of a strip
 DPI = 110
 
 
 def save(figure: Figure, path: Path) -> None:
-    figure.tight_layout()
-    write_atomically(path, lambda part: figure.savefig(part, dpi=110, format="png"))
+    if figure.get_layout_engine() is None:
+        figure.tight_layout()
+    write_atomically(path, lambda part: figure.savefig(part, dpi=DPI, format="png"))
 
 
 def curves(rows: list[dict], path: Path) -> None:
@@ -94,117 +98,145 @@ def histograms(labels: np.ndarray, scores: dict[str, np.ndarray], results: dict[
     save(figure, path)
 
 
-def samples(groups: dict[str, list[tuple[str, np.ndarray, np.ndarray]]], score: str, path: Path) -> None:
-    """Input | reconstruction | difference; ``groups`` maps a title to (caption, input, reconstruction) triples.
+def samples(groups: dict[str, list[tuple]], score: str, path: Path) -> None:
+    """Input | reconstruction | difference; ``groups`` maps a title to (caption, input, reconstruction, mask) each.
 
-    Images are (H, W) in [0, 1]; the difference is absolute, on the same scale.
+    Images are (H, W) in [0, 1]; the difference is absolute. The mask (H, W) bool is outlined on the input, where it is
+    not None.
     """
     rows = max(map(len, groups.values()))
-    figure = Figure(figsize=(4.6 * len(groups), 1.75 * rows + 0.9))
-    figure.suptitle(
-        f"input | reconstruction | absolute difference, all on one grey scale; kind and {score} score", fontsize=10
+    figure = Figure(figsize=(4.6 * len(groups) + 0.8, 1.75 * rows + 0.9), layout="constrained")
+    outlined = (
+        ", what is anomalous outlined" if any(each[3] is not None for of in groups.values() for each in of) else ""
     )
-    axes = figure.subplots(rows, 3 * len(groups), squeeze=False)
-    for axis in axes.flat:
-        axis.set_axis_off()
-    for g, (title, triples) in enumerate(groups.items()):
-        for r, (caption, image, reconstruction) in enumerate(triples):
-            panels = (image, reconstruction, np.abs(image - reconstruction))
-            for c, panel in enumerate(panels):
-                axes[r, 3 * g + c].imshow(panel, cmap="gray", vmin=0, vmax=1)
-            axes[r, 3 * g + 1].set_title((title + "\n" if r == 0 else "") + caption, fontsize=8)
+    figure.suptitle(
+        f"input{outlined} | reconstruction | absolute difference; above: kind and {score} score", fontsize=11
+    )
+    axes = blank_axes(figure, rows, 3 * len(groups))
+    high = highest(np.stack([np.abs(x - x_hat) for of_group in groups.values() for _, x, x_hat, _ in of_group]))
+    for g, (title, of_group) in enumerate(groups.items()):
+        for r, (caption, image, reconstruction, mask) in enumerate(of_group):
+            first, second, third = axes[r, 3 * g : 3 * g + 3]
+            first.imshow(image, cmap="gray", vmin=0, vmax=1)
+            outline(first, mask)
+            second.imshow(reconstruction, cmap="gray", vmin=0, vmax=1)
+            shown = third.imshow(np.abs(image - reconstruction), cmap=HEAT, vmin=0, vmax=high)
+            second.set_title((title + "\n" if r == 0 else "") + caption, fontsize=9)
+    figure.colorbar(shown, ax=axes, label="absolute difference", shrink=0.5, aspect=30)
     save(figure, path)
 
 
-def maps(captions: list[str], images: np.ndarray, found: dict[str, np.ndarray], path: Path) -> None:
-    """Every image (N, H, W) in [0, 1] beside its maps: name → (N, H, W); a map's scale is one for its column."""
-    figure = Figure(figsize=(1.75 * (len(found) + 1), 1.75 * len(images) + 0.5))
-    axes = figure.subplots(len(images), len(found) + 1, squeeze=False)
-    for axis in axes.flat:
-        axis.set_axis_off()
+def maps(
+    captions: list[str], images: np.ndarray, masks: np.ndarray | None, found: dict[str, np.ndarray], path: Path
+) -> None:
+    """Every image (N, H, W) in [0, 1], its mask (N, H, W) outlined, beside its maps: name → (N, H, W); a map's colours
+    are those of its column.
+    """
+    figure = Figure(figsize=(2.2 * (len(found) + 1), 1.95 * len(images) + 0.9), layout="constrained")
+    axes = blank_axes(figure, len(images), len(found) + 1)
     for r, (caption, image) in enumerate(zip(captions, images, strict=True)):
         axes[r, 0].imshow(image, cmap="gray", vmin=0, vmax=1)
-        axes[r, 0].set_title(caption, fontsize=8)
+        outline(axes[r, 0], None if masks is None else masks[r])
+        axes[r, 0].set_title(caption, fontsize=9)
     for c, (name, of_score) in enumerate(found.items(), start=1):
-        high = highest(of_score)
+        low, high = scale(of_score)
         for r, pixels in enumerate(of_score):
-            axes[r, c].imshow(pixels, cmap="inferno", vmin=0, vmax=high)
-            axes[r, c].set_title(f"{name}, 0 – {high:.2g}" if r == 0 else "", fontsize=8)
+            shown = axes[r, c].imshow(pixels, cmap=HEAT, vmin=low, vmax=high)
+        axes[0, c].set_title(name, fontsize=9)
+        figure.colorbar(shown, ax=axes[:, c], location="bottom", aspect=12, pad=0.01).ax.tick_params(labelsize=7)
     save(figure, path)
 
 
-def highest(maps: np.ndarray) -> float:
-    """The value that is shown brightest: of all pixels, 0.5 % are above it."""
-    return float(np.quantile(maps, 1 - ABOVE))
+def blank_axes(figure: Figure, rows: int, columns: int) -> np.ndarray:
+    axes = figure.subplots(rows, columns, squeeze=False)
+    for axis in axes.flat:
+        axis.set_axis_off()
+    return axes
 
 
-class Brightest:
-    """:func:`highest` of more maps than fit into memory, of ``pixels`` in all or fewer."""
-
-    def __init__(self, pixels: int):
-        self.room = int(ABOVE * pixels) + 2
-        self.kept = np.empty(0, np.float32)
-        self.seen = 0
-
-    def add(self, maps: np.ndarray) -> None:
-        pixels = np.concatenate([self.kept, maps.ravel()])
-        self.kept = np.partition(pixels, -self.room)[-self.room :] if len(pixels) > self.room else pixels
-        self.seen += maps.size
-
-    def value(self) -> float:
-        """Of those that were added."""
-        return float(np.quantile(self.kept, 1 - ABOVE * (self.seen - 1) / (len(self.kept) - 1)))
+def outline(axis: Axes, mask: np.ndarray | None) -> None:
+    """The border of a mask (H, W) bool, where something is marked, over the image of its size."""
+    if mask is None or not mask.any():
+        return
+    height, width = mask.shape
+    around = np.pad(mask, 1)  # so that it is closed where it reaches the image's border
+    axis.contour(np.arange(-1, width + 1), np.arange(-1, height + 1), around, [0.5], colors=OUTLINE, linewidths=1)
+    axis.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
 
 
-def colours(heat: np.ndarray, high: float) -> np.ndarray:
-    """A map (H, W) as uint8 RGBA, from 0 to ``high``; transparent where it is NaN."""
+def highest(values: np.ndarray) -> float:
+    """What is shown brightest of maps with these values: 0.5 % are above it."""
+    return float(np.quantile(values, SHOWN_QUANTILES[1]))
+
+
+def scale(values: np.ndarray) -> tuple[float, float]:
+    """What is shown darkest and brightest of maps with these values: half of all are below it, 0.5 % above."""
+    low, high = np.quantile(values, SHOWN_QUANTILES)
+    return float(low), float(high)
+
+
+def colours(heat: np.ndarray, shown: tuple[float, float]) -> np.ndarray:
+    """A map (H, W) as uint8 RGBA, from darkest to brightest as ``shown``; transparent where it is NaN."""
     shades = (colormaps[HEAT](np.arange(256)) * 255).round().astype(np.uint8)  # (256, 4)
-    found = shades[brightness(heat, high)]
+    found = shades[brightness(heat, shown)]
     found[np.isnan(heat), 3] = 0
     return found
 
 
-def overlay(gray: np.ndarray, heat: np.ndarray, high: float) -> np.ndarray:
-    """A map (H, W) over its image, uint8 gray, as uint8 RGB: the higher, the less is seen through it."""
-    opacity = np.minimum(brightness(heat, high)[..., None] / 255, OPAQUE)  # (H, W, 1)
-    return (colours(heat, high)[..., :3] * opacity + gray[..., None] * (1 - opacity)).round().astype(np.uint8)
+def overlay(gray: np.ndarray, heat: np.ndarray, shown: tuple[float, float]) -> np.ndarray:
+    """A map (H, W) over its image, uint8 gray, as uint8 RGB: the higher, the less of the image is seen through it."""
+    opacity = OPAQUE * brightness(heat, shown)[..., None].astype(np.float32) / 255  # (H, W, 1)
+    return (colours(heat, shown)[..., :3] * opacity + gray[..., None] * (1 - opacity)).round().astype(np.uint8)
 
 
-def brightness(heat: np.ndarray, high: float) -> np.ndarray:
-    """Values from 0 to ``high`` as uint8; what is NaN as 0, what is higher as 255."""
-    return (np.nan_to_num(heat / high if high else heat * 0).clip(0, 1) * 255).round().astype(np.uint8)
+def brightness(heat: np.ndarray, shown: tuple[float, float]) -> np.ndarray:
+    """A map (H, W) as uint8: 0 where it is darkest, or NaN; 255 where it is brightest."""
+    low, high = shown
+    share = (heat - low) / (high - low) if high > low else 0 * heat
+    return (np.nan_to_num(share).clip(0, 1) * 255).round().astype(np.uint8)
 
 
-def strip(
-    title: str, captions: list[str], gray: list[tuple[str, np.ndarray]], heat: tuple[str, np.ndarray, float] | None,
-    path: Path,
-) -> None:  # fmt: skip
-    """One image for people: a title, a line of captions and panels side by side.
+class Heat(NamedTuple):
+    """A map (H, W), what it is called, and the values that are shown darkest and brightest (:func:`scale`)."""
 
-    Args:
-        gray: name and (H, W) in [0, 1] each, on one grey scale.
-        heat: a map's name, (H, W) and the value that is shown brightest, with a colour bar.
+    name: str
+    pixels: np.ndarray
+    shown: tuple[float, float]
+
+
+def strip(title: str, captions: list[str], gray: dict[str, np.ndarray], heat: Heat | None, path: Path) -> None:
+    """One image for people: a title, captions (two lines at most) and panels side by side, ``gray`` ones (name → (H, W)
+    in [0, 1]) and a map with its colour bar.
     """
     panels = len(gray) + (heat is not None)
-    width, height = PANEL * panels + 0.1 + (heat is not None) * 0.6, PANEL + 0.75  # inches
+    width, height = PANEL * panels + 0.1 + 0.6 * (heat is not None), PANEL + 0.85  # inches
     figure = Figure(figsize=(width, height))
 
     def placed(left: float, across: float) -> Axes:
         return figure.add_axes((left / width, 0.05 / height, across / width, (PANEL - 0.1) / height))
 
-    figure.text(0.1 / width, 1 - 0.2 / height, title, fontsize=10, va="center", parse_math=False)
-    figure.text(0.1 / width, 1 - 0.4 / height, " · ".join(captions), fontsize=9, va="center", parse_math=False)
+    def written(text: str, top: float, size: int) -> None:
+        figure.text(0.1 / width, 1 - top / height, text, fontsize=size, va="top", parse_math=False)
+
+    written(shortened(title, int(width / 0.085)), 0.08, 10)
+    written(textwrap.fill(" · ".join(captions), int(width / 0.075)), 0.28, 9)
     axes = [placed(0.1 + PANEL * i, PANEL - 0.1) for i in range(panels)]
-    for axis, (name, pixels) in zip(axes, gray, strict=False):
+    for axis, (name, pixels) in zip(axes, gray.items(), strict=False):
         axis.imshow(pixels, cmap="gray", vmin=0, vmax=1)
         axis.set_title(name, fontsize=9, pad=3)
-    if heat is not None:
-        name, pixels, high = heat
-        shown = axes[-1].imshow(pixels, cmap=HEAT, vmin=0, vmax=high or 1)
-        axes[-1].set_title(f"map: {name}", fontsize=9, pad=3)
-        figure.colorbar(shown, cax=placed(0.1 + PANEL * panels, 0.12)).ax.tick_params(labelsize=8)
+    if heat:
+        low, high = heat.shown
+        image = axes[-1].imshow(heat.pixels, cmap=HEAT, vmin=low, vmax=high)
+        axes[-1].set_title(f"map: {heat.name}", fontsize=9, pad=3)
+        bar = figure.colorbar(image, cax=placed(0.1 + PANEL * panels, 0.12), extend="both")
+        bar.ax.tick_params(labelsize=8)
     for axis in axes:
         axis.set_axis_off()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from font")  # a box stands for it
         write_atomically(path, lambda part: figure.savefig(part, dpi=DPI, format="png"))
+
+
+def shortened(text: str, room: int) -> str:
+    """Text of at most ``room`` characters, its middle left out."""
+    return text if len(text) <= room else f"{text[: room // 2 - 1]}…{text[-(room - room // 2) :]}"

@@ -160,11 +160,13 @@ def write(
     plots.histograms(labels, scored.image, results["scores"], figures / "histograms.png")
     plots.curves(experiment.read_metrics(), figures / "curves.png")
     telling = telling_images(labels, scored.image[main])
-    groups = {title: _triples(method, split, scored.image[main], chosen, device) for title, chosen in telling.items()}
+    groups = {title: _samples(method, split, scored.image[main], chosen, device) for title, chosen in telling.items()}
     if scored.maps:
         chosen = np.concatenate([of_group[: SHOWN // 2] for of_group in telling.values()])
         captions = [f"{split.kinds[i]}, {scored.image[main][i]:.3g}" for i in chosen]
-        plots.maps(captions, split.images.numpy()[chosen] / 255, scored.selected(chosen).maps, figures / "maps.png")
+        masks = None if split.masks is None else split.masks.numpy()[chosen]
+        images = split.images.numpy()[chosen] / 255
+        plots.maps(captions, images, masks, scored.selected(chosen).maps, figures / "maps.png")
     if all(groups.values()):
         plots.samples(groups, main, figures / "samples.png")
 
@@ -192,15 +194,17 @@ def telling_images(labels: np.ndarray, scores: np.ndarray) -> dict[str, np.ndarr
     }
 
 
-def _triples(
+def _samples(
     method: Method, split: Split, scores: np.ndarray, chosen: np.ndarray, device: torch.device
-) -> list[tuple[str, np.ndarray, np.ndarray]]:
+) -> list[tuple[str, np.ndarray, np.ndarray, np.ndarray | None]]:
+    """Caption, input, reconstruction and mask of the chosen images; nothing of a method that does not reconstruct."""
     images = to_float(split.images[torch.from_numpy(chosen.copy())], device)
     reconstructions = method.score(images).reconstruction
     if reconstructions is None:
         return []
     pairs = zip(chosen, images.cpu().numpy()[:, 0], reconstructions.cpu().numpy()[:, 0], strict=True)
-    return [(f"{split.kinds[i]}, {scores[i]:.3g}", image, x_hat) for i, image, x_hat in pairs]
+    masks = {} if split.masks is None else {i: split.masks[i].numpy() for i in chosen}
+    return [(f"{split.kinds[i]}, {scores[i]:.3g}", image, x_hat, masks.get(i)) for i, image, x_hat in pairs]
 
 
 def summary(results: dict) -> str:

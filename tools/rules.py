@@ -27,6 +27,7 @@ from typing import NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -242,6 +243,7 @@ def draw(rows: list[dict[str, object]], path: Path) -> None:
                     [int(e) for e in curve], [100 * a for a in curve.values()], lw=0.9, c=f"C{number}", label=label
                 )
         axis.axhline(50, color="grey", linewidth=0.5)
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         title = {"val": "validation", "test": "test, shown only: it decides nothing"}[split]
         axis.set(xlabel="epoch", ylabel=f"AUC of the {rows[0]['score']} score, %", title=title)
     axes[0].legend(fontsize=8)
