@@ -79,7 +79,7 @@ def main() -> int:
 def require_maps(trained: cli.Trained) -> None:
     """Raise an ExperimentError for a method without maps, before anything else is scored."""
     side = trained.config.image_size
-    scores = trained.method.score(torch.zeros(1, 1, side, side, device=trained.device))
+    scores = trained.method.score(torch.zeros(1, 1, side, side, device=trained.device), all_maps=True)
     if not scores.maps:
         raise ExperimentError(
             f"--maps: {trained.config.method} has no maps, only scores of whole images: {', '.join(scores.image)}. "
@@ -105,7 +105,7 @@ def write_scores(args, trained: cli.Trained, found: ScoredFiles) -> dict[Path, l
             print(no_threshold(trained))
         else:
             called = f"{verdicts.count('anomalous')} of them are called anomalous"
-            print(f"{called}: {main_score} reaches {threshold:.4g}, the threshold chosen on validation.")
+            print(f"{called}: the column {main_score} reaches {threshold:.4g}, the threshold chosen on validation.")
         print(highest(found, shown, verdicts, main_score))
     else:
         print(table, end="")
@@ -116,6 +116,9 @@ def write_scores(args, trained: cli.Trained, found: ScoredFiles) -> dict[Path, l
 
 
 def no_threshold(trained: cli.Trained) -> str:
+    """Why there are no verdicts, and what to do."""
+    if "val_thresholds" not in trained.checkpoint:
+        return "None is called anomalous or normal: the threshold is kept with --checkpoint best."
     name = trained.experiment.name
     return (
         "None is called anomalous or normal: a threshold is chosen in training, on validation images of which some are "

@@ -43,7 +43,7 @@ def scored_again(
     """Every file with its reconstruction, where the method has one, and its maps by name: (H, W) each."""
     following = iter(files)
     for batch in score_batches(torch.stack([file.pixels for file in files]), device):
-        scores = method.score(to_float(batch, device))
+        scores = method.score(to_float(batch, device), all_maps=True)
         x_hats = None if scores.reconstruction is None else scores.reconstruction.cpu().numpy()[:, 0]
         maps = {score: pixels.cpu().numpy()[:, 0] for score, pixels in scores.maps.items()}
         for i, file in enumerate(islice(following, len(batch))):

@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib import colormaps, style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 from matplotlib.ticker import MaxNLocator
 from sklearn.metrics import precision_recall_curve, roc_curve
 
@@ -23,6 +24,7 @@ SHOWN_QUANTILES = (0.5, 0.995)  # maps of distances lie far above 0 everywhere
 OPAQUE = 0.7  # a map over its image, where it is highest
 PANEL = 2.4  # inches, of a strip
 DPI = 110
+QUICK = {"compress_level": 1}  # larger files, written sooner
 
 
 def save(figure: Figure, path: Path) -> None:
@@ -209,32 +211,30 @@ def strip(title: str, captions: list[str], gray: dict[str, np.ndarray], heat: He
     in [0, 1]) and a map with its colour bar.
     """
     panels = len(gray) + (heat is not None)
-    width, height = PANEL * panels + 0.1 + 0.6 * (heat is not None), PANEL + 0.85  # inches
+    width, height, side = PANEL * panels + 0.1 + 0.6 * (heat is not None), PANEL + 0.85, PANEL - 0.1  # inches
     figure = Figure(figsize=(width, height))
+    # one for all panels, in inches: axes of their own take longer than all else
+    page = figure.add_axes((0, 0, 1, 1), autoscale_on=False, xlim=(0, width), ylim=(0, height))
+    page.set_axis_off()
 
-    def placed(left: float, across: float) -> Axes:
-        return figure.add_axes((left / width, 0.05 / height, across / width, (PANEL - 0.1) / height))
+    def panel(number: int, name: str, pixels: np.ndarray, **colours: object) -> AxesImage:
+        left = 0.1 + PANEL * number
+        page.text(left + side / 2, PANEL, name, fontsize=9, ha="center")
+        return page.imshow(pixels, extent=(left, left + side, 0.05, 0.05 + side), aspect="auto", **colours)
 
-    def written(text: str, top: float, size: int) -> None:
-        figure.text(0.1 / width, 1 - top / height, text, fontsize=size, va="top", parse_math=False)
-
-    written(shortened(title, int(width / 0.085)), 0.08, 10)
-    written(textwrap.fill(" · ".join(captions), int(width / 0.075)), 0.28, 9)
-    axes = [placed(0.1 + PANEL * i, PANEL - 0.1) for i in range(panels)]
-    for axis, (name, pixels) in zip(axes, gray.items(), strict=False):
-        axis.imshow(pixels, cmap="gray", vmin=0, vmax=1)
-        axis.set_title(name, fontsize=9, pad=3)
+    page.text(0.1, height - 0.08, shortened(title, int(width / 0.085)), fontsize=10, va="top", parse_math=False)
+    below = textwrap.fill(" · ".join(captions), int(width / 0.075))
+    page.text(0.1, height - 0.28, below, fontsize=9, va="top", parse_math=False)
+    for i, (name, pixels) in enumerate(gray.items()):
+        panel(i, name, pixels, cmap="gray", vmin=0, vmax=1)
     if heat:
         low, high = heat.shown
-        image = axes[-1].imshow(heat.pixels, cmap=HEAT, vmin=low, vmax=high)
-        axes[-1].set_title(f"map: {heat.name}", fontsize=9, pad=3)
-        bar = figure.colorbar(image, cax=placed(0.1 + PANEL * panels, 0.12), extend="both")
-        bar.ax.tick_params(labelsize=8)
-    for axis in axes:
-        axis.set_axis_off()
+        image = panel(len(gray), f"map: {heat.name}", heat.pixels, cmap=HEAT, vmin=low, vmax=high)
+        beside = figure.add_axes(((0.1 + PANEL * panels) / width, 0.05 / height, 0.12 / width, side / height))
+        figure.colorbar(image, cax=beside, extend="both").ax.tick_params(labelsize=8)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from font")  # a box stands for it
-        write_atomically(path, lambda part: figure.savefig(part, dpi=DPI, format="png"))
+        write_atomically(path, lambda part: figure.savefig(part, dpi=DPI, format="png", pil_kwargs=QUICK))
 
 
 def shortened(text: str, room: int) -> str:

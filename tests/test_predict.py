@@ -129,6 +129,14 @@ def test_colours_and_overlays_worked_out_by_hand():
     assert (flat[..., 3] == 255).all() and np.array_equal(flat[0, 0], colours[0, 0])
 
 
+def test_a_picture_of_a_map_that_is_the_same_everywhere(workspace):
+    flat = np.full((8, 8), 0.5)
+    title, captions = "a very long name " * 20, ["a score of 0.5", "a verdict", "and much else to say " * 4]
+    plots.strip(title, captions, {"input": flat}, plots.Heat("distance", flat, plots.scale(flat)), workspace / "x.png")
+    assert Image.open("x.png").size[0] // (plots.DPI * plots.PANEL) == 2
+    assert plots.shortened("abcdefghij", 7) == "ab…ghij" and plots.shortened("abc", 3) == "abc"
+
+
 def test_a_scale_is_of_the_median_and_what_few_pixels_exceed():
     assert plots.scale(np.arange(1001.0)) == (500.0, 995.0)
 
@@ -249,13 +257,15 @@ def test_the_screen_lists_the_highest_with_verdicts(workspace, trained, capsys):
     capsys.readouterr()
     assert predict("in", "--csv", "p.csv") == 0
     out = capsys.readouterr().out
-    assert "12 images scored: p.csv\n3 of them are called anomalous: reconstruction reaches" in out
+    assert "12 images scored: p.csv\n3 of them are called anomalous: the column reconstruction reaches" in out
     lines = out[out.index("The 10 highest scores") :].splitlines()[2:]
     assert [line.split() for line in lines] == [
         [f"{float(row['score']):.4g}", "anomalous" if i < 3 else "normal", row["path"]]
         for i, row in enumerate(ordered[:10])
     ]
-    del best["val_thresholds"]
+    assert predict("in", "--csv", "p.csv", "--checkpoint", "last") == 0
+    assert "None is called anomalous or normal: the threshold is kept with --checkpoint best" in capsys.readouterr().out
+    best["val_thresholds"] = {}  # of a run without anomalous validation images
     torch.save(best, folder / "best.pt")
     assert predict("in", "--csv", "p.csv") == 0
     out = capsys.readouterr().out
