@@ -145,7 +145,8 @@ def maps(
         for r, pixels in enumerate(of_score):
             shown = axes[r, c].imshow(pixels, cmap=HEAT, vmin=low, vmax=high)
         axes[0, c].set_title(name, fontsize=9)
-        figure.colorbar(shown, ax=axes[:, c], location="bottom", aspect=12, pad=0.01).ax.tick_params(labelsize=7)
+        bar = figure.colorbar(shown, ax=axes[:, c], location="bottom", aspect=12, pad=0.01, ticks=MaxNLocator(3))
+        bar.ax.tick_params(labelsize=8)
     save(figure, path)
 
 

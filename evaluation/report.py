@@ -163,6 +163,7 @@ def write(
     groups = {title: _samples(method, split, scored.image[main], chosen, device) for title, chosen in telling.items()}
     if scored.maps:
         chosen = np.concatenate([of_group[: SHOWN // 2] for of_group in telling.values()])
+        chosen = np.array(list(dict.fromkeys(chosen)))  # of one class, the worst judged are the highest again
         captions = [f"{split.kinds[i]}, {scored.image[main][i]:.3g}" for i in chosen]
         masks = None if split.masks is None else split.masks.numpy()[chosen]
         images = split.images.numpy()[chosen] / 255
