@@ -148,16 +148,11 @@ def test_it_is_evaluated_saved_and_shown(workspace, trained, monkeypatch):
     pixels = np.random.RandomState(0).randint(0, 256, (48, 48), np.uint8)
     Image.fromarray(pixels).save("x.png")
     shown = []
-    strip = plots.strip
-
-    def recorded(image, x_hat, heat, high):
-        shown.append(heat)
-        return strip(image, x_hat, heat, high)
-
-    monkeypatch.setattr(plots, "strip", recorded)
+    monkeypatch.setattr(plots, "strip", lambda title, captions, gray, heat, path: shown.append(heat))
     assert command("predict", "--exp", "exp", "x.png", "--images", "out", "--device", "cpu") == 0
     method, _ = build("squid")
     Experiment("exp").load_weights("best", method)
     image = to_float(torch.from_numpy(pixels)[None], CPU)
     expected = method.score(image, all_maps=True).maps["discriminator"]
-    torch.testing.assert_close(torch.from_numpy(shown[0]), expected[0, 0])
+    assert shown[0].name == "discriminator"
+    torch.testing.assert_close(torch.from_numpy(shown[0].pixels), expected[0, 0])
