@@ -1,12 +1,14 @@
 """Evaluate an experiment: results.json, scores.csv and figures in its folder, a summary on the screen.
 
     python eval.py --exp ID [--checkpoint NAME] [--precision fp32|bf16] [--split test|val] [--by disease[=NAME]]
-                   [--reestimate-batch-norm]
+                   [--reestimate-batch-norm] [--false-alarms RATE] [--save-maps]
 
 Where there are anomalous validation images, the threshold is chosen on validation; figures at the oracle threshold
-(chosen on the evaluated labels, as the papers do) stand beside it under that name. Test images that repeat training
-images are looked for where the dataset is known for them (Med-AD), and every figure is given without them too. Where
-all images are of one class there is no AUC, and their scores are written all the same.
+(chosen on the evaluated labels, as the papers do) stand beside it under that name. Where normal images are held out of
+training, there is a threshold of them alone, for the rate of false alarms that is asked for; their scores are kept in
+normals.json, with which predict.py gives p-values. Test images that repeat training images are looked for where the
+dataset is known for them (Med-AD), and every figure is given without them too. Where all images are of one class there
+is no AUC, and their scores are written all the same.
 """
 
 import argparse
@@ -16,7 +18,8 @@ from commands import cli
 from configs import ConfigError
 from dataloader import build_dataset
 from dataloader.loader import TrainLoader
-from evaluation import by_disease, report
+from evaluation import by_disease, normals, report
+from evaluation.metrics import require_finite
 from evaluation.scoring import score_images, thresholds, validation_auc
 from evaluation.tables import csv_text
 from experiments.folder import IMPORTED
@@ -40,6 +43,7 @@ def arguments() -> argparse.Namespace:
         "--reestimate-batch-norm", action="store_true",
         help="first take batch norm's statistics anew, over all training images (squid, simsid)",
     )  # fmt: skip
+    cli.add_false_alarms(parser)
     parser.add_argument("--save-maps", action="store_true", help="also maps.npz: every pixel map, (N, H, W) float32")
     cli.add_data_root(parser)
     return parser.parse_args()
@@ -51,7 +55,8 @@ def main() -> None:
     dataset = build_dataset(config, args.data_root)
     found = dataset.fingerprint()
     evaluated = args.split or ("test" if dataset.has_test else "val")
-    if trained_on not in (found, IMPORTED):
+    same_data = trained_on in (found, IMPORTED)
+    if not same_data:
         print(
             f"note: trained on {trained_on}, but the data root now gives {found}: not the same data.", file=sys.stderr
         )
@@ -62,20 +67,25 @@ def main() -> None:
         config.reestimate_batch_norm = method.config.reestimate_batch_norm = True
         method.fit(TrainLoader(dataset, config, device))
 
-    val_thresholds, duplicates = {}, None
-    if dataset.has_validation or evaluated == "val":
-        split = dataset.split("val")
-        scored = score_images(method, split.images, device, "scoring val", keep_maps=evaluated == "val")
+    val_thresholds, held_out, duplicates = {}, None, None
+    split = dataset.split(evaluated)
+    if dataset.has_held_out:
+        val = split if evaluated == "val" else dataset.split("val")
+        with_maps = evaluated == "val" or split.masks is not None
+        scored = score_images(method, val.images, device, "scoring val", keep_maps=with_maps)
+        for values in scored.image.values():
+            require_finite(values, "the validation images")
+        held_out = scored.selected(val.labels.numpy() == 0)
     if dataset.has_validation:
-        validation_auc(split.labels.numpy(), scored)  # raises for scores or labels without an AUC
-        val_thresholds = thresholds(split.labels.numpy(), scored)
+        validation_auc(val.labels.numpy(), scored)  # raises for labels without an AUC
+        val_thresholds = thresholds(val.labels.numpy(), scored)
     if evaluated == "test":
-        split = dataset.split("test")
         scored = score_images(method, split.images, device, "scoring test", keep_maps=True)
         duplicates = dataset.duplicates()
     if not distributed.is_main_process():
         return  # its scores are with the first process, which writes
 
+    unseen = held_out if evaluated == "test" else None  # a threshold is not judged on the images that it is of
     results = {
         "experiment": args.exp,
         "config": name,
@@ -92,14 +102,18 @@ def main() -> None:
         "split": evaluated,
         "images": split.in_words(),
         "main_score": method.main_score,
-        **report.build_results(split, scored, val_thresholds, method.groups),
+        **report.build_results(split, scored, val_thresholds, method.groups, unseen, args.false_alarms),
         **provenance(device),
     }
     if duplicates is not None:
         results["duplicates_removed"] = report.without_duplicates(
-            split, scored, duplicates, val_thresholds, method.groups
+            split, scored, duplicates, val_thresholds, method.groups, unseen, args.false_alarms
         )
     report.write(experiment, method, split, scored, results, device, duplicates)
+    # of other data nobody knows what was trained on, and with other statistics these are not predict.py's weights
+    keeps_normals = held_out is not None and same_data and not args.reestimate_batch_norm
+    if keeps_normals:
+        normals.write(experiment, held_out.image, args.checkpoint, results["epoch"], results["precision"])
     if args.save_maps:
         report.write_maps(experiment, split, scored)
     print(
@@ -112,7 +126,8 @@ def main() -> None:
         rows = by_disease.figures(split, scored, diseases)
         write_text(experiment.path("by_disease.csv"), csv_text(by_disease.COLUMNS, rows))
         print(by_disease.table(rows, method.main_score))
-    print(f"Written: results.json, scores.csv and figures/ in {experiment.folder}")
+    kept = ", normals.json" if keeps_normals else ""
+    print(f"Written: results.json, scores.csv{kept} and figures/ in {experiment.folder}")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """What the commands share: arguments, and errors as one line with exit code 1."""
 
 import argparse
+import math
 import sys
 import warnings
 from collections.abc import Callable
@@ -11,6 +12,7 @@ import torch
 import configs
 from configs import BaseConfig, ConfigError
 from dataloader import DATA_ROOT_VARIABLE, DataError
+from evaluation import normals
 from evaluation.metrics import MetricError
 from experiments.folder import WEIGHTS, Experiment, ExperimentError
 from methods import METHODS, Method
@@ -40,6 +42,26 @@ def add_trained(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     precisions = get_args(BaseConfig.keys()["precision"])
     parser.add_argument("--precision", choices=precisions, help="default: what it was trained in")
+
+
+def add_false_alarms(parser: argparse.ArgumentParser) -> None:
+    """The rate of false alarms that the threshold of held-out normal images is for."""
+    parser.add_argument(
+        "--false-alarms", type=share, default=normals.FALSE_ALARMS, metavar="RATE",
+        help="the threshold of held-out normal images alone is for this share of false alarms "
+        f"(default: {normals.FALSE_ALARMS})",
+    )  # fmt: skip
+
+
+def share(text: str) -> float:
+    """A number within (0, 1), for argparse."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: must be a number between 0 and 1, such as 0.05 for 5 %.")
+    return value
 
 
 class Trained(NamedTuple):

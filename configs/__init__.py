@@ -12,7 +12,7 @@ from typing import Any
 
 from configs import medad
 from configs.base import BaseConfig, ConfigError, parse_overrides
-from configs.datasets import of_which_dataset, with_dataset
+from configs.datasets import of_which_datasets, with_dataset
 from configs.stages import Stage
 
 _FILES = [path.stem for path in sorted(Path(__file__).parent.glob("*.py")) if path.stem != "__init__"]
@@ -71,9 +71,11 @@ def assembled(cls: type[BaseConfig], dataset: str, values: dict[str, Any], overr
         dataset = value if key == "dataset" else dataset
     cls = with_dataset(cls, dataset)
     for pair in overrides:
-        owner = of_which_dataset(key := pair.partition("=")[0])
-        if owner and key not in cls.keys():  # noqa: SIM118
-            raise ConfigError(f"{key} is a setting of dataset = {owner} alone, and the dataset is {dataset}.")
+        owners = of_which_datasets(key := pair.partition("=")[0])
+        if owners and key not in cls.keys():  # noqa: SIM118
+            raise ConfigError(
+                f"{key} is a setting of dataset = {', '.join(owners)} alone, and the dataset is {dataset}."
+            )
     return cls(**{**known(cls, values), **parse_overrides(cls, list(overrides))})
 
 
@@ -85,13 +87,15 @@ def override(config: BaseConfig, overrides: list[str]) -> BaseConfig:
 # what the first version did without saying so: its config.json files lack these keys
 OLDER = {"resize": "bilinear", "digit_crop": "clamped"}
 # settings that every configuration had, and now those alone that they concern
-MOVED = ("digit_source", "digits_per_epoch", "digit_crop", "extra_data", "anomaly_rate")
+MOVED = ("extra_data", "anomaly_rate")
 
 
 def known(cls: type[BaseConfig], values: dict[str, Any]) -> dict[str, Any]:
-    """Values less those of :data:`MOVED` that the class has no place for."""
+    """Values less those of :data:`MOVED` and of other datasets that the class has no place for."""
     settings = cls.keys()
-    return {key: value for key, value in values.items() if key in settings or key not in MOVED}
+    return {
+        key: value for key, value in values.items() if key in settings or not (key in MOVED or of_which_datasets(key))
+    }
 
 
 def from_dict(values: dict[str, Any]) -> BaseConfig:

@@ -22,7 +22,7 @@ class DigitSettings:
 class FolderSettings:
     """Those of one's own images (docs/own_images.md)."""
 
-    held_out: float = 0.2  # the share of normal training images that validates, where the folder has no val; 0: none
+    held_out: float = 0.2  # the share of normal training images that is not trained on, where there is no val; 0: none
 
     def check(self) -> None:
         super().check()
@@ -30,7 +30,16 @@ class FolderSettings:
             raise ConfigError(f"held_out = {self.held_out}: must lie in [0, 0.5].")
 
 
-OF_DATASET: dict[str, type] = {"digit": DigitSettings, "folder": FolderSettings}
+class MedAdSettings(FolderSettings):
+    """The Med-AD benchmarks'; the published rows train on all normal images."""
+
+    held_out: float = 0.0
+
+
+OF_DATASET: dict[str, type] = {
+    "digit": DigitSettings, "folder": FolderSettings, "rsna": MedAdSettings, "vindr": MedAdSettings,
+    "brain": MedAdSettings, "lag": MedAdSettings,
+}  # fmt: skip
 
 
 @functools.cache
@@ -40,6 +49,6 @@ def with_dataset(cls: type[BaseConfig], dataset: str) -> type[BaseConfig]:
     return cls if settings is None else type(cls.__name__, (settings, cls), {"dataset": dataset})
 
 
-def of_which_dataset(key: str) -> str:
-    """The dataset that a setting is of; "" where it is of none alone."""
-    return next((name for name, settings in OF_DATASET.items() if key in settings.__annotations__), "")
+def of_which_datasets(key: str) -> list[str]:
+    """The datasets that a setting is of; none where it is of all."""
+    return [name for name, settings in OF_DATASET.items() if key in settings.__annotations__]

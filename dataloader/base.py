@@ -58,6 +58,7 @@ class Dataset(ABC):
 
     how_to_get = ""
     has_validation = True  # with anomalous images, to choose epochs and thresholds by
+    has_held_out = True  # normal images in val, which may be all that is there
     has_test = True
     folders: dict[str, tuple[str, ...]] = {}  # by dataset: what public copies call its folder
     diseases: tuple[str, ...] = ()  # the names that images may be labelled with

@@ -1,23 +1,20 @@
 """One's own images: normal ones in a folder, a folder of splits and classes, or a CSV file (docs/own_images.md).
 
-Without a val split some of the normal training images are held out for it, by a draw that depends on nothing but their
-names. Without anomalous images in val there is nothing to choose an epoch or a threshold by, without a test split
-nothing but val to evaluate.
+Without a val split some of the normal training images are held out for it (held_out.py). Without anomalous images in
+val there is nothing to choose an epoch by, without a test split nothing but val to evaluate.
 """
 
 import os
-from collections import defaultdict
-from collections.abc import Callable
 from pathlib import Path
 
 from configs import BaseConfig
-from dataloader.base import FileDataset, Item, Split, digest
+from dataloader.base import FileDataset, Item, Split
 from dataloader.errors import DataError
+from dataloader.held_out import hold_out
 from dataloader.images import require_utf8
 from dataloader.layouts import HOW_TO, Items, from_csv, from_folders
 
 LIST = "images.csv"
-MOST_HELD_OUT = 500  # images: a rate of 5 % of them is known to ± 2 %
 
 
 class Folder(FileDataset):
@@ -34,6 +31,10 @@ class Folder(FileDataset):
     @property
     def has_validation(self) -> bool:
         return any(item.label for item in self.items["val"])
+
+    @property
+    def has_held_out(self) -> bool:
+        return bool(self.items["val"])
 
     @property
     def has_test(self) -> bool:
@@ -102,32 +103,3 @@ def check_labels(items: Items, root: Path, anomalous_training: bool) -> None:
                     f"{item.path}: has no mask, and others of {split}'s {item.kind} have. Add it (called as the image, "
                     "or with _mask after it), or remove the others."
                 )
-
-
-def hold_out(
-    training: list[Item], share: float, root: Path, name_of: Callable[[Item], str]
-) -> tuple[list[Item], list[Item]]:
-    """Training images → those to train on, and normal ones to validate with, whole persons where persons are known.
-
-    Persons come in the order of a hash of their names, so that a new file moves few others.
-
-    Raises:
-        DataError: where nothing would be left to train on.
-    """
-    persons: dict[str, list[Item]] = defaultdict(list)
-    for item in training:
-        if not item.label:
-            persons[item.person or name_of(item)].append(item)
-    if len(persons) < 2:
-        raise DataError(
-            f"{root}: its normal training images are one, or one person's, and some are held out for validation. Add "
-            "images, or train on all with --set held_out=0."
-        )
-    wanted = min(max(1, round(share * sum(map(len, persons.values())))), MOST_HELD_OUT)
-    ordered = [persons[name] for name in sorted(persons, key=lambda name: digest(["held out", name]))]
-    held: list[Item] = []
-    for own in ordered:
-        if len(held) + len(own) <= wanted:
-            held += own
-    chosen = {item.path for item in held or min(ordered, key=len)}
-    return [item for item in training if item.path not in chosen], [item for item in training if item.path in chosen]

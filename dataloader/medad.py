@@ -1,9 +1,10 @@
 """The Med-AD benchmarks (Cai et al. 2023): RSNA, VinDr-CXR, Brain Tumor MRI and LAG in one layout.
 
 ``images/`` and ``data.json`` = {"train": {"0": [names], "unlabeled": {"0": [names], "1": [names]}},
-"test": {"0": [names], "1": [names]}}. There is no validation set. Of the unlabeled images a method that trains on them
-takes ``extra_data``: int(extra_data · anomaly_rate) anomalous and the rest normal, the first of each list. ``masks/``,
-where it is there, has NAME.png for images/NAME of whatever ending: what of an anomalous image is anomalous
+"test": {"0": [names], "1": [names]}}. There is no validation set; with ``held_out`` that share of the normal training
+images is not trained on, and is the split ``val``. Of the unlabeled images a method that trains on them takes
+``extra_data``: int(extra_data · anomaly_rate) anomalous and the rest normal, the first of each list. ``masks/``, where
+it is there, has NAME.png for images/NAME of whatever ending: what of an anomalous image is anomalous
 (``tools/prepare_data.py`` makes it of the boxes that RSNA and VinDr-CXR come with).
 
 MedIAnomaly (Cai et al. 2024, Zenodo 12677223) hands out the same four in folders RSNA, VinCXR, BrainTumor and LAG, of
@@ -25,6 +26,7 @@ import torch
 
 from dataloader.base import FileDataset, Item, Split, require_items, unlabeled_in_words
 from dataloader.duplicates import duplicates_of
+from dataloader.held_out import hold_out
 from dataloader.images import DataError
 
 # what is unlabeled may be left out, all of it
@@ -40,13 +42,19 @@ class MedAd(FileDataset):
     has_validation = False
     folders = {"rsna": ("RSNA",), "vindr": ("VinCXR",), "brain": ("BrainTumor",), "lag": ("LAG",)}
 
+    @property
+    def has_held_out(self) -> bool:
+        return bool(self.items["val"])
+
     def list_items(self) -> dict[str, list[Item]]:
         lists = read_lists(self.root, self.how_to_get, unlabeled=any(self.config.unlabeled()))
-        items: dict[str, list[Item]] = {"train": [], "unlabeled": [], "test": []}
+        items: dict[str, list[Item]] = {"train": [], "unlabeled": [], "val": [], "test": []}
         for (split, label), names in lists.items():
             items[split] += [self._item(name, label) for name in names]
         for split, label in (("train", 0), ("test", 0), ("test", 1)):
             require_items(items[split], label, f"{split} {'anomalous' if label else 'normal'}", self.root)
+        if self.config.held_out:
+            items["train"], items["val"] = hold_out(items["train"], self.config.held_out, self.root, self.item_id)
         return items
 
     def _item(self, name: str, label: int) -> Item:
@@ -56,8 +64,11 @@ class MedAd(FileDataset):
         return Item(self.root / "images" / name, label, kind, mask=mask if mask.is_file() else None)
 
     def split(self, name: str) -> Split:
-        if name not in ("train", "unlabeled", "test"):
-            raise DataError(f"{self.root}: the Med-AD benchmarks have no validation set; --split {name} is not there.")
+        if not self.items[name]:
+            raise DataError(
+                f"{self.root}: the Med-AD benchmarks have no validation set; --split {name} is not there. To hold "
+                "normal images out of training: main.py --set held_out=0.2."
+            )
         return super().split(name)
 
     @cached_property
@@ -89,7 +100,7 @@ class MedAd(FileDataset):
         return self._unlabeled
 
     def used_items(self) -> list[Item]:
-        return self.training_items() + self.unlabeled_items
+        return super().used_items() + self.unlabeled_items
 
     def training_in_words(self) -> str:
         return super().training_in_words() + unlabeled_in_words([item.label for item in self.unlabeled_items])
@@ -98,8 +109,8 @@ class MedAd(FileDataset):
         return {**super().record(), "unlabeled_images": [self.item_id(item) for item in self.unlabeled_items]}
 
     def duplicates(self) -> dict[str, str]:
-        """Test images that repeat any training or unlabeled one, used or not: id → ``identical`` or ``near``."""
-        references = [item.path for split in ("train", "unlabeled") for item in self.items[split]]
+        """Test images that repeat any other, trained on or not: id → ``identical`` or ``near``."""
+        references = [item.path for split in ("train", "val", "unlabeled") for item in self.items[split]]
         test = self.items["test"]
         found = duplicates_of([item.path for item in test], references)
         return {self.item_id(item): duplicate for item, duplicate in zip(test, found, strict=True) if duplicate}

@@ -119,6 +119,12 @@ def oracle_threshold(labels: np.ndarray, scores: np.ndarray) -> float:
     return float(candidates[correct.argmax()])
 
 
+def sensitivity_at(specificity: float, labels: np.ndarray, scores: np.ndarray) -> float:
+    """The highest sensitivity at a specificity of at least this, both of these very images: an oracle's, too."""
+    fpr, tpr, _ = roc_curve(labels, scores, drop_intermediate=False)
+    return float(tpr[fpr <= round(1 - specificity, 9)].max())
+
+
 def at_threshold(labels: np.ndarray, scores: np.ndarray, threshold: float) -> dict[str, float]:
     """Accuracy, F1, recall, precision and specificity; an empty denominator gives 0."""
     called, anomalous = scores >= threshold, labels == 1
@@ -152,11 +158,12 @@ def evaluate(
         "auc_ci95": auc_interval(labels, scores, persons),
         "average_precision": average_precision(labels, scores),
         "chi2_distance": chi2_distance(labels, scores),
-        "at_oracle_threshold": {"threshold": _plain(threshold), **at_threshold(labels, scores, threshold)},
+        "sensitivity_at_95_specificity": sensitivity_at(0.95, labels, scores),
+        "at_oracle_threshold": {"threshold": plain(threshold), **at_threshold(labels, scores, threshold)},
     }
     if val_threshold is not None:
         figures = at_threshold(labels, scores, val_threshold)
-        result["at_val_threshold"] = {"threshold": _plain(val_threshold), **figures}
+        result["at_val_threshold"] = {"threshold": plain(val_threshold), **figures}
     kind_of = np.array(kinds)
     result["per_kind"] = {
         kind: {"auc": auc(labels[of_kind], scores[of_kind]), "images": int((kind_of == kind).sum())}
@@ -164,6 +171,14 @@ def evaluate(
         for of_kind in [(labels == 0) | (kind_of == kind)]
     }
     return result
+
+
+def existing(labels: np.ndarray, figures: dict[str, float]) -> dict[str, float]:
+    """The figures at a threshold that there are: all of two classes, of one alone the rate that it gets right."""
+    if len(np.unique(labels)) == 2:
+        return figures
+    rate = "recall" if labels.any() else "specificity"
+    return {rate: figures[rate]}
 
 
 def evaluate_one_class(labels: np.ndarray, scores: np.ndarray, val_threshold: float | None = None) -> dict[str, object]:
@@ -176,9 +191,8 @@ def evaluate_one_class(labels: np.ndarray, scores: np.ndarray, val_threshold: fl
     require_finite(scores, "the evaluated images")
     if val_threshold is None:
         return {}
-    rate = "recall" if labels.any() else "specificity"
-    figures = at_threshold(labels, scores, val_threshold)
-    return {"at_val_threshold": {"threshold": _plain(val_threshold), rate: figures[rate]}}
+    figures = existing(labels, at_threshold(labels, scores, val_threshold))
+    return {"at_val_threshold": {"threshold": plain(val_threshold), **figures}}
 
 
 def spread(labels: np.ndarray, scores: list[np.ndarray]) -> dict[str, object]:
@@ -190,5 +204,6 @@ def spread(labels: np.ndarray, scores: list[np.ndarray]) -> dict[str, object]:
     return found
 
 
-def _plain(threshold: float) -> float | str:
+def plain(threshold: float) -> float | str:
+    """A threshold as results.json has it."""
     return threshold if np.isfinite(threshold) else "inf"  # JSON has no infinity

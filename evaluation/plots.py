@@ -25,6 +25,11 @@ OPAQUE = 0.7  # a map over its image, where it is highest
 PANEL = 2.4  # inches, of a strip
 DPI = 110
 QUICK = {"compress_level": 1}  # larger files, written sooner
+# entry of results.json → how it is called, its marker on the ROC, its line in the histograms
+THRESHOLDS = {
+    "at_val_threshold": ("threshold from validation", "o", "--"),
+    "at_normals_threshold": ("threshold of normals alone", "^", ":"),
+}
 
 
 def save(figure: Figure, path: Path) -> None:
@@ -65,14 +70,20 @@ def validation_curves(validation: Axes, validated: list[dict]) -> None:
 
 
 def roc_pr(labels: np.ndarray, scores: dict[str, np.ndarray], results: dict[str, dict], path: Path) -> None:
-    """ROC and precision–recall curves of every image score."""
+    """ROC and precision–recall curves of every image score; the ROC with its thresholds as points."""
     figure = Figure(figsize=(10, 4.6))
     roc, pr = figure.subplots(1, 2)
     for name, values in scores.items():
         fpr, tpr, _ = roc_curve(labels, values)
-        roc.plot(fpr, tpr, label=f"{name}: AUC {100 * results[name]['auc']:.1f} %")
+        (line,) = roc.plot(fpr, tpr, label=f"{name}: AUC {100 * results[name]['auc']:.1f} %")
+        for threshold, (_, marker, _) in THRESHOLDS.items():
+            if at := results[name].get(threshold):
+                roc.plot(1 - at["specificity"], at["recall"], marker, color=line.get_color())
         precision, recall, _ = precision_recall_curve(labels, values)
         pr.plot(recall, precision, label=f"{name}: AP {100 * results[name]['average_precision']:.1f} %")
+    for threshold, (what, marker, _) in THRESHOLDS.items():
+        if any(threshold in found for found in results.values()):
+            roc.plot([], [], marker, color="grey", label=what)
     roc.plot([0, 1], [0, 1], color="grey", linewidth=0.5)
     roc.set(xlabel="false positive rate", ylabel="true positive rate", title="ROC", aspect="equal")
     pr.axhline(labels.mean(), color="grey", linewidth=0.5)
@@ -83,16 +94,17 @@ def roc_pr(labels: np.ndarray, scores: dict[str, np.ndarray], results: dict[str,
 
 
 def histograms(labels: np.ndarray, scores: dict[str, np.ndarray], results: dict[str, dict], path: Path) -> None:
-    """Densities of normal and anomalous images' scores, their χ² distance, the threshold chosen on validation."""
+    """Densities of normal and anomalous images' scores, their χ² distance, the thresholds."""
     figure = Figure(figsize=(5 * len(scores), 4))
     for axis, (name, values) in zip(figure.subplots(1, len(scores), squeeze=False)[0], scores.items(), strict=True):
         bins = np.histogram_bin_edges(values, 100)  # as many as the distance is of
         for label, what, color in ((0, "normal", NORMAL), (1, "anomalous", ANOMALOUS)):
             if (labels == label).any():
                 axis.hist(values[labels == label], bins, density=True, alpha=0.6, color=color, label=what)
-        threshold = results[name].get("at_val_threshold", {}).get("threshold", "inf")
-        if threshold != "inf":
-            axis.axvline(threshold, color="black", linewidth=1, linestyle="--", label="threshold from validation")
+        for key, (what, _, line) in THRESHOLDS.items():
+            threshold = results[name].get(key, {}).get("threshold", "inf")
+            if threshold != "inf":
+                axis.axvline(threshold, color="black", linewidth=1, linestyle=line, label=what)
         distance = results[name].get("chi2_distance")  # of two classes
         axis.set(xlabel=f"{name} score (higher = more anomalous)", ylabel="density")
         axis.set_title("" if distance is None else f"χ² distance {distance:.2f}")

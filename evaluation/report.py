@@ -11,7 +11,7 @@ import torch
 from configs.stages import stage_epochs
 from dataloader.base import Split, in_words
 from dataloader.duplicates import RULE
-from evaluation import metrics, plots
+from evaluation import localisation, metrics, normals, plots
 from evaluation.scoring import Scored, selected
 from evaluation.tables import score_table
 from experiments.folder import Experiment, ExperimentError, reached
@@ -48,13 +48,15 @@ def progress(experiment: Experiment, method: Method, checkpoint: dict) -> dict[s
 
 
 def build_results(
-    split: Split, scored: Scored, val_thresholds: dict[str, float], groups: dict[str, tuple[str, ...]] | None = None
-) -> dict[str, object]:
+    split: Split, scored: Scored, val_thresholds: dict[str, float], groups: dict[str, tuple[str, ...]] | None = None,
+    held_out: Scored | None = None, false_alarms: float = normals.FALSE_ALARMS,
+) -> dict[str, object]:  # fmt: skip
     """``classes``: images of each; ``interval``: how the intervals were made, by images or by persons, and of how many;
     ``scores``: name → figures (fractions in [0, 1]); ``networks``: group (:attr:`methods.Method.groups`) → the
-    spread of its scores; ``pixel_auc`` of every map where masks are known, and ``pixel_images``: of how many images. A
-    score without a threshold from validation has no figures at one. Of a single class there are neither intervals nor
-    networks, and of the scores what :func:`metrics.evaluate_one_class` says.
+    spread of its scores; and what :func:`localisation.measure` says where masks are known. A score without a threshold
+    from validation has no figures at one, and none has at a threshold of the scores of ``held_out`` normal images where
+    there are none. Of a single class there are neither intervals nor networks, and of the scores what
+    :func:`metrics.evaluate_one_class` says.
     """
     labels = split.labels.numpy()
     found: dict[str, object] = {"classes": of_each_class(range(len(labels)), labels)}
@@ -79,31 +81,17 @@ def build_results(
                 group: metrics.spread(labels, [scored.columns[name] for name in names])
                 for group, names in groups.items()
             }
-    return found | pixel_figures(split, scored)
+    if held_out:
+        for name, values in scored.image.items():
+            at = normals.figures(labels, values, held_out.image[name], false_alarms)
+            found["scores"][name]["at_normals_threshold"] = at
+    return found | localisation.measure(split, scored, held_out, false_alarms)
 
 
 def one_class(results: dict) -> str:
     """The class that all images are of, "" where they are of both."""
     counts = results["classes"]
     return "" if all(counts.values()) else max(counts, key=counts.get)
-
-
-def pixel_figures(split: Split, scored: Scored) -> dict[str, object]:
-    """``pixel_auc`` and ``pixel_images``, where there are masks and maps.
-
-    An anomalous image without a marked pixel says nothing of where it is anomalous, and is left out.
-    """
-    if split.masks is None or not scored.maps:
-        return {}
-    labels = split.labels.numpy()
-    known = (labels == 0) | split.masks.flatten(1).any(1).numpy()
-    pixels = split.masks.numpy()[known].ravel().astype(int)
-    if not pixels.any() or pixels.all():
-        return {}
-    return {
-        "pixel_auc": {name: metrics.auc(pixels, found[known].ravel()) for name, found in scored.maps.items()},
-        "pixel_images": of_each_class(np.flatnonzero(known), labels[known]),
-    }
 
 
 def of_each_class(whose: Sequence, labels: np.ndarray) -> dict[str, int]:
@@ -118,7 +106,7 @@ def prevalence(classes: dict[str, int]) -> float:
 
 def without_duplicates(
     split: Split, scored: Scored, duplicates: dict[str, str], val_thresholds: dict[str, float],
-    groups: dict[str, tuple[str, ...]],
+    groups: dict[str, tuple[str, ...]], held_out: Scored | None = None, false_alarms: float = normals.FALSE_ALARMS,
 ) -> dict[str, object]:  # fmt: skip
     """The same figures without the test images that repeat training images (id → how), and how many those are.
 
@@ -136,7 +124,8 @@ def without_duplicates(
         found["removed"][what] = {how: hows.count(how) for how in ("identical", "near")}
     if len(set(labels[kept])) == 2:
         part, part_scored = selected(split, scored, kept)
-        return found | {"images": part.in_words()} | build_results(part, part_scored, val_thresholds, groups)
+        figures = build_results(part, part_scored, val_thresholds, groups, held_out, false_alarms)
+        return found | {"images": part.in_words()} | figures
     return found | {"images": in_words(int(labels[kept].sum()), int(kept.sum())), "scores": {}}
 
 
@@ -233,15 +222,18 @@ def summary(results: dict) -> str:
                 f"{k} {100 * at[k]:.1f}" for k in ("accuracy", "f1", "recall", "precision", "specificity") if k in at
             )
             lines.append(f"{what:>34}: {figures}")
-    lines += network_lines(results)
-    if "pixel_auc" in results:
-        aucs = ", ".join(f"{name} {100 * auc:.1f}" for name, auc in results["pixel_auc"].items())
-        masked, of = (part["anomalous"] for part in (results["pixel_images"], results["classes"]))
-        part = f" (of {masked} of {of} anomalous images: the others have no mask)" if masked < of else ""
-        lines.append(f"{'pixel AUC per map, %':>34}: {aucs}{part}")
+        if "at_normals_threshold" in found:
+            lines.append(normals_line(found["at_normals_threshold"]))
+    lines += network_lines(results) + pixel_lines(results)
     if not any("at_val_threshold" in found for found in results["scores"].values()):
         lines.append(
             "There is no validation set with anomalous images, so there are no figures at a threshold chosen on one."
+        )
+    if not any("at_normals_threshold" in found for found in results["scores"].values()):
+        lines.append(
+            "The threshold of normal images alone is of these very images, so there are no figures at it."
+            if results["split"] == "val"
+            else "No normal images are held out, so there is no threshold of them: train with --set held_out=0.2."
         )
     if "duplicates_removed" in results:
         lines += duplicate_lines(results["duplicates_removed"], results["classes"])
@@ -257,6 +249,36 @@ def auc_lines(name: str, found: dict, results: dict, mark: str) -> list[str]:
         f"{name:>16}: {results['split']} AUC {100 * found['auc']:.1f} % "
         f"[95 % interval{by} {100 * low:.1f} – {100 * high:.1f}], AP {100 * found['average_precision']:.1f} %{mark}",
         f"{'AUC per kind, %':>34}: {kinds}",
+    ]
+
+
+def normals_line(at: dict) -> str:
+    """What the threshold of held-out normal images comes to on these."""
+    said = normals.too_few(at["normals"], at["false_alarms"])
+    if not said:
+        parts = [f"recall {100 * at['recall']:.1f}"] if "recall" in at else []
+        if "false_alarm_rate" in at:
+            low, high = at["false_alarm_rate_ci95"]
+            parts.append(
+                f"realised false alarms {100 * at['false_alarm_rate']:.1f} % [{100 * low:.1f} – {100 * high:.1f}]"
+            )
+        said = f"{', '.join(parts)} (for {100 * at['false_alarms']:g} % by {at['normals']} normal images)"
+    return f"{'threshold of normals alone':>34}: {said}"
+
+
+def pixel_lines(results: dict) -> list[str]:
+    """The figures of every map, and of how many images they are where that is not all."""
+    names = {
+        "pixel_auc": "pixel AUC", "pixel_average_precision": "pixel AP", "aupro": "AUPRO", "dice_oracle": "oracle Dice",
+        "dice_at_normals_threshold": "Dice at the threshold of normals",
+    }  # fmt: skip
+    if "localisation" not in results:
+        return []
+    masked, of = (part["anomalous"] for part in (results["pixel_images"], results["classes"]))
+    part = f" (of {masked} of {of} anomalous images: the others have no mask)" if masked < of else ""
+    return [
+        f"{f'map of {name}, %':>34}: {', '.join(f'{names[key]} {100 * found[key]:.1f}' for key in found)}{part}"
+        for name, found in results["localisation"].items()
     ]
 
 
@@ -281,6 +303,8 @@ def duplicate_lines(found: dict, all_classes: dict[str, int]) -> list[str]:
             f"{name:>16}: AUC {100 * figures['auc']:.1f} % [{100 * low:.1f} – {100 * high:.1f}], "
             f"AP {100 * figures['average_precision']:.1f} %"
         )
+        if "at_normals_threshold" in figures:
+            lines.append(normals_line(figures["at_normals_threshold"]))
     if found["scores"]:
         left, whole = (f"{100 * prevalence(classes):.1f} %" for classes in (found["classes"], all_classes))
         lines.append(

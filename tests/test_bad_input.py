@@ -118,7 +118,8 @@ def test_a_test_set_of_one_class_has_scores_and_no_auc(workspace, trained, monke
     assert "All images are normal: AUC, average precision and oracle threshold need" in capsys.readouterr().out
     results = json.loads((folder / "results.json").read_text())
     for found in results["scores"].values():
-        assert found.keys() == {"at_val_threshold"} and found["at_val_threshold"].keys() == {"threshold", "specificity"}
+        assert found.keys() == {"at_val_threshold", "at_normals_threshold"}
+        assert found["at_val_threshold"].keys() == {"threshold", "specificity"}
     assert len((folder / "scores.csv").read_text().splitlines()) == 1 + results["classes"]["normal"]
 
 

@@ -258,7 +258,7 @@ def test_evaluation_gives_every_score(workspace, capsys, method):
             assert set(results["scores"][name]) >= {"auc", "average_precision", "chi2_distance"}
             scores = [float(row[name]) for row in table]
             np.testing.assert_allclose(maps[name].mean((1, 2)), scores, rtol=1e-5)
-    assert set(results["pixel_auc"]) == set(results["scores"])
+    assert set(results["localisation"]) == set(results["scores"])
     for module in ("udm", "ndm"):
         found = results["networks"][module]
         assert len(found["auc"]) == 2 and found["auc_mean"] == pytest.approx(sum(found["auc"]) / 2)

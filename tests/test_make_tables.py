@@ -19,7 +19,7 @@ from tools.results import RESULTS
 KEYS = [
     "experiment", "config", "method", "dataset", "data", "seed", "settings", "pretrained", "checkpoint", "epochs",
     "epochs_trained", "epoch", "stages_planned", "stages_trained", "stages", "training_seconds", "trained",
-    "precision", "split", "images", "main_score", "classes", "interval", "scores", "pixel_auc", "pixel_images",
+    "precision", "split", "images", "main_score", "classes", "interval", "scores", "localisation", "pixel_images",
     "commit", "python", "torch", "device",
 ]  # fmt: skip
 HEADER = (
@@ -84,7 +84,8 @@ def test_what_results_json_holds(trained):
     results = json.loads((trained / "results.json").read_text())
     assert list(results) == KEYS
     assert list(results["scores"]["reconstruction"]) == [
-        "auc", "auc_ci95", "average_precision", "chi2_distance", "at_oracle_threshold", "at_val_threshold", "per_kind",
+        "auc", "auc_ci95", "average_precision", "chi2_distance", "sensitivity_at_95_specificity", "at_oracle_threshold",
+        "at_val_threshold", "per_kind", "at_normals_threshold",
     ]  # fmt: skip
     assert results["classes"] == {"normal": 16, "anomalous": 16}
     assert results["stages_planned"] == results["stages_trained"] == {"train": 2}

@@ -86,12 +86,12 @@ PUBLISHED = {
     "simsid_hierarchical": {**SIMSID_ZHANG, "hierarchical": True, "skip_weights": ()},
     **{
         f"ddad_{dataset}_{backbone}": {
-            **DDAD, "dataset": dataset, "extra_data": extra, "anomaly_rate": 0.6, "backbone": backbone,
+            **DDAD, "dataset": dataset, "extra_data": extra, "anomaly_rate": 0.6, "backbone": backbone, "held_out": 0.0,
         }
         for dataset, extra in EXTRA_DATA.items() for backbone in BACKBONES
     },
     **{
-        f"{backbone}_{dataset}": {**AUTO_ENCODER, "dataset": dataset, "method": backbone}
+        f"{backbone}_{dataset}": {**AUTO_ENCODER, "dataset": dataset, "method": backbone, "held_out": 0.0}
         for dataset in EXTRA_DATA for backbone in BACKBONES
     },
     **{  # the datasets, size and reading of SQUID's table; the rest, not known of it, is DDAD's
