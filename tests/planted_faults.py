@@ -103,6 +103,8 @@ PAIRED = "test_compare.py::test_what_scores_share_does_not_widen_their_differenc
 DELONG = "test_compare.py::test_delongs_test_is_that_of_the_definition"
 UNFITTED = "test_predict.py::test_a_map_comes_back_to_its_place_in_the_image"
 SEED_GROUPS = "test_compare.py::test_groups_of_seeds_are_compared_by_their_means"
+P_THRESHOLD = "test_normals.py::test_reaching_the_threshold_is_a_p_value_of_at_most_the_rate"
+AUPRO = "test_localisation.py::test_figures_are_those_of_the_definitions"
 
 FAULTS = [
     # -- settings
@@ -225,8 +227,8 @@ FAULTS = [
           "test_protocol.py::test_epochs_between_validations_are_never_the_best"),
 
     # -- thresholds, figures, prediction
-    fault("the validation threshold is of test labels", "eval.py", 'split = dataset.split("val")',
-          'split = dataset.split("test")', TEST_LABELS),
+    fault("the validation threshold is of test labels", "eval.py", 'else dataset.split("val")',
+          'else dataset.split("test")', TEST_LABELS),
     fault("training validates on the test images", "main.py", "dataset.split(name) for", 'dataset.split("test") for',
           "test_protocol.py::test_training_never_looks_at_the_test_images"),
     fault("the oracle threshold is validation's", "evaluation/metrics.py",
@@ -772,6 +774,40 @@ FAULTS = [
     fault("seeds of a compared group are not drawn", "evaluation/comparison.py",
           "rng.integers(len(values), size=values.shape)", "np.indices(values.shape)[0]", SEED_GROUPS,
           "test_compare.py::test_seeds_are_drawn_anew_for_every_sample"),
+    # -- held-out normal images
+    fault("the threshold of normals is the k-th highest itself", "evaluation/normals.py",
+          "np.nextafter(np.partition(normals, n - k)[n - k], np.inf)", "np.partition(normals, n - k)[n - k]",
+          P_THRESHOLD),
+    fault("the rank of the threshold of normals is of n images", "evaluation/normals.py",
+          "np.arange(1, n + 1) / (n + 1)", "np.arange(1, n + 1) / n", P_THRESHOLD),
+    fault("p-values leave out normal images that score the same", "evaluation/normals.py", 'side="left"',
+          'side="right"', "test_normals.py::test_p_values_are_worked_out_by_hand", P_THRESHOLD),
+    fault("anomalous validation images are among the held-out normal ones", "eval.py",
+          "scored.selected(val.labels.numpy() == 0)", "scored.selected(val.labels.numpy() >= 0)",
+          "test_normals.py::test_predict_takes_the_threshold_that_eval_took"),
+    fault("normals.json of another checkpoint is taken", "evaluation/normals.py",
+          "scores if found == (checkpoint, epoch, precision) else None", "scores",
+          "test_normals.py::test_what_is_kept_is_of_these_weights_alone"),
+    fault("the threshold of normals is judged on them", "eval.py", 'held_out if evaluated == "test" else None',
+          "held_out", "test_normals.py::test_held_out_images_of_med_ad_give_a_threshold"),
+    fault("predict.py's false alarms are always 5 %", "predict.py", "kept[main_score], args.false_alarms)",
+          "kept[main_score], normals.FALSE_ALARMS)",
+          "test_normals.py::test_predict_takes_the_threshold_that_eval_took"),
+    fault("held-out Med-AD images are trained on", "dataloader/medad.py", 'items["train"], items["val"] = hold_out',
+          '_, items["val"] = hold_out',
+          "test_normals.py::test_of_med_ad_normal_training_images_can_be_held_out"),
+    fault("held-out images change a Med-AD fingerprint where there are none", "configs/datasets.py",
+          "held_out: float = 0.0", "held_out: float = 0.2", SETTINGS,
+          "test_normals.py::test_without_held_out_images_a_med_ad_fingerprint_is_what_it_was"),
+    # -- localisation
+    fault("AUPRO weighs regions by their size", "evaluation/localisation.py", "1 / sizes[numbers[mask]]", "1",
+          "test_localisation.py::test_figures_are_worked_out_by_hand"),
+    fault("AUPRO is integrated over all false positives", "evaluation/localisation.py", "MOST_FALSE = 0.3",
+          "MOST_FALSE = 1.0", AUPRO),
+    fault("AUPRO's last step is taken whole", "evaluation/localisation.py",
+          "np.interp(most, fpr[end - 1 : end + 1], overlap[end - 1 : end + 1])", "overlap[end]", AUPRO),
+    fault("pixels of one value are thresholds of their own", "evaluation/localisation.py",
+          "np.append(values[1:] != values[:-1], True)", "np.append(values[1:] == values[1:], True)", AUPRO),
     # -- one's own images
     fault("own images: held out by a draw that a new file changes", "dataloader/held_out.py",
           'key=lambda name: digest(["held out", name])', 'key=lambda name: digest(["held out", name, *persons])',
