@@ -269,8 +269,8 @@ def normals_line(at: dict) -> str:
 def pixel_lines(results: dict) -> list[str]:
     """The figures of every map, and of how many images they are where that is not all."""
     names = {
-        "pixel_auc": "pixel AUC", "pixel_average_precision": "pixel AP", "aupro": "AUPRO", "dice_oracle": "oracle Dice",
-        "dice_at_normals_threshold": "Dice at the threshold of normals",
+        "pixel_auc": "pixel AUC", "pixel_average_precision": "AP", "aupro": "AUPRO", "dice_oracle": "oracle Dice",
+        "dice_at_normals_threshold": "Dice at that of normals",
     }  # fmt: skip
     if "localisation" not in results:
         return []

@@ -6,7 +6,7 @@ checkpoints/<exp>/config.json    the settings; this copy alone drives eval and r
                   best_averaged.pt  the same of averaged weights (average_decay)
                   metrics.jsonl  one line per epoch             log.txt   what happened, with times
                   epochs/NNNN.csv  an epoch's scores (record_scores)
-                  tensorboard/   figures/   results.json   scores.csv
+                  tensorboard/   figures/   results.json   scores.csv   normals.json
 """
 
 import json
