@@ -70,7 +70,8 @@ class Verdicts:
         columns["path"] = [printable(paths[i]) for i in order]
         widths = [max(map(len, (title, *cells))) for title, cells in columns.items()]
         rows = [list(columns), *zip(*columns.values(), strict=True)]
-        lines = ["  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+        padded = ([f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)] for row in rows)
+        lines = ["  ".join(row).rstrip() for row in padded]
         return [f"The {len(order)} highest scores:", *lines]
 
 

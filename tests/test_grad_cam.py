@@ -141,7 +141,7 @@ def test_it_is_evaluated_saved_and_shown(workspace, trained, monkeypatch):
     trained("exp", overrides=["epochs=1", "main_score=discriminator"])
     assert command("eval", "--exp", "exp", "--device", "cpu", "--save-maps") == 0
     results = json.loads(Path("checkpoints/exp/results.json").read_text())
-    assert set(results["pixel_auc"]) == {"discriminator", "reconstruction"}
+    assert set(results["localisation"]) == {"discriminator", "reconstruction"}
     with np.load("checkpoints/exp/maps.npz") as saved:
         assert saved["discriminator"].shape == saved["reconstruction"].shape and saved["discriminator"].max() > 0
 

@@ -240,6 +240,14 @@ def test_pictures_say_the_score_and_the_verdict(workspace, trained, monkeypatch)
         for row in table("p.csv")
     }
     assert drawn == expected and len(set(map(str, drawn.values()))) == 6
+    assert command("eval", "--exp", "a", "--device", "cpu") == 0
+    assert predict("in", "--csv", "p.csv", "--images", "pics", "--false-alarms", "0.1") == 0
+    for row in table("p.csv"):
+        more = (
+            f"{called[row['anomalous_at_normals_threshold']]} at 10 % false alarms",
+            f"p = {float(row['p_value']):.3g}",
+        )
+        assert drawn[row["path"].removeprefix("in/")] == [*expected[row["path"].removeprefix("in/")], *more]
 
 
 # -- the screen --------------------------------------------------------------------------------------------------------
@@ -257,21 +265,33 @@ def test_the_screen_lists_the_highest_with_verdicts(workspace, trained, capsys):
     capsys.readouterr()
     assert predict("in", "--csv", "p.csv") == 0
     out = capsys.readouterr().out
-    assert "12 images scored: p.csv\n3 of them are called anomalous: the column reconstruction reaches" in out
+    assert "12 images scored: p.csv\n3 of them are called anomalous by the threshold chosen on validation: recon" in out
     lines = out[out.index("The 10 highest scores") :].splitlines()[2:]
     assert [line.split() for line in lines] == [
         [f"{float(row['score']):.4g}", "anomalous" if i < 3 else "normal", row["path"]]
         for i, row in enumerate(ordered[:10])
     ]
     assert predict("in", "--csv", "p.csv", "--checkpoint", "last") == 0
-    assert "None is called anomalous or normal: the threshold is kept with --checkpoint best" in capsys.readouterr().out
+    assert "None is called anomalous or normal. A threshold comes with --checkpoint best" in capsys.readouterr().out
     best["val_thresholds"] = {}  # of a run without anomalous validation images
     torch.save(best, folder / "best.pt")
     assert predict("in", "--csv", "p.csv") == 0
-    out = capsys.readouterr().out
-    assert (
-        "none is called" in out.lower() and "python eval.py --exp a" in out and "anomalous_at" not in table("p.csv")[0]
-    )
+    assert "None is called" in capsys.readouterr().out and "anomalous_at" not in "".join(table("p.csv")[0])
+    assert command("eval", "--exp", "a", "--device", "cpu") == 0
+    capsys.readouterr()
+    assert predict("in", "--csv", "p.csv", "--false-alarms", "0.25") == 0
+    out, ordered = capsys.readouterr().out, sorted(table("p.csv"), key=lambda row: -float(row["reconstruction"]))
+    assert " of them are called anomalous at 25 % false alarms: reconstruction ≥ " in out
+    words = {"0": "normal", "1": "anomalous"}
+    assert [line.split() for line in out[out.index("The 10 highest") :].splitlines()[2:]] == [
+        [
+            f"{float(row['score']):.4g}",
+            f"{float(row['p_value']):.3g}",
+            words[row["anomalous_at_normals_threshold"]],
+            row["path"],
+        ]
+        for row in ordered[:10]
+    ]
 
 
 # -- DICOM -------------------------------------------------------------------------------------------------------------
