@@ -6,9 +6,9 @@
 Where there are anomalous validation images, the threshold is chosen on validation; figures at the oracle threshold
 (chosen on the evaluated labels, as the papers do) stand beside it under that name. Where normal images are held out of
 training, there is a threshold of them alone, for the rate of false alarms that is asked for; their scores are kept in
-normals.json, with which predict.py gives p-values. Test images that repeat training images are looked for where the
-dataset is known for them (Med-AD), and every figure is given without them too. Where all images are of one class there
-is no AUC, and their scores are written all the same.
+normals.json, with which predict.py gives p-values. Test images that repeat training, unlabeled or validation images are
+looked for in every dataset of files, and where there are any, every figure is given without them too. Where all images
+are of one class there is no AUC, and their scores are written all the same.
 """
 
 import argparse
@@ -67,7 +67,7 @@ def main() -> None:
         config.reestimate_batch_norm = method.config.reestimate_batch_norm = True
         method.fit(TrainLoader(dataset, config, device))
 
-    val_thresholds, held_out, duplicates = {}, None, None
+    val_thresholds, held_out = {}, None
     split = dataset.split(evaluated)
     if dataset.has_held_out:
         val = split if evaluated == "val" else dataset.split("val")
@@ -81,9 +81,9 @@ def main() -> None:
         val_thresholds = thresholds(val.labels.numpy(), scored)
     if evaluated == "test":
         scored = score_images(method, split.images, device, "scoring test", keep_maps=True)
-        duplicates = dataset.duplicates()
     if not distributed.is_main_process():
         return  # its scores are with the first process, which writes
+    duplicates = dataset.duplicates() if evaluated == "test" else None
 
     unseen = held_out if evaluated == "test" else None  # a threshold is not judged on the images that it is of
     results = {

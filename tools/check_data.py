@@ -11,9 +11,9 @@ import torch
 from PIL import Image
 
 from dataloader import Dataset, FileDataset
-from dataloader.base import in_words, read_images
+from dataloader.base import in_words
 from dataloader.duplicates import CORRELATION, RULE, SIDE, standardised
-from dataloader.images import decoded
+from dataloader.images import decoded, read_images
 from evaluation.metrics import auc
 
 PARTS = ("train", "unlabeled", "val", "test")
