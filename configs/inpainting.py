@@ -20,6 +20,9 @@ class InpaintingConfig(BaseConfig):
     gumbel_top_k: int = 0  # Gumbel shrinkage: k − 1 slots survive; 0 is off
     shrink_threshold: float = 0.0  # hard shrinkage; 0 is off
     mask_ratio: float = 1.0  # share of positions that take the memory's output in training
+    bottleneck: Literal["queue", "matrix", "none"] = "queue"  # the in-painting block's memory; none leaves it out
+    inpaint_attention: bool = True  # the block attends to the neighbours' memories; otherwise its own goes straight on
+    space_aware: bool = True  # memories (but V4) have slots of their own for every place; otherwise places share them
     dropout: float = 0.0  # in the in-painting block's feed-forward layers
     # remedies of ours, off in every published row (docs/steadying.md)
     cosine_addressing: bool = False  # memories are read by the cosine of query and slot, not by their product

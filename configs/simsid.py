@@ -1,7 +1,5 @@
 """SimSID's settings: what its published rows have in common (docs/methods.md)."""
 
-from typing import Literal
-
 from configs.base import ConfigError, check_with
 from configs.inpainting import InpaintingConfig
 from models.sizes import check_decoder_memory, check_hierarchical_sizes, check_inpainting, check_sizes
@@ -18,8 +16,7 @@ class SimSidConfig(InpaintingConfig):
     lr_schedule = "cosine"
 
     tanh: bool = True  # the networks work in [−1, 1] and end in a tanh; otherwise in [0, 1] and a sigmoid
-    bottleneck: Literal["queue", "matrix", "none"] = "matrix"  # the in-painting block's memory; none leaves it out
-    inpaint_attention: bool = True  # the block attends to the neighbours' memories; otherwise its own goes straight on
+    bottleneck = "matrix"
     bottleneck_slots: int = 200  # of each place
     gumbel_top_k = 5  # this, shrink_threshold and mask_ratio are the bottleneck's
     decoder_slots: int = 200  # of each place
@@ -56,6 +53,10 @@ class SimSidConfig(InpaintingConfig):
         check_with(check_hierarchical_sizes, self.image_size, self.levels, self.base_channels, self.ops)
         if self.skip_weights:
             raise ConfigError("skip_weights: the hierarchical variant has no skips to weigh; leave it empty.")
+        if not (self.inpaint_attention and self.space_aware):
+            raise ConfigError(
+                "inpaint_attention and space_aware: the hierarchical variant has no bottleneck block; leave them on."
+            )
         if self.skip_dropout or self.cosine_addressing:
             raise ConfigError(
                 "skip_dropout and cosine_addressing: the hierarchical variant has no skips to drop, and memories "

@@ -22,7 +22,8 @@ class SquidConfig(InpaintingConfig):
             check_sizes, self.image_size, self.patches_per_side, self.levels, self.base_channels,
             self.initial_combine, self.ops,
         )  # fmt: skip
-        check_with(check_inpainting, self.image_size, self.patches_per_side, self.levels, self.base_channels)
+        if self.bottleneck != "none":
+            check_with(check_inpainting, self.image_size, self.patches_per_side, self.levels, self.base_channels)
         check_with(
             check_decoder_memory, self.decoder_memory, self.image_size, self.patches_per_side, self.levels,
             self.initial_combine,

@@ -22,7 +22,6 @@ from methods.squid import Squid
 from models.discriminator import Discriminator, simsid_channels
 from models.generator import Generator
 from models.hierarchical import HierarchicalGenerator
-from models.inpaint import InpaintBlock
 from models.memory import DECODER_MEMORIES, Addressing
 
 
@@ -40,26 +39,17 @@ class SimSid(Squid):
         }  # fmt: skip
         if config.hierarchical:
             return HierarchicalGenerator(**shared, num_slots=config.hierarchical_slots)
-        inpaint = partial(
-            InpaintBlock,
-            num_slots=config.bottleneck_slots,
-            addressing=Addressing(config.gumbel_top_k, config.shrink_threshold, config.cosine_addressing),
-            mask_ratio=config.mask_ratio,
-            dropout=config.dropout,
-            queue=config.bottleneck == "queue",
-            attention=config.inpaint_attention,
-        )
         return Generator(
             **shared,
             patches_per_side=config.patches_per_side,
             initial_combine=config.initial_combine,
-            inpaint=None if config.bottleneck == "none" else inpaint,
-            decoder_memory=[self._decoder_memory(name) for name in config.decoder_memory],
+            inpaint=self.inpaint_block(config.bottleneck_slots),
+            decoder_memory=[self.decoder_memory(name) for name in config.decoder_memory],
             skip_weights=config.skip_weights,
             skip_dropout=config.skip_dropout,
         )
 
-    def _decoder_memory(self, name: str) -> partial | None:
+    def decoder_memory(self, name: str) -> partial | None:
         if name == "none":
             return None
         config = self.config
@@ -68,6 +58,7 @@ class SimSid(Squid):
             num_slots=config.decoder_slots,
             addressing=Addressing(config.decoder_top_k, config.decoder_threshold, config.cosine_addressing),
             mask_ratio=config.decoder_mask_ratio,
+            space_aware=config.space_aware,
         )
         if name == "V1":
             return partial(build, channels_first=True, slot_dim=config.slot_dim if config.dim_reduce else 0)
@@ -106,4 +97,4 @@ class SimSid(Squid):
 
     @property
     def uses_queue(self) -> bool:
-        return self.config.bottleneck == "queue" and not self.config.hierarchical
+        return super().uses_queue and not self.config.hierarchical

@@ -56,8 +56,6 @@ class Squid(Method):
 
     def build_generator(self) -> torch.nn.Module:
         config = self.config
-        addressing = Addressing(config.gumbel_top_k, config.shrink_threshold, config.cosine_addressing)
-        memory = {"num_slots": config.matrix_slots, "addressing": addressing, "mask_ratio": config.mask_ratio}
         return Generator(
             image_size=config.image_size,
             patches_per_side=config.patches_per_side,
@@ -65,19 +63,40 @@ class Squid(Method):
             base_channels=config.base_channels,
             initial_combine=config.initial_combine,
             ops=config.ops,
-            inpaint=partial(
-                InpaintBlock,
-                num_slots=config.queue_slots,
-                addressing=addressing,
-                mask_ratio=config.mask_ratio,
-                dropout=config.dropout,
-            ),
-            decoder_memory=[
-                None if name == "none" else partial(DECODER_MEMORIES[name], **memory) for name in config.decoder_memory
-            ],
+            inpaint=self.inpaint_block(config.queue_slots),
+            decoder_memory=[self.decoder_memory(name) for name in config.decoder_memory],
             teacher=config.teacher,
             skip_dropout=config.skip_dropout,
         )
+
+    def inpaint_block(self, num_slots: int) -> partial | None:
+        """The configured bottleneck block, still to be given its sizes."""
+        config = self.config
+        if config.bottleneck == "none":
+            return None
+        return partial(
+            InpaintBlock,
+            num_slots=num_slots,
+            addressing=Addressing(config.gumbel_top_k, config.shrink_threshold, config.cosine_addressing),
+            mask_ratio=config.mask_ratio,
+            dropout=config.dropout,
+            queue=config.bottleneck == "queue",
+            attention=config.inpaint_attention,
+            space_aware=config.space_aware,
+        )
+
+    def decoder_memory(self, name: str) -> partial | None:
+        """A level's memory, still to be given its sizes."""
+        if name == "none":
+            return None
+        config = self.config
+        build = partial(
+            DECODER_MEMORIES[name],
+            num_slots=config.matrix_slots,
+            addressing=Addressing(config.gumbel_top_k, config.shrink_threshold, config.cosine_addressing),
+            mask_ratio=config.mask_ratio,
+        )
+        return build if name == "V4" else partial(build, space_aware=config.space_aware)
 
     def build_discriminator(self) -> torch.nn.Module:
         return Discriminator(self.config.image_size)
@@ -114,13 +133,18 @@ class Squid(Method):
             losses |= terms | {"generator": self.update("generator", terms, batch)}
 
             # 3. the memory queue takes this forward's features
-            self.fill_queue()
+            if self.uses_queue:
+                self.fill_queue()
         return losses
 
     def generate(self, x: torch.Tensor, with_teacher: bool = True) -> Generated:
         """The generator in the configured precision; the discriminator, a hundredth of the work, stays in float32."""
         with self.autocast():
             return self.generator(x, with_teacher)
+
+    @property
+    def uses_queue(self) -> bool:
+        return self.config.bottleneck == "queue"
 
     def fill_queue(self) -> None:
         """The queue takes the latest features of all processes, so that it is the same in each."""

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from models.blocks import MaskedShortcut
-from models.memory import Addressing, MemoryMatrix, MemoryQueue
+from models.memory import Addressing, MemoryMatrix, MemoryQueue, read
 from models.patches import position_bits
 
 
@@ -46,12 +46,14 @@ class NeighbourAttention(nn.Module):
 class InpaintBlock(nn.Module):
     """(B·P², C, h, w) → same: reduce, read the memory, attend to the neighbours, mark the place, expand.
 
-    The memory is a queue, or a learned matrix (``queue=False``); without ``attention`` what it gives goes straight on.
+    The memory is a queue, or a learned matrix (``queue=False``), with slots of its own for every place if
+    ``space_aware``; without ``attention`` what it gives goes straight on.
     """
 
     def __init__(
         self, per_side: int, channels: int, height: int, width: int, num_slots: int, addressing: Addressing,
         mask_ratio: float, dropout: float = 0.0, queue: bool = True, attention: bool = True,
+        space_aware: bool = True,
     ):  # fmt: skip
         super().__init__()
         self.locations = per_side**2
@@ -59,7 +61,8 @@ class InpaintBlock(nn.Module):
         dim = reduced * height * width
         bits = position_bits(self.locations)  # (P², bits)
         self.reduce = nn.Sequential(nn.Conv2d(channels, reduced, 1, bias=False), nn.BatchNorm2d(reduced), nn.ReLU())
-        self.memory = (MemoryQueue if queue else MemoryMatrix)(self.locations, num_slots, dim, addressing)
+        places = self.locations if space_aware else 1
+        self.memory = (MemoryQueue if queue else MemoryMatrix)(places, num_slots, dim, addressing)
         self.attention = NeighbourAttention(per_side, dim) if attention else None
         if attention:
             self.norm1 = nn.LayerNorm(dim)
@@ -76,7 +79,7 @@ class InpaintBlock(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         reduced = self.reduce(x)  # (B·P², C/4, h, w)
         f = reduced.reshape(-1, self.locations, reduced[0].numel())  # (B, P², d)
-        n = self.memory(f)
+        n = read(self.memory, f)
         if self.attention is not None:
             n = torch.relu(self.norm1(self.attention(f, n)) + n)
             n = torch.relu(self.norm2(self.ff(n)) + n)

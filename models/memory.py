@@ -65,6 +65,11 @@ class Addressing:
         return similarity
 
 
+def read(memory: "Memory", query: torch.Tensor) -> torch.Tensor:
+    """All places' queries (B, J, d) → what they read, same; where a memory has one set of slots, all read from it."""
+    return memory(query.reshape(-1, len(memory.slots), query.shape[-1])).reshape(query.shape)
+
+
 def initial_slots(locations: int, num_slots: int, dim: int) -> torch.Tensor:
     """U(−1/√d, 1/√d): (J, S, d)."""
     bound = 1 / math.sqrt(dim)
@@ -172,7 +177,7 @@ def recorded_weights(network: nn.Module) -> Iterator[dict[str, torch.Tensor]]:
 
 
 class WindowMemory(nn.Module):
-    """V1: each incoming map is cut again into P × P windows, each position with its own slots.
+    """V1: each incoming map is cut again into P × P windows, each position with its own slots (if ``space_aware``).
 
     (N, C, h, w) → same; a window is one query of d = h/P · w/P · C values in the order (row, column, channel), or
     (channel, row, column) with ``channels_first``. ``slot_dim`` > 0 reads a :class:`ReducedMatrix` of that many.
@@ -180,16 +185,17 @@ class WindowMemory(nn.Module):
 
     def __init__(
         self, per_side: int, channels: int, height: int, width: int, num_slots: int, addressing: Addressing,
-        mask_ratio: float, channels_first: bool = False, slot_dim: int = 0,
+        mask_ratio: float, channels_first: bool = False, slot_dim: int = 0, space_aware: bool = True,
     ):  # fmt: skip
         super().__init__()
         self.per_side = per_side
         self.channels_first = channels_first
         dim = (height // per_side) * (width // per_side) * channels
+        places = per_side**2 if space_aware else 1
         if slot_dim:
-            self.memory = ReducedMatrix(per_side**2, num_slots, dim, slot_dim, addressing)
+            self.memory = ReducedMatrix(places, num_slots, dim, slot_dim, addressing)
         else:
-            self.memory = MemoryMatrix(per_side**2, num_slots, dim, addressing)
+            self.memory = MemoryMatrix(places, num_slots, dim, addressing)
         self.shortcut = MaskedShortcut(mask_ratio)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -197,7 +203,7 @@ class WindowMemory(nn.Module):
         if not self.channels_first:
             windows = windows.permute(0, 2, 3, 1)  # (N·P², h/P, w/P, C)
         query = windows.reshape(x.shape[0], self.per_side**2, -1)  # (N, P², d)
-        out = self.memory(query).reshape(windows.shape)
+        out = read(self.memory, query).reshape(windows.shape)
         if not self.channels_first:
             out = out.permute(0, 3, 1, 2)  # (N·P², C, h/P, w/P)
         return self.shortcut(to_maps(out, self.per_side), x)
@@ -208,20 +214,22 @@ class ReducedPatchMemory(nn.Module):
 
     def __init__(
         self, per_side: int, channels: int, height: int, width: int, num_slots: int, addressing: Addressing,
-        mask_ratio: float,
+        mask_ratio: float, space_aware: bool = True,
     ):  # fmt: skip
         super().__init__()
         self.locations = per_side**2
         reduced = channels // 4
         self.reduce = nn.Sequential(nn.Conv2d(channels, reduced, 1, bias=False), nn.BatchNorm2d(reduced), nn.ReLU())
-        self.memory = MemoryMatrix(self.locations, num_slots, reduced * height * width, addressing)
+        self.memory = MemoryMatrix(
+            self.locations if space_aware else 1, num_slots, reduced * height * width, addressing
+        )
         self.expand = nn.Sequential(nn.Conv2d(reduced, channels, 1, bias=False), nn.BatchNorm2d(channels), nn.ReLU())
         self.shortcut = MaskedShortcut(mask_ratio)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         f = self.reduce(x)  # (B·P², C/4, h, w)
         query = f.reshape(-1, self.locations, f[0].numel())  # (B, P², d)
-        return self.shortcut(self.expand(self.memory(query).reshape(f.shape)), x)
+        return self.shortcut(self.expand(read(self.memory, query).reshape(f.shape)), x)
 
 
 class PatchMemory(nn.Module):
@@ -229,16 +237,18 @@ class PatchMemory(nn.Module):
 
     def __init__(
         self, per_side: int, channels: int, height: int, width: int, num_slots: int, addressing: Addressing,
-        mask_ratio: float,
+        mask_ratio: float, space_aware: bool = True,
     ):  # fmt: skip
         super().__init__()
         self.locations = per_side**2
-        self.memory = MemoryMatrix(self.locations, num_slots, channels * height * width, addressing)
+        self.memory = MemoryMatrix(
+            self.locations if space_aware else 1, num_slots, channels * height * width, addressing
+        )
         self.shortcut = MaskedShortcut(mask_ratio)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         query = x.reshape(-1, self.locations, x[0].numel())  # (B, P², d)
-        return self.shortcut(self.memory(query).reshape(x.shape), x)
+        return self.shortcut(read(self.memory, query).reshape(x.shape), x)
 
 
 class SharedMemory(nn.Module):

@@ -34,14 +34,15 @@ INPAINTING = {
     "gumbel_top_k": 5, "shrink_threshold": 0.0, "dropout": 0.0, "teacher": True, "n_critic": 2, "recon_weight": 10.0,
     "teacher_weight": 0.01, "distill_weight": 0.001, "adversarial_weight": 0.005, "discriminator_weight": 0.005,
     "score_statistics": "image", "statistics_images": 201, "statistics_draw": "fixed", "reestimate_batch_norm": False,
-    "cosine_addressing": False, "skip_dropout": 0.0, "r1_weight": 0.0, "fit": "stretch",
+    "cosine_addressing": False, "skip_dropout": 0.0, "r1_weight": 0.0, "fit": "stretch", "bottleneck": "queue",
+    "inpaint_attention": True, "space_aware": True,
 }  # fmt: skip
 SQUID = {
     **INPAINTING, "method": "squid", "best_rule": "tolerance", "epochs": 200, "queue_slots": 200, "matrix_slots": 200,
     "mask_ratio": 0.95,
 }  # fmt: skip
 SIMSID = {
-    **INPAINTING, "method": "simsid", "best_rule": "strict", "tanh": True, "inpaint_attention": True,
+    **INPAINTING, "method": "simsid", "best_rule": "strict", "tanh": True,
     "bottleneck_slots": 200, "mask_ratio": 1.0, "decoder_slots": 200, "decoder_top_k": 5, "decoder_threshold": 0.0,
     "decoder_mask_ratio": 1.0, "dim_reduce": False, "slot_dim": 256, "teacher_gradient": False,
     "skip_weights": (0.0, 0.0, 1.0, 1.0), "num_layers": 4, "hierarchical": False, "hierarchical_slots": 20,

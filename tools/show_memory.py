@@ -67,6 +67,9 @@ def main() -> None:
         (n for n in weights if n.startswith("inpaint")), next(iter(weights))
     )  # the bottleneck's, or the deepest
     memory = method.generator.get_submodule(name)
+    if len(memory.slots) == 1:
+        print(f"Written: memory_usage.png. {name} is one memory for all places: there are no places to show.")
+        return
     read = slot_weights(method, images, device)[name]
     sources = training_patches = None
     if isinstance(memory, MemoryQueue):
