@@ -38,9 +38,9 @@ class DigitAnatomy(Dataset):
 
     def __init__(self, config: BaseConfig, root: Path):
         super().__init__(config, root)
-        if config.train_normal_fraction < 1:
+        if not self._training_counts()[0]:
             given = f"train_normal_fraction = {config.train_normal_fraction}"
-            raise DataError(f"{given}: DigitAnatomy has no anomalous training images, so it must be 1.")
+            raise DataError(f"{given}: leaves no normal image of {config.digits_per_epoch} an epoch. Raise it.")
         # a side that 3 does not divide is cut from the next one that it does
         self.cell = -(-config.image_size // PER_SIDE)
         self.source, digits, labels = load_digits(config.digit_source, root)
@@ -51,16 +51,12 @@ class DigitAnatomy(Dataset):
         }
 
     def training_images(self, epoch: int) -> torch.Tensor:
-        rng = generator(self.config.seed, "digits", epoch)
-        return self._normal("train", self.config.digits_per_epoch, rng)
+        """Of every epoch anew, the anomalous ones (``train_normal_fraction``) last."""
+        return self._mixed(*self._training_counts(), generator(self.config.seed, "digits", epoch))
 
     def unlabeled_images(self) -> torch.Tensor:
-        """The same every epoch, anomalous ones last, the kinds in turn."""
-        rng = generator(self.config.seed, "digits", "unlabeled")
-        labels = self._unlabeled_labels()
-        normal = self._normal("train", labels.count(0), rng) if 0 in labels else []
-        anomalous = [self._anomalous("train", KINDS[i % len(KINDS)], rng)[0] for i in range(labels.count(1))]
-        return torch.stack([*normal, *anomalous])
+        """The same every epoch, anomalous ones last."""
+        return self._mixed(*self.config.unlabeled(), generator(self.config.seed, "digits", "unlabeled"))
 
     def split(self, name: str) -> Split:
         rng = generator(0, "digits", name)  # validation and test sets are the same for every seed
@@ -81,14 +77,23 @@ class DigitAnatomy(Dataset):
         )
 
     def training_in_words(self) -> str:
-        return in_words(0, self.config.digits_per_epoch) + unlabeled_in_words(self._unlabeled_labels())
+        normal, anomalous = self.config.unlabeled()
+        unlabeled = unlabeled_in_words([0] * normal + [1] * anomalous)
+        return in_words(self._training_counts()[1], self.config.digits_per_epoch) + unlabeled
 
     def fingerprint(self) -> str:
         return f"{self.source}-{self._digest}"
 
-    def _unlabeled_labels(self) -> list[int]:
-        normal, anomalous = self.config.unlabeled()
-        return [0] * normal + [1] * anomalous
+    def _training_counts(self) -> tuple[int, int]:
+        """How many normal and how many anomalous images an epoch has."""
+        normal = int(self.config.digits_per_epoch * self.config.train_normal_fraction)
+        return normal, self.config.digits_per_epoch - normal
+
+    def _mixed(self, normal: int, anomalous: int, rng: torch.Generator) -> torch.Tensor:
+        """Normal training images, then anomalous ones, the kinds in turn."""
+        images = list(self._normal("train", normal, rng)) if normal else []
+        images += [self._anomalous("train", KINDS[i % len(KINDS)], rng)[0] for i in range(anomalous)]
+        return torch.stack(images)
 
     def _normal(self, name: str, count: int, rng: torch.Generator) -> torch.Tensor:
         cells = [self._cells(name, digit, count, rng) for digit in range(1, 10)]

@@ -11,12 +11,14 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 from filelock import FileLock
+from matplotlib.figure import Figure
+from PIL import Image
 from tiny import TINY, command
 
 from commands.jobs import Job
 from configs import ConfigError
 from experiments.folder import Experiment
-from tools import batch, paper_table
+from tools import batch, paper_figure, paper_table
 
 AE = " ".join([*TINY["ae"][1], "epochs=1"])
 LIST = f"""
@@ -88,6 +90,46 @@ def test_only_what_is_missing_is_done_and_tabulated(run, workspace):
     DONE.clear()
     assert run(LIST, "--quick", "--seeds", "0,1")[0] == 0 and DONE == []
     assert "Written by `scripts/t.sh --quick`." in (workspace / "results" / "t_quick.md").read_text()
+
+
+def test_lines_of_the_same_settings_share_an_experiment_and_are_points_of_curves(run, workspace):
+    lines = [f"'width@{width}' ae_brain {AE} multiplier={width}" for width in ("0.25", "0.5")]
+    lines += [f"'latent size@{size}' ae_brain {AE} latent_size={size}" for size in (8, 16)]
+    code, out, _ = run("\n".join(lines), "--seeds", "0")
+    assert code == 0 and "3 experiments: 0 done" in out and "t.csv, .tex, .png and .pdf" in out
+    names = ["t_width-0.25_s0", "t_width-0.5_s0", "t_latent-size-8_s0"]  # 0.25 and 16 are what AE has
+    assert [name for command, name in DONE if command == "main"] == names
+    rows = {row["method"]: row["AUC"] for row in table(workspace / "results" / "t.csv")}
+    assert rows["latent size@16"] == rows["width@0.25"] and len(rows) == 4 and "–" not in rows.values()
+    with Image.open(workspace / "results" / "t.png") as picture:
+        assert picture.width > 1.8 * picture.height  # a panel for each setting
+    assert (workspace / "results" / "t.pdf").read_bytes().startswith(b"%PDF")
+
+
+def test_a_panel_shows_mean_deviation_and_every_seed():
+    axis = Figure().subplots()
+    paper_figure.panel(axis, {"SQUID": {"100": [80.0, 90.0], "50": [60.0]}, "AE": {"90": [70.0]}})
+    assert [label.get_text() for label in axis.get_xticklabels()] == ["50", "90", "100"]
+    lines = [(line.get_xdata(), line.get_ydata()) for line in axis.lines]
+    assert [list(map(list, line)) for line in lines] == [
+        [[2, 0], [85, 60]], [[2, 2], [80, 90]], [[0], [60]], [[1], [70]], [[1], [70]]
+    ]  # fmt: skip
+    band = axis.collections[0].get_paths()[0].vertices[:, 1]
+    assert band.max() == pytest.approx(85 + 50**0.5) and band.min() == 60
+    assert [text.get_text() for text in axis.get_legend().get_texts()] == ["SQUID", "AE"]
+
+
+def test_other_scores_have_columns_where_all_lines_have_them(run, workspace):
+    small = " ".join([*TINY["squid"][1], "epochs=1"])
+    assert run(f"A digit_quick {small}\nB digit_quick {small} n_critic=1", "--seeds", "0")[0] == 0
+    rows = table(workspace / "results" / "t.csv")
+    for line, row in zip("AB", rows, strict=True):
+        scores = json.loads(Experiment(f"t_{line}_s0").path("results.json").read_text())["scores"]
+        assert row["AUC"] == f"{100 * scores['reconstruction']['auc']:.1f}"
+        assert row["AUC of discriminator"] == f"{100 * scores['discriminator']['auc']:.1f}"
+    DONE.clear()
+    assert run(f"A digit_quick {small}\nAE ae_brain {AE}", "--seeds", "0")[0] == 0
+    assert "AUC of discriminator" not in table(workspace / "results" / "t.csv")[0]
 
 
 def test_longer_training_is_missing(run):
@@ -188,20 +230,26 @@ def test_latex_has_no_bare_signs():
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "call",
+    ("call", "experiments"),
     [
-        "benchmark.sh zhang",
-        "benchmark.sh chexpert",
-        "benchmark.sh covidx",
-        "benchmark.sh zhang --quick",
-        "zhang_cpu.sh",
+        ("benchmark.sh zhang", 19),
+        ("benchmark.sh chexpert", 19),
+        ("benchmark.sh covidx", 19),
+        ("benchmark.sh zhang --quick", 19),
+        ("zhang_cpu.sh", 19),
+        ("components.sh", 10),
+        ("components.sh --quick", 10),
+        ("hyperparameters.sh", 16),
+        ("hyperparameters.sh --quick", 16),
+        ("contamination.sh", 30),
+        ("contamination.sh --quick", 30),
     ],
 )
-def test_every_line_of_the_scripts_can_be(call):
+def test_every_line_of_the_scripts_can_be(call, experiments):
     script, *arguments = call.split()
     command = ["bash", ROOT / "scripts" / script, *arguments, "--seeds", "0", "--dry-run"]
     made = subprocess.run(command, capture_output=True, text=True)
-    assert made.returncode == 0 and made.stdout.count("eval.py") == 19, made.stderr
+    assert made.returncode == 0 and made.stdout.count("eval.py") == experiments, made.stderr
 
 
 def test_what_cannot_be_names_the_line():

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import torch
 from test_covidx import covidx, make_covidx
 from test_data import make_zhang
 
@@ -72,6 +73,20 @@ def test_too_few_anomalous_images_are_an_error(root, tmp_path):
         covidx(tmp_path / "covidx", "train_normal_fraction=0.9").fingerprint()
 
 
-def test_a_dataset_without_anomalous_training_images_is_an_error():
-    with pytest.raises(DataError, match="DigitAnatomy has no anomalous training images"):
-        build_dataset(configs.build("digit_quick", ["train_normal_fraction=0.9"]))
+def digits(*overrides):
+    return build_dataset(configs.build("digit_quick", ["digits_per_epoch=20", *overrides]))
+
+
+def test_anomalous_digits_take_the_place_of_the_last_normal_ones():
+    clean, mixed = digits(), digits("train_normal_fraction=0.7")
+    assert (
+        mixed.training_in_words() == "14 normal, 6 anomalous" and clean.training_in_words() == "20 normal, 0 anomalous"
+    )
+    first, images = digits("digits_per_epoch=14").training_images(0), mixed.training_images(0)
+    assert torch.equal(images[:14], first) and len(images) == 20
+    cells = images[14:].reshape(6, 3, 16, 3, 16).amax((2, 4)).flatten(1)  # missing, …, zero, missing, misordered
+    assert [bool((of == 0).any()) for of in cells] == [True, False, False, False, True, False]
+    assert torch.equal(images, digits("train_normal_fraction=0.7").training_images(0))
+    assert not torch.equal(images[14:], mixed.training_images(1)[14:])
+    with pytest.raises(DataError, match="train_normal_fraction = 0.04: leaves no normal image of 20"):
+        digits("train_normal_fraction=0.04")

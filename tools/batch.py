@@ -11,13 +11,14 @@ adds to them, or has in their place where it begins with a configuration:
 """
 
 import argparse
+import json
 import shlex
 import sys
 import threading
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TextIO
@@ -81,7 +82,8 @@ class Planned:
 
 def main() -> int:
     args = arguments()
-    plan = read_plan(sys.stdin, args)
+    points = read_plan(sys.stdin, args)
+    plan = list({planned.experiment.name: planned for planned in points}.values())
     if args.only is not None:
         if not 0 <= args.only < len(plan):
             raise ConfigError(f"--only {args.only}: there are {len(plan)} experiments, counted from 0.")
@@ -99,7 +101,7 @@ def main() -> int:
     check_data(plan, args.data_root)
     code = Batch(args, plan, more).run()
     if args.only is None:
-        paper_table.write(args.name, args.script, [(p.name, p.seed, p.experiment, p.state == "done") for p in plan])
+        paper_table.write(args.name, args.script, [(p.name, p.seed, p.experiment, p.state == "done") for p in points])
     return code
 
 
@@ -122,7 +124,7 @@ def arguments() -> argparse.Namespace:
 
 
 def read_plan(lines: TextIO, args: argparse.Namespace) -> list[Planned]:
-    """All experiments, seed after seed, so that a first table is there early.
+    """All experiments, seed after seed, so that a first table is there early. Lines of equal settings share one.
 
     Raises:
         ConfigError: for a line that is no experiment, two of one name, or settings that cannot be.
@@ -151,10 +153,12 @@ def read_plan(lines: TextIO, args: argparse.Namespace) -> list[Planned]:
         for seed in parse(args.seeds)
         for name in wanted
     ]
-    for planned in plan:
-        config = planned.config
+    first: dict[str, Experiment] = {}  # settings → the experiment that has them
+    for i, planned in enumerate(plan):
+        settings = json.dumps([planned.config_name, planned.config.as_dict()])
+        plan[i] = planned = replace(planned, experiment=first.setdefault(settings, planned.experiment))
         if planned.experiment.exists():
-            check_same(planned.experiment, config)
+            check_same(planned.experiment, planned.config)
     return plan
 
 

@@ -1,7 +1,9 @@
-"""The table of a script in scripts/, a line a method: results/NAME.md, .csv and .tex.
+"""The table of a script in scripts/, a line a method: results/NAME.md, .csv and .tex, and a figure of what is varied.
 
 Mean ± standard deviation (n − 1) over the seeds that are finished; those that are not are named. Where
-results/published.csv has a figure for a line, it stands beside ours with the difference.
+results/published.csv has a figure for a line, it stands beside ours with the difference. Where all lines have the same
+scores, those that are not the main one have a column each. Lines called SERIES@VALUE are points of a curve
+(tools/paper_figure.py).
 """
 
 import json
@@ -13,6 +15,7 @@ from configs import BaseConfig
 from evaluation.tables import csv_text
 from experiments.folder import Experiment
 from system.files import write_text
+from tools import paper_figure
 from tools.make_tables import (
     Row,
     accuracy_and_f1,
@@ -48,8 +51,11 @@ def finished(experiment: Experiment, config: BaseConfig) -> bool:
 
 
 def main_row(experiment: Experiment) -> Row:
-    """Its main score's row of results.csv."""
-    return next(row for row in read_rows(experiment) if row["main"])
+    """Its main score's row of results.csv, and under ``others`` the AUC of every other score of the same images."""
+    rows = read_rows(experiment)
+    main = next(row for row in rows if row["main"])
+    same = [row for row in rows if row["split"] == main["split"] and not row["main"]]
+    return main | {"others": {row["score"]: row["auc"] for row in same}}
 
 
 def in_words(experiment: Experiment) -> str:
@@ -64,15 +70,31 @@ def write(name: str, script: str, planned: Iterable[tuple[str, int, Experiment, 
         groups[line] += [main_row(experiment)] if there else []
         missing[line] += [] if there else [seed]
     published = read_published(RESULTS / "published.csv")
-    lines = [cells(line, group, missing[line], published) for line, group in groups.items()]
+    others = other_scores(row for group in groups.values() for row in group)
+    header = (*HEADER, *(f"AUC of {score}" for score in others))
+    lines = [
+        cells(line, group, missing[line], published) + [other_auc(group, score) for score in others]
+        for line, group in groups.items()
+    ]
     holes = sum(map(len, missing.values()))
     note = NOTE + (f" Not finished: {holes} of {holes + sum(map(len, groups.values()))} runs." if holes else "")
     title = f"# {name}"
     made = f"Written by `{script}{' --quick' * name.endswith('_quick')}`."
-    write_text(RESULTS / f"{name}.md", "\n".join([title, "", made, "", *markdown(HEADER, lines), "", note]) + "\n")
-    write_text(RESULTS / f"{name}.csv", csv_text(HEADER, (dict(zip(HEADER, line, strict=True)) for line in lines)))
+    write_text(RESULTS / f"{name}.md", "\n".join([title, "", made, "", *markdown(header, lines), "", note]) + "\n")
+    write_text(RESULTS / f"{name}.csv", csv_text(header, (dict(zip(header, line, strict=True)) for line in lines)))
     write_text(RESULTS / f"{name}.tex", latex(lines))
-    print(f"Written: {RESULTS / name}.md, .csv and .tex", flush=True)
+    drawn = paper_figure.draw(RESULTS / name, groups)
+    print(f"Written: {RESULTS / name}.md, .csv{', .tex, .png and .pdf' if drawn else ' and .tex'}", flush=True)
+
+
+def other_scores(rows: Iterable[Row]) -> list[str]:
+    """The names of the scores beside the main one, where all rows' methods have the same; else none."""
+    found = {(row["score"], *row["others"]) for row in rows}
+    return list(found.pop()[1:]) if len(found) == 1 else []
+
+
+def other_auc(group: list[Row], score: str) -> str:
+    return spread([row["others"] for row in group], score) if group else "–"
 
 
 def cells(line: str, group: list[Row], missing: list[int], published: list[dict[str, str]]) -> list[str]:
