@@ -96,7 +96,7 @@ def test_lines_of_the_same_settings_share_an_experiment_and_are_points_of_curves
     lines = [f"'width@{width}' ae_brain {AE} multiplier={width}" for width in ("0.25", "0.5")]
     lines += [f"'latent size@{size}' ae_brain {AE} latent_size={size}" for size in (8, 16)]
     code, out, _ = run("\n".join(lines), "--seeds", "0")
-    assert code == 0 and "3 experiments: 0 done" in out and "t.csv, .tex, .png and .pdf" in out
+    assert code == 0 and "3 experiments: 0 done" in out and "t.md, .csv, .tex, .png and .pdf" in out
     names = ["t_width-0.25_s0", "t_width-0.5_s0", "t_latent-size-8_s0"]  # 0.25 and 16 are what AE has
     assert [name for command, name in DONE if command == "main"] == names
     rows = {row["method"]: row["AUC"] for row in table(workspace / "results" / "t.csv")}
@@ -112,7 +112,7 @@ def test_a_panel_shows_mean_deviation_and_every_seed():
     assert [label.get_text() for label in axis.get_xticklabels()] == ["50", "90", "100"]
     lines = [(line.get_xdata(), line.get_ydata()) for line in axis.lines]
     assert [list(map(list, line)) for line in lines] == [
-        [[2, 0], [85, 60]], [[2, 2], [80, 90]], [[0], [60]], [[1], [70]], [[1], [70]]
+        [[0, 2], [60, 85]], [[0], [60]], [[2, 2], [80, 90]], [[1], [70]], [[1], [70]]
     ]  # fmt: skip
     band = axis.collections[0].get_paths()[0].vertices[:, 1]
     assert band.max() == pytest.approx(85 + 50**0.5) and band.min() == 60
