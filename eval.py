@@ -27,7 +27,7 @@ from experiments.log import run_parts
 from experiments.settings import changed_settings
 from system import distributed
 from system.files import write_text
-from system.provenance import provenance
+from system.provenance import packages, provenance
 
 
 def arguments() -> argparse.Namespace:
@@ -104,6 +104,7 @@ def main() -> None:
         "main_score": method.main_score,
         **report.build_results(split, scored, val_thresholds, method.groups, unseen, args.false_alarms),
         **provenance(device),
+        "packages": packages(),
     }
     if duplicates is not None:
         results["duplicates_removed"] = report.without_duplicates(

@@ -2,11 +2,26 @@
 
 import platform
 import subprocess
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
 
 from system.device import describe
+
+# what reads images, draws and scores; pydicom where DICOM files are read
+PACKAGES = ("torch", "torchvision", "numpy", "scipy", "scikit-learn", "pillow", "pydicom")
+
+
+def packages() -> dict[str, str]:
+    """The versions of the packages that a number depends on, those that are installed."""
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
 
 
 def provenance(device: torch.device) -> dict[str, str]:

@@ -20,7 +20,7 @@ KEYS = [
     "experiment", "config", "method", "dataset", "data", "seed", "settings", "pretrained", "checkpoint", "epochs",
     "epochs_trained", "epoch", "stages_planned", "stages_trained", "stages", "training_seconds", "trained",
     "precision", "split", "images", "main_score", "classes", "interval", "scores", "localisation", "pixel_images",
-    "commit", "python", "torch", "device",
+    "commit", "python", "torch", "device", "packages",
 ]  # fmt: skip
 HEADER = (
     "experiment,config,method,dataset,data,seed,settings,pretrained,precision,epochs,epochs_trained,checkpoint,epoch,"
