@@ -5,6 +5,10 @@
 The same command again resumes exactly where the run stopped, or says that it is finished. Everything lies in
 checkpoints/ID; evaluate it with: python eval.py --exp ID
 
+    python main.py --exp ID --config NAME --try
+
+sees in little time that all of it runs: an epoch of every stage, a few batches each, in checkpoints/ID_try.
+
     python main.py --exp NEW --from ID --stage NAME [--set NAME_key=value ...]
 
 repeats a stage of ID (DDAD's refine, say) in a new experiment, from what the stages before it trained.
@@ -45,6 +49,10 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--seed", type=int, metavar="N", help="the same as --set seed=N")
     parser.add_argument("--seeds", metavar="N,N,…", help="train ID_sN for each of these seeds, over all devices")
+    parser.add_argument(
+        "--try", dest="trial", action="store_true",
+        help="see that it runs: an epoch of every stage, a few batches each, as the experiment ID_try",
+    )  # fmt: skip
     parser.add_argument("--from", dest="source", metavar="ID", help="repeat a stage of this experiment in a new one")
     parser.add_argument("--stage", metavar="NAME", help="the stage to repeat")
     cli.add_data_root(parser)
@@ -54,6 +62,10 @@ def arguments() -> argparse.Namespace:
     args = parser.parse_args()
     if bool(args.source) != bool(args.stage) or (args.source and (args.config or args.seeds)):
         parser.error("--from ID and --stage NAME go together, without --config (it is that of ID) and --seeds")
+    if args.trial and (args.source or args.seeds or not args.config):
+        parser.error("--try goes with --config, without --seeds and --from")
+    if args.trial:
+        args.exp += "_try"
     return args
 
 
@@ -115,16 +127,22 @@ def settings(args: argparse.Namespace, experiment: Experiment) -> tuple[str, Bas
         check_repeatable(source, saved, config, args.stage)
         return name, config
     if args.config and (args.overwrite or not experiment.exists()):
-        return configs.canonical(args.config), configs.build(args.config, overrides)
+        return configs.canonical(args.config), built(args, overrides)
     if not experiment.exists():
         raise ExperimentError(f"Experiment {args.exp} is new: give --config, one of {', '.join(configs.names())}.")
     name, saved, _ = experiment.load_config()
     if not args.config:
         return name, configs.override(saved, overrides)
-    config = configs.build(args.config, overrides)
+    config = built(args, overrides)
     if config.dataset == saved.dataset:
         config.data_root = config.data_root or saved.data_root
     return configs.canonical(args.config), config
+
+
+def built(args: argparse.Namespace, overrides: list[str]) -> BaseConfig:
+    """The configuration of --config, shortened for --try."""
+    config = configs.build(args.config, overrides)
+    return configs.override(config, configs.trial(config)) if args.trial else config
 
 
 def build_trainer(experiment: Experiment, config: BaseConfig, dataset: Dataset, device) -> Trainer:

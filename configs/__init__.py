@@ -38,6 +38,11 @@ def names() -> list[str]:
     return sorted({*ROWS, *SETTINGS})
 
 
+def with_unlabeled() -> list[str]:
+    """The methods that train on images of unknown label too."""
+    return [method for method, cls in SETTINGS.items() if cls.unlabeled is not BaseConfig.unlabeled]
+
+
 def canonical(name: str) -> str:
     """``zhang_best``, ``zhang_best.py`` and ``configs/zhang_best.py`` mean the same.
 
@@ -84,6 +89,22 @@ def override(config: BaseConfig, overrides: list[str]) -> BaseConfig:
     return assembled(SETTINGS[config.method], config.dataset, config.as_dict(), overrides)
 
 
+TRIAL_BATCH = 8  # images at most
+
+
+def trial(config: BaseConfig) -> list[str]:
+    """Overrides with which a configuration runs from end to end in little time: an epoch of every stage, few batches,
+    of few images.
+
+    They are so many that what steps once in ``n_critic`` of them does so twice.
+    """
+    stages = config.stages()
+    values = {stage.epochs_key: 1 for stage in stages}
+    values |= {stage.batch_key: min(stage.batch_size, TRIAL_BATCH) for stage in stages}
+    values["max_batches"] = 2 * getattr(config, "n_critic", 1)
+    return [f"{key}={value}" for key, value in values.items()]
+
+
 # what the first version did without saying so: its config.json files lack these keys
 OLDER = {"resize": "bilinear", "digit_crop": "clamped"}
 # settings that every configuration had, and now those alone that they concern
@@ -119,4 +140,6 @@ __all__ = [
     "from_dict",
     "names",
     "override",
+    "trial",
+    "with_unlabeled",
 ]

@@ -35,6 +35,7 @@ class DdadConfig(AutoEncoderConfig):
                 self.refine_batch_size,
                 drop_last=True,
                 epochs_key="refine_epochs",
+                batch_key="refine_batch_size",
                 least=2,  # one image is put in another
             ),
         )

@@ -47,7 +47,13 @@ class IgdConfig(FeatureConfig, BaseConfig):
         return (
             # a code is mixed with another of its batch, which a last image might not have
             Stage("global", self.epochs, self.batch_size, drop_last=True, least=2),
-            Stage("local", self.local_epochs, self.local_batch_size, epochs_key="local_epochs"),
+            Stage(
+                "local",
+                self.local_epochs,
+                self.local_batch_size,
+                epochs_key="local_epochs",
+                batch_key="local_batch_size",
+            ),
         )
 
     def check(self) -> None:

@@ -19,6 +19,7 @@ class Stage:
     least: int = 1
     fixed: bool = False  # trains on the images of the first epoch in all of them, where a dataset makes new ones
     epochs_key: str = "epochs"  # the setting that says how long it lasts
+    batch_key: str = "batch_size"
 
     @property
     def smallest_batch(self) -> int:

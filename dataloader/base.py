@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import torch
 
+import configs
 from configs import BaseConfig
 from dataloader import familiar
 from dataloader.duplicates import duplicates_of
@@ -19,6 +20,7 @@ from system.seeding import generator
 
 DATA_ROOT_VARIABLE = "ANOMALY_DATA_ROOT"
 T = TypeVar("T")
+OWN_IMAGES = "For your own images: --set dataset=folder (docs/own_images.md)."
 
 
 @dataclass
@@ -87,8 +89,9 @@ class Dataset(ABC):
             DataError: where the dataset has none.
         """
         raise DataError(
-            f"{self.root}: {type(self).__name__} has no unlabeled images, which this method trains on. "
-            "Take a dataset that has (the Med-AD benchmarks, digit), or a method that needs none."
+            f"{self.root}: {type(self).__name__} has no unlabeled images, which {self.config.method} trains on too. "
+            f"Take a dataset that has (the Med-AD benchmarks, digit), or another method: all but "
+            f"{', '.join(configs.with_unlabeled())} train on normal images alone."
         )
 
     @abstractmethod
@@ -239,7 +242,8 @@ def contaminated(config: BaseConfig, root: Path, images: Sequence[T], labels: Se
     if wanted > len(anomalous):
         raise DataError(
             f"train_normal_fraction = {fraction} asks for {wanted} anomalous training images, and {root} has "
-            f"{len(anomalous)}. Raise the fraction, or add anomalous training images."
+            f"{len(anomalous)}. Give --set train_normal_fraction=1 to train on normal images alone, which every method can, "
+            "or add anomalous ones."
         )
     drawn = torch.randperm(len(anomalous), generator=generator(config.seed, "contamination"))
     order = range(len(anomalous)) if first else drawn

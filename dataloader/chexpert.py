@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from dataloader.base import FileDataset, Item, require_items
+from dataloader.base import OWN_IMAGES, FileDataset, Item, require_items
 from dataloader.images import SUFFIXES, DataError
 from system.seeding import generator
 
@@ -35,7 +35,7 @@ class CheXpert(FileDataset):
     diseases = DISEASES
     how_to_get = (
         "Register for CheXpert at Stanford AIMI, download CheXpert-v1.0-small and name its folder (the one with "
-        "train.csv) with --data-root."
+        f"train.csv) with --data-root. {OWN_IMAGES}"
     )
 
     def list_items(self) -> dict[str, list[Item]]:

@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from dataloader.base import FileDataset, Item, require_items
+from dataloader.base import OWN_IMAGES, FileDataset, Item, require_items
 from dataloader.images import SUFFIXES, DataError
 
 # split → its lists, and the folders its images may lie in (of the same name in both, the latter counts)
@@ -33,7 +33,7 @@ class Covidx(FileDataset):
         "Get COVIDx CXR-2 or later (Kaggle andyczhao/covidx-cxr2, or its authors' scripts) and name its folder with "
         "--data-root. tools/prepare_data.py covidx makes the lists from COVIDx's own: of the training list the normal "
         "ones in train_squid.txt, the others in train_squid_abnormal.txt, some of both held out in val_squid.txt; "
-        "test_COVIDx9A.txt as it is."
+        "test_COVIDx9A.txt as it is. " + OWN_IMAGES
     )
 
     def list_items(self) -> dict[str, list[Item]]:

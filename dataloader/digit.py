@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from configs import BaseConfig
-from dataloader.base import Dataset, Split, digest, in_words, unlabeled_in_words
+from dataloader.base import OWN_IMAGES, Dataset, Split, digest, in_words, unlabeled_in_words
 from dataloader.images import DataError
 from system.seeding import generator
 
@@ -33,8 +33,19 @@ class DigitAnatomy(Dataset):
 
     how_to_get = (
         "Put train-images-idx3-ubyte.gz and train-labels-idx1-ubyte.gz (or the t10k files) into that folder, or take "
-        "--set digit_source=sklearn, which needs none."
+        f"--set digit_source=sklearn, which needs none. {OWN_IMAGES}"
     )
+
+    @classmethod
+    def root_from(cls, config: BaseConfig, given: str | None) -> Path:
+        """As :func:`find_root`. Raises DataError where ``given`` is in vain, lest digits pass for what it holds."""
+        root = super().root_from(config, given)
+        if given and config.digit_source == "auto" and not idx_parts(root):
+            raise DataError(
+                f"--data-root {given}: holds no MNIST files, and dataset = digit reads no others. {OWN_IMAGES} "
+                "For digits leave --data-root out."
+            )
+        return root
 
     def __init__(self, config: BaseConfig, root: Path):
         super().__init__(config, root)
@@ -190,7 +201,7 @@ def load_digits(source: str, root: Path) -> tuple[str, np.ndarray, np.ndarray]:
         DataError: where MNIST is asked for and neither its files nor a download can be had.
     """
     if source != "sklearn":
-        parts = [part for part in MNIST_PARTS if find_idx(root, f"{part}-images")]
+        parts = idx_parts(root)
         if not parts and source == "mnist":
             parts = download_mnist(root)
         if parts:
@@ -204,6 +215,11 @@ def load_digits(source: str, root: Path) -> tuple[str, np.ndarray, np.ndarray]:
 
     data = bundled()
     return "sklearn", (data.images * (255 / 16)).astype(np.uint8), data.target
+
+
+def idx_parts(root: Path) -> list[str]:
+    """Which of MNIST's parts there are images of."""
+    return [part for part in MNIST_PARTS if find_idx(root, f"{part}-images")]
 
 
 def find_idx(root: Path, name: str) -> Path | None:

@@ -45,14 +45,15 @@ class TrainLoader:
                 images for the processes that share it.
         """
         stage = stage or self.config.stages()[0]
+        unlabeled = self.dataset.unlabeled_images() if stage.unlabeled else None
         images = self.dataset.training_images(0 if stage.fixed else epoch)
-        if stage.unlabeled:
-            images = torch.cat([images, self.dataset.unlabeled_images()])
+        if unlabeled is not None:
+            images = torch.cat([images, unlabeled])
         if len(images) < stage.smallest_batch:
-            remedy = "Lower the batch size, or add images." if stage.drop_last else "Add images."
+            fitting = f"Give --set {stage.batch_key}={len(images)}, or add" if len(images) >= stage.least else "Add"
             raise DataError(
                 f"{self.dataset.root}: the stage {stage.name} trains on {len(images)} images, fewer than its batch of "
-                f"{stage.smallest_batch}. {remedy}"
+                f"{stage.smallest_batch}. {fitting} images."
             )
         batches = ()
         if stage.batches != 0:

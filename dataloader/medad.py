@@ -24,7 +24,7 @@ from typing import Any
 
 import torch
 
-from dataloader.base import FileDataset, Item, Split, require_items, unlabeled_in_words
+from dataloader.base import OWN_IMAGES, FileDataset, Item, Split, require_items, unlabeled_in_words
 from dataloader.held_out import hold_out
 from dataloader.images import DataError
 
@@ -36,7 +36,8 @@ BRAIN_KINDS = {"gl": "glioma", "me": "meningioma"}  # as Kaggle's file names hav
 class MedAd(FileDataset):
     how_to_get = (
         "Get the original dataset and make the layout with tools/prepare_data.py, or unpack a Med-AD download there "
-        "(images/ and data.json; MedIAnomaly's is Zenodo record 12677223), or name its folder with --data-root."
+        "(images/ and data.json; MedIAnomaly's is Zenodo record 12677223), or name its folder with --data-root. "
+        + OWN_IMAGES
     )
     has_validation = False
     folders = {"rsna": ("RSNA",), "vindr": ("VinCXR",), "brain": ("BrainTumor",), "lag": ("LAG",)}

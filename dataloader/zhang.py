@@ -19,7 +19,7 @@ from pathlib import Path
 
 import torch
 
-from dataloader.base import FileDataset, Item, require_items
+from dataloader.base import OWN_IMAGES, FileDataset, Item, require_items
 from dataloader.images import DataError
 from system.seeding import generator
 
@@ -31,7 +31,8 @@ VALIDATION_PER_CLASS = 100
 class ZhangLab(FileDataset):
     how_to_get = (
         "Get 'Chest X-Ray Images (Pneumonia)' (Kermany et al., Mendeley Data rscbjbr9sj, or Kaggle "
-        "paultimothymooney/chest-xray-pneumonia) and unpack it there, or name its folder with --data-root."
+        "paultimothymooney/chest-xray-pneumonia) and unpack it there, or name its folder with --data-root. "
+        + OWN_IMAGES
     )
 
     def list_items(self) -> dict[str, list[Item]]:

@@ -48,7 +48,7 @@ def log_until(experiment: Experiment, epoch: int) -> str:
     """log.txt's lines up to the end of that epoch, counted from 1; all of them where it does not tell."""
     path = experiment.path("log.txt")
     text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
-    ends = [line.end() for line in re.finditer(rf"^[-\d]+ [:\d]+  epoch {epoch}/.*\n", text, re.MULTILINE)]
+    ends = [line.end() for line in re.finditer(rf"^[-\d]+ [:\d]+  epoch {epoch}/\d+ .*\n", text, re.MULTILINE)]
     return text[: ends[-1]] if ends else text
 
 

@@ -69,7 +69,9 @@ def test_too_few_anomalous_images_are_an_error(root, tmp_path):
         zhang(root, "train_normal_fraction=0.7").fingerprint()
     make_covidx(tmp_path / "covidx")
     (tmp_path / "covidx" / "train_squid_abnormal.txt").unlink()
-    with pytest.raises(DataError, match="asks for 1 anomalous training images, and .* has 0"):
+    with pytest.raises(
+        DataError, match="asks for 1 anomalous training images, and .* has 0. Give --set train_norm.*=1"
+    ):
         covidx(tmp_path / "covidx", "train_normal_fraction=0.9").fingerprint()
 
 

@@ -101,7 +101,10 @@ def test_a_partial_batch_is_left_out_and_too_few_images_are_an_error(workspace, 
     assert [len(loader.epoch(0, stage)) for stage in method.stages] == [3, 2, 2]
     # enough for the first stage, not for the second: said before the first is trained
     assert train("a", method="ddad", overrides=["digits_per_epoch=7", "extra_data=9"]) == 1
-    assert "the stage ndm trains on 7 images, fewer than its batch of 8" in capsys.readouterr().err
+    assert (
+        "the stage ndm trains on 7 images, fewer than its batch of 8. Give --set batch_size=7, or add"
+        in capsys.readouterr().err
+    )
     assert not (workspace / "checkpoints" / "a" / "last.pt").exists()
 
 
@@ -114,7 +117,7 @@ def test_a_dataset_without_unlabeled_images_is_an_error(workspace, capsys):
                 pixels = np.random.RandomState(i).randint(0, 256, (50, 50), np.uint8)
                 Image.fromarray(pixels).save(folder / split / name / f"{i}.png")
     assert train("a", "--data-root", folder, method="ddad", overrides=["dataset=zhang"]) == 1
-    assert "ZhangLab has no unlabeled images" in capsys.readouterr().err
+    assert "ZhangLab has no unlabeled images, which ddad trains on too" in capsys.readouterr().err
     assert train("b", "--data-root", folder, method="memae", overrides=["dataset=zhang"]) == 0
 
 

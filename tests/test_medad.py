@@ -189,7 +189,10 @@ def test_fewer_images_than_a_batch(workspace, capsys):
     make_medad(workspace / "brain")
     assert command("main", "--exp", "a", "--config", "ddad_brain_ae", "--data-root", "brain", "--device", "cpu",
                    "--set", *DDAD, "refine_batch_size=13") == 1  # fmt: skip
-    assert "the stage refine trains on 12 images, fewer than its batch of 13" in capsys.readouterr().err
+    assert (
+        "the stage refine trains on 12 images, fewer than its batch of 13. Give --set refine_batch_size=12"
+        in capsys.readouterr().err
+    )
 
 
 @pytest.mark.parametrize("config", ["ddad_brain_memae", "aeu_lag"])

@@ -37,6 +37,7 @@ from experiments.settings import check_same
 from system.device import choose_device
 from tools import paper_table
 from tools.paper_table import finished
+from training.progress import in_words
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -230,11 +231,7 @@ class Batch:
             left = len(self.plan) - self.done
             expected = left * sum(self.seconds) / len(self.seconds) / min(len(self.places), max(left, 1))
             print(f"[{self.done}/{len(self.plan)}] {name}: {paper_table.in_words(planned.experiment)}, "
-                  f"{minutes(self.seconds[-1])}; {left} left, about {minutes(expected)}", flush=True)  # fmt: skip
-
-
-def minutes(seconds: float) -> str:
-    return f"{seconds / 60:.1f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+                  f"{in_words(self.seconds[-1])}; {left} left, about {in_words(expected)}", flush=True)  # fmt: skip
 
 
 def slurm_script(args: argparse.Namespace, count: int) -> str:

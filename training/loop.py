@@ -27,6 +27,7 @@ from system.seeding import seed_everything
 from system.signals import handled_by
 from training.averaging import Average
 from training.board import Board
+from training.progress import Progress
 
 NO_VALIDATION = "no validation set with anomalous images: best.pt will be the final epoch's"
 
@@ -70,6 +71,7 @@ class Trainer:
         self.rows: list[dict[str, Any]] = []  # of metrics.jsonl
         self.seconds, self.counted_at = 0.0, time.monotonic()  # of training, all parts of the run together
         self.saved_at = time.monotonic()
+        self.progress = Progress(self.stages)
         self.stop_signal = 0  # that this process got
         self.stopping, self.saving = 0, 0  # the signal that one of them got, whether to save: as all of them know
 
@@ -198,12 +200,13 @@ class Trainer:
             if not self.global_step:
                 self.save_last()  # from now on, a run without it has lost it
             while not self.finished:
-                stage, started = self.stage, time.monotonic()
+                stage = self.stage
+                self.progress.begin(self.epoch, self.batch)
                 self._train_epoch(log)
                 row = self._finish_epoch(board)
-                seconds = time.monotonic() - started
+                seconds = self.progress.end()
                 board.scalar("time/epoch_seconds", seconds, self.global_step)
-                log(f"{describe(row, self.epochs)}  {seconds:.1f} s")
+                log(f"{describe(row, self.epochs)}  {seconds:.1f} s{self.progress.left}")
                 self._agree()
                 if self.saving or self.stopping or self.finished or self.stage != stage:
                     self.save_last()
@@ -241,6 +244,8 @@ class Trainer:
                     looked_at = {} if batch.images.is_cuda else losses
                     shown = {name: f"{float(loss):.4f}" for name, loss in looked_at.items()}
                     bar.set_postfix(**shown, lr=f"{self._learning_rate():.1e}")
+                if bar.disable and (line := self.progress.line(self.batch, len(epoch))):
+                    log(line)
                 if self.batch < len(epoch):  # the end of an epoch saves for itself
                     self._agree()
                     if self.saving or self.stopping:

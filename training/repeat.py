@@ -56,7 +56,7 @@ def take_over(trainer: Trainer, source: Experiment, stage: str) -> None:
     trainer.global_step = sum(each.epochs * len(trainer.loader.epoch(0, each)) for each in before)
     trainer.start_stage()
     log = log_until(source, epochs)
-    trainer.seconds = sum(float(seconds) for seconds in re.findall(r" (\d+\.\d) s$", log, re.MULTILINE))
+    trainer.seconds = sum(float(seconds) for seconds in re.findall(r"  (\d+\.\d) s(?:,|$)", log, re.MULTILINE))
     write_text(trainer.experiment.path("log.txt"), f"{log}the stage {stage} again, from {source.name}\n")
     trainer.experiment.write_metrics(trainer.rows)
     trainer.save_last()
