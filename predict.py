@@ -57,6 +57,8 @@ def main() -> int:
     for option, folder in (("--images", args.images), ("--maps", args.maps)):
         if folder:
             check_apart(option, folder, args.paths)
+    if args.csv and args.csv.resolve() in {path.resolve() for path in names}:
+        raise ExperimentError(f"--csv {args.csv}: is one of the images to score; name another file.")
     if args.maps:
         require_maps(trained)
     known = trained.experiment.training_looks()

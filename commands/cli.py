@@ -19,7 +19,7 @@ from experiments.folder import WEIGHTS, Experiment, ExperimentError
 from methods import METHODS, Method
 from models.features import WeightsError
 from system import distributed
-from system.device import DeviceError, choose_device
+from system.device import DeviceError, choose_device, out_of_memory
 from system.files import FileError
 from system.tuning import tune
 from training.loop import Interrupted, TrainingError
@@ -120,6 +120,19 @@ def outcome(main: Callable[[], int | None]) -> int:
         return main() or 0
     except EXPECTED as error:
         distributed.say_once(f"error: {error}")
+        return 1
+    except OSError as error:
+        if error.filename is None:  # of no file: a pipe that is closed, say
+            raise
+        distributed.say_once(f"error: {error.filename}: {error.strerror}. Mend the path, or who may read and write it.")
+        return 1
+    except (MemoryError, RuntimeError) as error:
+        if not out_of_memory(error):
+            raise
+        distributed.say_once(
+            "error: there is not enough memory. What was saved is as it was. Take a smaller batch_size or image_size, "
+            f"or a smaller network. ({str(error).strip().partition(chr(10))[0]})"
+        )
         return 1
     except Interrupted as stop:
         distributed.say_once(str(stop))

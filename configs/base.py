@@ -14,6 +14,9 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from configs.stages import Stage
 
 
+LARGEST = 8192  # side of an image in pixels: a larger one is a slip, and would fill the memory
+
+
 class ConfigError(Exception):
     """An unknown key, a value of the wrong type or values that do not go together."""
 
@@ -78,6 +81,11 @@ class BaseConfig:
         """Raise a ConfigError where values do not go together; methods add their own checks."""
         self.check_at_least(1, "image_size", "epochs", "batch_size", "val_every", "cosine_epochs")
         self.check_at_least(0, "max_batches", "best_tolerance", "learning_rate", "seed", "save_seconds")
+        self.check_at_least(0, "lr_factor", "cosine_min")
+        if min(self.lr_steps, default=1) < 1:
+            raise ConfigError(f"lr_steps = {','.join(map(str, self.lr_steps))}: must be at least 1 each.")
+        if self.image_size > LARGEST:
+            raise ConfigError(f"image_size = {self.image_size}: must be at most {LARGEST}.")
         self.check_share("train_normal_fraction")
         if not 0 <= self.average_decay < 1:
             raise ConfigError(f"average_decay = {self.average_decay}: must lie in [0, 1).")
@@ -119,6 +127,8 @@ def parse_overrides(config_class: type[BaseConfig], pairs: list[str]) -> dict[st
         if not separator:
             raise ConfigError(f"--set {pair}: write key=value.")
         _known_key(key, hints)
+        if key == "method" and text != config_class.method:
+            raise ConfigError(f"method = {text!r}: is the configuration's. Choose another one: --config {text}.")
         values[key] = _parse(key, text, hints[key])
     return values
 

@@ -35,6 +35,7 @@ class PatchCoreConfig(FeatureConfig, BaseConfig):
         super().check()
         if self.epochs != 1:
             raise ConfigError(f"epochs = {self.epochs}: PatchCore is fitted once, in one pass.")
+        self.check_at_least(32, "image_size")
         self.check_share("bank_ratio")
         self.check_at_least(1, "pooled", "candidates")
         self.check_at_least(0, "projected", "blur")

@@ -260,6 +260,14 @@ def unlabeled_in_words(labels: list[int]) -> str:
     return f"; unlabeled: {in_words(sum(labels), len(labels))}" if labels else ""
 
 
+def read_lines(path: Path) -> list[str]:
+    """The lines of a list. Raises DataError where it is no text."""
+    try:
+        return path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not text in UTF-8 ({error}). Save it anew.") from error
+
+
 def digest(parts: Sequence[str]) -> str:
     """A short hash of strings in their order."""
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
@@ -268,7 +276,9 @@ def digest(parts: Sequence[str]) -> str:
 def require_items(items: list[Item], label: int, what: str, folder: Path) -> None:
     """Raise a DataError where a class has no image."""
     if not any(item.label == label for item in items):
-        raise DataError(f"No {what} image in {folder}: the folder is empty or holds no {FORMATS}.")
+        raise DataError(
+            f"No {what} image in {folder}: the folder is empty or holds no {FORMATS}, or its lists name none. Add some."
+        )
 
 
 def find_root(config: BaseConfig, given: str | None, folders: Sequence[str] = ()) -> Path:

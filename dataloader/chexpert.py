@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from dataloader.base import OWN_IMAGES, FileDataset, Item, require_items
+from dataloader.base import OWN_IMAGES, FileDataset, Item, read_lines, require_items
 from dataloader.images import SUFFIXES, DataError
 from system.seeding import generator
 
@@ -70,7 +70,7 @@ class CheXpert(FileDataset):
     @staticmethod
     def _listed_diseases(path: Path) -> dict[str, tuple[str, ...]]:
         """diseases.txt, where there is one: file name → diseases."""
-        lines = path.read_text(encoding="utf-8-sig").splitlines() if path.is_file() else []
+        lines = read_lines(path) if path.is_file() else []
         known = {name.lower(): name for name in DISEASES + NO_DISEASES}
         found: dict[str, tuple[str, ...]] = {}
         for number, line in enumerate(filter(str.strip, lines), start=1):

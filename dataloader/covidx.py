@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from dataloader.base import OWN_IMAGES, FileDataset, Item, require_items
+from dataloader.base import OWN_IMAGES, FileDataset, Item, read_lines, require_items
 from dataloader.images import SUFFIXES, DataError
 
 # split → its lists, and the folders its images may lie in (of the same name in both, the latter counts)
@@ -65,7 +65,7 @@ class Covidx(FileDataset):
                 return []
             raise DataError(f"{path}: no such list. {self.how_to_get}")
         items, missing = [], []
-        for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), start=1):
+        for number, line in enumerate(read_lines(path), start=1):
             if not line.strip() or line.startswith(COMMENT):
                 continue
             patient, name, label = parse_line(line, f"{path}, line {number}")

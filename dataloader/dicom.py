@@ -41,7 +41,7 @@ def read_dicom(path: Path, raw: bool = False) -> Image.Image:
     try:
         dataset = dcmread(path)
     except FileNotFoundError:
-        raise DataError(f"{path}: no such file.") from None
+        raise DataError(f"{path}: no such file. Mend the path.") from None
     except (InvalidDicomError, OSError, ValueError, EOFError) as error:
         raise DataError(f"{path}: not a readable DICOM file ({error}). Fetch it anew.") from error
     if "PixelData" not in dataset:
@@ -50,7 +50,7 @@ def read_dicom(path: Path, raw: bool = False) -> Image.Image:
         pixels = dataset.pixel_array
     except Exception as error:  # pydicom and its decoders raise many kinds
         syntax = getattr(dataset.file_meta, "TransferSyntaxUID", None)
-        if syntax is not None and syntax.is_compressed:
+        if syntax is not None and syntax.is_transfer_syntax and syntax.is_compressed:
             raise DataError(
                 f"{path}: no installed decoder reads its compression, {syntax.name}. {INSTALL} ({error})"
             ) from error

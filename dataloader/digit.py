@@ -60,6 +60,10 @@ class DigitAnatomy(Dataset):
             name: [digits[labels == d][chosen(int((labels == d).sum()), d, shares)] for d in range(10)]
             for name, shares in SPLIT_SHARES.items()
         }
+        if any(not len(of_digit) for of_split in self._specimens.values() for of_digit in of_split):
+            raise DataError(
+                f"{root}: has too few digits: every split needs some of each of 0 to 9. Fetch MNIST's files."
+            )
 
     def training_images(self, epoch: int) -> torch.Tensor:
         """Of every epoch anew, the anomalous ones (``train_normal_fraction``) last."""

@@ -106,7 +106,7 @@ def decoded(path: Path, convert: Callable[[Image.Image], Image.Image]) -> Image.
                 raise ValueError(f"it has {image.n_frames} frames, and an image is one")
             return convert(image)
     except FileNotFoundError:
-        raise DataError(f"{path}: no such file.") from None
+        raise DataError(f"{path}: no such file. Mend the path.") from None
     except (OSError, EOFError, SyntaxError, TypeError, ValueError, Image.DecompressionBombError) as error:
         raise DataError(f"{path}: not a readable image ({error}). Replace or remove the file.") from error
 

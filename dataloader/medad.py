@@ -124,8 +124,10 @@ def parse_lists(path: Path, how_to_get: str) -> dict[tuple[str, int], list[str]]
         unlabeled = train.get("unlabeled") or {"0": [], "1": []}
         lists |= {("unlabeled", label): unlabeled[str(label)] for label in (0, 1)}
         lists |= {("test", label): test[str(label)] for label in (0, 1)}
-        if not all(isinstance(name, str) for names in lists.values() for name in names):
-            raise TypeError("a name that is no string")
+        if not all(
+            isinstance(names, list) and all(isinstance(name, str) for name in names) for names in lists.values()
+        ):
+            raise TypeError("names that are no list of strings")
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path}: must be {FORM} ({error!r}).") from error
     return lists
@@ -148,7 +150,7 @@ def read_lists(root: Path, how_to_get: str, unlabeled: bool) -> dict[tuple[str, 
             if name in place:
                 raise DataError(f"{path}: {name} is named twice, in {place[name]} and in {where}. Take one out.")
             place[name] = where
-    on_disk = {p.relative_to(root / "images").as_posix() for p in (root / "images").rglob("*")}
+    on_disk = {p.relative_to(root / "images").as_posix() for p in (root / "images").rglob("*") if p.is_file()}
     absent = [name for name in place if name not in on_disk]
     if absent and not unlabeled and all(place[name].startswith("unlabeled") for name in absent):
         print(f"note: {path}: {len(absent)} unlabeled images are not there; none is asked for.", file=sys.stderr)

@@ -78,15 +78,20 @@ class ZhangLab(FileDataset):
     @staticmethod
     def _listed(path: Path, train: list[Item]) -> set[Path]:
         try:
-            names = json.loads(path.read_text())["val"]
+            names = json.loads(path.read_text(encoding="utf-8"))["val"]
             wanted = {(label, name) for label, cls in enumerate(CLASSES) for name in names[cls]}
+            if not all(isinstance(names[cls], list) and names[cls] for cls in CLASSES):
+                raise TypeError("a class without a list of names")
         except (ValueError, KeyError, TypeError) as error:
             form = '{"val": {"NORMAL": [...], "PNEUMONIA": [...]}}'
             raise DataError(f"{path}: must be {form} ({error!r}).") from error
         found = {(item.label, item.path.name): item.path for item in train}
-        absent = sorted(name for label, name in wanted if (label, name) not in found)
+        absent = sorted(str(name) for label, name in wanted if (label, name) not in found)
         if absent:
-            raise DataError(f"{path}: {len(absent)} listed files are not in train, the first {absent[0]}.")
+            raise DataError(
+                f"{path}: {len(absent)} listed files are not in train, the first {absent[0]}. Complete the images, or "
+                "take the names out."
+            )
         return {found[key] for key in wanted}
 
     @staticmethod

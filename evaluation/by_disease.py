@@ -15,7 +15,10 @@ def wanted(option: str, dataset: Dataset) -> tuple[str, ...]:
     if what != "disease":
         raise DataError(f"--by {option}: write --by disease or --by disease=NAME.")
     if not dataset.diseases:
-        raise DataError(f"--by {option}: {type(dataset).__name__} does not label its images with diseases.")
+        raise DataError(
+            f"--by {option}: {type(dataset).__name__} does not label its images with diseases; "
+            "CheXpert does. Leave --by out."
+        )
     if not name:
         return dataset.diseases
     known = {disease.lower(): disease for disease in dataset.diseases}

@@ -1,6 +1,7 @@
 """Scoring image files that are read a few at a time, so that memory hardly grows with their number."""
 
 import itertools
+import os
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -33,8 +34,8 @@ def listed_files(paths: list[Path]) -> dict[Path, Path]:
     found: dict[Path, Path] = {}
     taken: set[Path] = set()
     for path in paths:
-        if not path.exists():
-            raise DataError(f"{path}: no such file or folder.")
+        if not os.path.exists(path):  # of a name too long too
+            raise DataError(f"{path}: no such file or folder. Mend the path.")
         files = image_files(path) if path.is_dir() else [path]
         if not files:
             raise DataError(f"{path}: holds no {FORMATS}.")

@@ -57,8 +57,10 @@ class Experiment:
     """One experiment id. Open it with ``with`` to train: a second run is refused meanwhile."""
 
     def __init__(self, name: str):
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
-            raise ExperimentError(f"--exp {name!r}: use letters, digits, '.', '_' and '-', a letter or digit first.")
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}", name):
+            raise ExperimentError(
+                f"--exp {name!r}: use at most 200 letters, digits, '.', '_' and '-', a letter or digit first."
+            )
         self.name = name
         self.folder = CHECKPOINTS / name
         self._lock = FileLock(self.folder / ".lock")  # the system lets go of it even after kill -9
@@ -129,6 +131,8 @@ class Experiment:
             )
         try:
             saved = json.loads(path.read_text(encoding="utf-8"))
+            if not isinstance(saved["config"], str):
+                raise TypeError(f"config = {saved['config']!r} is no name")
             return saved["config"], configs.from_dict(saved["settings"]), saved["data"]
         except (ValueError, KeyError, TypeError, AttributeError, configs.ConfigError) as error:
             raise ExperimentError(
@@ -176,27 +180,38 @@ class Experiment:
                 f"{self.path(name)} has no averaged weights: it was trained without average_decay. {other}, or train "
                 "anew with --set average_decay=0.999."
             )
-        state = content[entry]
-        if method.frozen and name == "last.pt":  # which goes without them
-            frozen = self.load_checkpoint("best.pt")["method"] if self.path("best.pt").exists() else method.state_dict()
-            state = frozen | state
         try:
+            state = content[entry]
+            if method.frozen and name == "last.pt":  # which goes without them
+                with_frozen = self.path("best.pt").exists()
+                state = (self.load_checkpoint("best.pt")["method"] if with_frozen else method.state_dict()) | state
             method.load_state_dict(state)
-        except (KeyError, RuntimeError) as error:
-            raise ExperimentError(f"{self.path(name)}: the weights do not fit the settings ({error}).") from error
+        except (KeyError, TypeError, AttributeError, RuntimeError) as error:
+            first_lines = " ".join(str(error).split())[:300]
+            raise ExperimentError(
+                f"{self.path(name)}: the weights do not fit the settings ({first_lines}). Restore the file that belongs "
+                "to config.json, or train anew with --overwrite."
+            ) from error
         if bad := not_finite(state):
             raise ExperimentError(f"{self.path(name)}: {bad} holds values that are not finite. {other} or train anew.")
         return content
 
     def read_metrics(self) -> list[dict[str, Any]]:
-        """The rows of metrics.jsonl; a last line cut off by a kill is left out."""
+        """The rows of metrics.jsonl; a last line cut off by a kill is left out. Raises ExperimentError."""
         path = self.path("metrics.jsonl")
-        rows = []
-        for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+        rows, lines = [], path.read_bytes().splitlines() if path.exists() else []
+        for number, line in enumerate(lines, start=1):
             try:
-                rows.append(json.loads(line))
+                row = json.loads(line)
             except ValueError:
-                break
+                if number == len(lines):
+                    break
+                row = None
+            if not isinstance(row, dict) or not isinstance(row.get("epoch"), int):
+                raise ExperimentError(
+                    f"{path}, line {number}: is not of an epoch. Restore the file, or take the line out."
+                )
+            rows.append(row)
         return rows
 
     def write_metrics(self, rows: list[dict[str, Any]]) -> None:

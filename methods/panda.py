@@ -51,7 +51,7 @@ class Dn2(Method):
         if loader.training_size() < self.config.neighbours:
             raise DataError(
                 f"{loader.dataset.root}: {loader.training_size()} training images, fewer than neighbours = "
-                f"{self.config.neighbours}."
+                f"{self.config.neighbours}. Lower it, or add images."
             )
         self.bank.rows = self.training_points(loader)
 

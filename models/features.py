@@ -110,7 +110,7 @@ class FrozenFeatures(nn.Module):
             return {"source": "random", "sha256": ""}
         path = pinned_file(self.backbone) if weights == "imagenet" else Path(weights).expanduser()
         if not path.is_file():
-            raise WeightsError(f"weights = {weights}: there is no file {path}.")
+            raise WeightsError(f"weights = {weights}: there is no file {path}. Name one that is there, or imagenet.")
         try:
             found = torch.load(path, map_location="cpu", weights_only=True)
             whole = BACKBONES[self.backbone].build()

@@ -36,6 +36,11 @@ def choose_device(name: str) -> torch.device:
     return torch.device(name)
 
 
+def out_of_memory(error: Exception) -> bool:
+    """Whether a device, or this process, has no memory left."""
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error)
+
+
 def to_float(images: torch.Tensor, device: torch.device) -> torch.Tensor:
     """(B, H, W) uint8 → (B, 1, H, W) float32 in [0, 1] on the device."""
     return images.to(device).unsqueeze(1).float() / 255

@@ -85,6 +85,8 @@ def main() -> int:
     args = arguments()
     points = read_plan(sys.stdin, args)
     plan = list({planned.experiment.name: planned for planned in points}.values())
+    if args.jobs is not None and args.jobs < 1:
+        raise ConfigError(f"--jobs {args.jobs}: must be at least 1.")
     if args.only is not None:
         if not 0 <= args.only < len(plan):
             raise ConfigError(f"--only {args.only}: there are {len(plan)} experiments, counted from 0.")
@@ -133,7 +135,10 @@ def read_plan(lines: TextIO, args: argparse.Namespace) -> list[Planned]:
     """
     chosen = {}
     for line in lines:
-        full, _, quick = (shlex.split(part) for part in line.partition("|"))
+        try:
+            full, _, quick = (shlex.split(part) for part in line.partition("|"))
+        except ValueError as error:
+            raise ConfigError(f"{line.strip()!r}: {error}. Mend the line.") from error
         if not full:
             continue
         name, *words = full
@@ -142,8 +147,12 @@ def read_plan(lines: TextIO, args: argparse.Namespace) -> list[Planned]:
         if args.quick:
             words = words + quick if "=" in quick[0] else quick
         if not words or name in chosen:
-            raise ConfigError(f"{line.strip()!r}: {'a second line of that name' if words else 'no configuration'}.")
+            raise ConfigError(
+                f"{line.strip()!r}: {'a second line of that name' if words else 'no configuration. Name one'}."
+            )
         chosen[name] = words
+    if not chosen:
+        raise ConfigError("The list of experiments is empty: give a line for each on stdin, as the scripts do.")
     wanted = args.lines.split(",") if args.lines else chosen
     if unknown := [name for name in wanted if name not in chosen]:
         raise ConfigError(f"--lines {args.lines}: no line {unknown[0]}; there are {', '.join(chosen)}.")

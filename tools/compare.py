@@ -153,7 +153,7 @@ def read(members: dict[str, list[str]], scores: dict[str, str | None]) -> tuple[
         check_seeds(name, every)
         for which in ((str(each.file), each.row["score"]) for each in every):
             if which in taken:
-                raise ExperimentError(f"{', '.join(which)}: named more than once. It does not differ from itself.")
+                raise ExperimentError(f"{', '.join(which)}: named more than once. Name it once.")
             taken.add(which)
         aligned = np.stack([in_order_of(first, each) for each in every])
         groups.append(Group(name, experiments, every[0].row["score"], aligned))

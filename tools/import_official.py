@@ -137,11 +137,11 @@ def read_state(path: Path) -> dict[str, torch.Tensor]:
         if not content or not all(isinstance(value, torch.Tensor) for value in content.values()):
             raise ValueError("it holds no state dict")
     except FileNotFoundError:
-        raise ExperimentError(f"{path}: no such file.") from None
+        raise ExperimentError(f"{path}: no such file. Name the released program's.") from None
     except Exception as error:  # torch raises many kinds for a truncated or foreign file
-        raise ExperimentError(f"{path}: not a weight file ({str(error).splitlines()[0]}).") from error
+        raise ExperimentError(f"{path}: not a weight file ({str(error).splitlines()[0]}). Fetch it anew.") from error
     if entry := not_finite(content):
-        raise ExperimentError(f"{path}: {entry} holds values that are not finite.")
+        raise ExperimentError(f"{path}: {entry} holds values that are not finite. Fetch it anew.")
     return content
 
 

@@ -25,6 +25,7 @@ from evaluation.report import prevalence
 from evaluation.tables import csv_text
 from experiments.folder import Experiment, ExperimentError
 from system.files import write_text
+from tools import results
 from tools.results import RESULTS, markdown, percent
 
 TEXT = (
@@ -76,21 +77,22 @@ def cell(value: object) -> str:
 
 def read_table(path: Path) -> list[Row]:
     """The rows of results.csv, of none where it is not there. Raises ExperimentError for one of other columns."""
-    if not path.exists():
-        return []
-    with open(path, newline="", encoding="utf-8") as file:
-        table = csv.DictReader(file)
-        columns = tuple(table.fieldnames or ())
-        if columns not in (FIELDS, tuple(field for field in FIELDS if field not in ADDED)):
-            raise ExperimentError(
-                f"{path}: has other columns than this version writes. Move it away, and make its rows anew: evaluate "
-                "its experiments again with eval.py and name them all to tools/make_tables.py."
-            )
+    table = results.read_rows(path)
+    columns = tuple(table[0]) if table else FIELDS
+    anew = (
+        "Move it away, and make its rows anew: evaluate its experiments again with eval.py and name them all to "
+        "tools/make_tables.py."
+    )
+    if columns not in (FIELDS, tuple(field for field in FIELDS if field not in ADDED)):
+        raise ExperimentError(f"{path}: has other columns than this version writes. {anew}")
+    try:
         return [
             dict.fromkeys(FIELDS)
             | {key: value if key in TEXT else json.loads(value) if value else None for key, value in row.items()}
             for row in table
         ]
+    except (ValueError, TypeError) as error:
+        raise ExperimentError(f"{path}: damaged ({error!r}). {anew}") from error
 
 
 def read_rows(experiment: Experiment) -> list[Row]:
@@ -102,7 +104,16 @@ def read_rows(experiment: Experiment) -> list[Row]:
     path = experiment.path("results.json")
     if not path.exists():
         raise ExperimentError(f"{path}: not there. Evaluate it first: python eval.py --exp {experiment.name}")
-    found = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        return rows_from(path, json.loads(path.read_text(encoding="utf-8")), experiment)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ExperimentError(
+            f"{path}: damaged ({error!r}). Evaluate again: python eval.py --exp {experiment.name}"
+        ) from error
+
+
+def rows_from(path: Path, found: dict, experiment: Experiment) -> list[Row]:
+    """:func:`read_rows` of what results.json holds."""
     if "epochs_trained" not in found:
         raise ExperimentError(f"{path}: of an older version. Evaluate again: python eval.py --exp {experiment.name}")
     if not any("auc" in figures for figures in found["scores"].values()):

@@ -122,13 +122,17 @@ def read_rows(path: Path, *columns: str) -> Iterator[tuple[int, dict[str, str]]]
     """The lines of a list that has these columns, with their numbers. Raises DataError."""
     if not path.is_file():
         raise DataError(f"{path}: no such list. Name the unpacked original download with --source.")
-    with open(path, newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file)
-        absent = set(columns) - set(reader.fieldnames or ())
-        if absent:
-            raise DataError(f"{path}: has no column {', '.join(sorted(absent))}; it has {reader.fieldnames}.")
-        for row in reader:
-            yield reader.line_num, row
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            absent = set(columns) - set(reader.fieldnames or ())
+            if absent:
+                missing = ", ".join(sorted(absent))
+                raise DataError(f"{path}: has no column {missing}; it has {reader.fieldnames}. Fetch the list anew.")
+            for row in reader:
+                yield reader.line_num, row
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path}: not a CSV file in UTF-8 ({error}). Fetch the list anew.") from error
 
 
 def sole(values: set[str], path: Path, of: str) -> set[str]:
@@ -142,7 +146,10 @@ def present(found: list[Original], source: Path) -> list[Original]:
     there = [original for original in found if original.path.is_file()]
     if not there:
         example = f", for example {found[0].path}" if found else ""
-        raise DataError(f"{source}: none of the {len(found)} listed images is there{example}.")
+        raise DataError(
+            f"{source}: none of the {len(found)} listed images is there{example}. "
+            "Name the unpacked original download with --source."
+        )
     if len(there) < len(found):
         absent = next(original.path for original in found if not original.path.is_file())
         print(

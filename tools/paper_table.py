@@ -45,9 +45,12 @@ def finished(experiment: Experiment, config: BaseConfig) -> bool:
     results, last = experiment.path("results.json"), experiment.path("last.pt")
     if not (results.exists() and last.exists()) or results.stat().st_mtime < last.stat().st_mtime:
         return False
-    found = json.loads(results.read_text(encoding="utf-8"))
-    asked = (found["split"], found["checkpoint"]) == ("test", "best")
-    return asked and (found.get("epochs_trained") or 0) >= sum(stage.epochs for stage in config.stages())
+    try:
+        found = json.loads(results.read_text(encoding="utf-8"))
+        asked = (found["split"], found["checkpoint"]) == ("test", "best")
+        return asked and (found.get("epochs_trained") or 0) >= sum(stage.epochs for stage in config.stages())
+    except (ValueError, KeyError, TypeError):  # damaged
+        return False
 
 
 def main_row(experiment: Experiment) -> Row:

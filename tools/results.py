@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from evaluation.tables import csv_text
+from experiments.folder import ExperimentError
 from system.files import write_text
 
 RESULTS = Path("results")
@@ -12,11 +13,14 @@ BAR = r"\|"  # as Markdown wants it within a cell
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:
-    """The rows of a CSV file, of none where it is not there."""
+    """The rows of a CSV file, of none where it is not there. Raises ExperimentError."""
     if not path.exists():
         return []
-    with open(path, newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            return list(csv.DictReader(file))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ExperimentError(f"{path}: not a CSV file in UTF-8 ({error}). Restore it, or move it away.") from error
 
 
 def replace_rows(path: Path, fields: Sequence[str], rows: list[dict[str, object]]) -> list[dict[str, str]]:

@@ -99,6 +99,8 @@ def read(experiment: Experiment) -> tuple[list[int], dict[str, Recorded]]:
         tables.append(read_rows(file))
         if [(row["split"], row["id"]) for row in tables[-1]] != [(row["split"], row["id"]) for row in tables[0]]:
             raise ExperimentError(f"{file}: other images than in {files[0].name}. Restore it or take it away.")
+    if not tables[0]:
+        raise ExperimentError(f"{files[0]}: is empty. Restore it or take it away.")
     names = [name for name in tables[0][0] if name not in ("split", "id", "label", "person")]
     found = {}
     for split in dict.fromkeys(row["split"] for row in tables[0]):
@@ -115,7 +117,12 @@ def read(experiment: Experiment) -> tuple[list[int], dict[str, Recorded]]:
 def examine(experiment: Experiment) -> list[dict[str, object]]:
     """A row for every rule and both kinds of weights."""
     name, config, _ = experiment.load_config()
-    epochs, splits = read(experiment)
+    try:
+        epochs, splits = read(experiment)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ExperimentError(
+            f"{experiment.path('epochs')}: a damaged table ({error!r}). Restore it or take it away."
+        ) from error
     if "val" not in splits:
         raise ExperimentError(
             f"{experiment.folder}: its data have no validation images, so there is nothing to choose."

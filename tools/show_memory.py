@@ -53,16 +53,18 @@ def main() -> None:
     args = parser.parse_args()
     experiment, _, config, _, method, checkpoint, device = cli.load_trained(args)
     if not hasattr(method, "slot_weights"):
-        raise ExperimentError(f"{experiment.folder}: {config.method} has no space-aware memory to show.")
+        raise ExperimentError(
+            f"{experiment.folder}: {config.method} has no space-aware memory to show; squid and simsid "
+            "have. Give --exp one of theirs."
+        )
     dataset = build_dataset(config, args.data_root)
 
     weights = slot_weights(method, dataset.split("val").images, device)
     if not weights:
         raise ExperimentError(f"{experiment.folder}: its configuration has no memory to show.")
+    images, captions = chosen_images(args.paths, config, dataset)
     usage = {name: values.mean(1) for name, values in weights.items()}  # (J, S) each
     draw_usage(usage, experiment.path("figures/memory_usage.png"))
-
-    images, captions = chosen_images(args.paths, config, dataset)
     name = next(
         (n for n in weights if n.startswith("inpaint")), next(iter(weights))
     )  # the bottleneck's, or the deepest

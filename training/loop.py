@@ -112,7 +112,7 @@ class Trainer:
         saved = self.experiment.load_weights("last", self.method)
         try:
             position = saved["position"]
-            self.epoch, self.batch, self.global_step = position["epoch"], position["batch"], position["global_step"]
+            self.epoch, self.batch, self.global_step = (int(position[key]) for key in ("epoch", "batch", "global_step"))
             self.start_stage()
             for name, optimizer in self.method.optimizers.items():
                 optimizer.load_state_dict(saved["optimizers"][name])
@@ -124,7 +124,7 @@ class Trainer:
             if self.average:
                 self.average.load(saved)
                 self.best_auc["best_averaged.pt"] = saved["average_best_auc"]
-        except (KeyError, ValueError) as error:
+        except (KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
             path = self.experiment.path("last.pt")
             raise ExperimentError(
                 f"{path}: lacks what a resume needs ({error}). Train anew with --overwrite."
