@@ -13,7 +13,6 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from configs.stages import Stage
 
-
 LARGEST = 8192  # side of an image in pixels: a larger one is a slip, and would fill the memory
 
 

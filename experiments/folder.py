@@ -160,6 +160,8 @@ class Experiment:
             raise ExperimentError(f"{path}: no such checkpoint; {other}: python main.py --exp {self.name}")
         try:
             content = torch.load(path, map_location="cpu", weights_only=True)
+            if not isinstance(content, dict):
+                raise ValueError(f"a {type(content).__name__}")
             if content["format"] != FORMAT:
                 raise ValueError(f"format {content['format']}, not {FORMAT}")
         except Exception as error:  # torch raises many kinds for a truncated or foreign file
@@ -189,8 +191,8 @@ class Experiment:
         except (KeyError, TypeError, AttributeError, RuntimeError) as error:
             first_lines = " ".join(str(error).split())[:300]
             raise ExperimentError(
-                f"{self.path(name)}: the weights do not fit the settings ({first_lines}). Restore the file that belongs "
-                "to config.json, or train anew with --overwrite."
+                f"{self.path(name)}: the weights do not fit the settings ({first_lines}). Restore the file that "
+                "belongs to config.json, or train anew with --overwrite."
             ) from error
         if bad := not_finite(state):
             raise ExperimentError(f"{self.path(name)}: {bad} holds values that are not finite. {other} or train anew.")
@@ -208,9 +210,7 @@ class Experiment:
                     break
                 row = None
             if not isinstance(row, dict) or not isinstance(row.get("epoch"), int):
-                raise ExperimentError(
-                    f"{path}, line {number}: is not of an epoch. Restore the file, or take the line out."
-                )
+                raise ExperimentError(f"{path}, line {number}: is not of an epoch. Restore it, or take it out.")
             rows.append(row)
         return rows
 

@@ -95,9 +95,10 @@ def check_refused(place, capsys, arguments, message, codes=(1,), remedy=None):
 
 
 REMEDY = re.compile(
-    r"\b(give|take|restore|train|remove|replace|rename|must|use|mend|save|put|move|fetch|write|leave|make|known|add|keep|"
-    r"mean|name|choose|required|expected|between|evaluate|install|unpack|download|look|unrecognized|wait|run|start|draw|at least|"
-    r"there are|stages of|these|go together|close|shut|compare|set|change|lower|fill|leaves|among|have|it has|are the|is DDAD's)\b",
+    r"\b(give|take|restore|train|remove|replace|rename|must|use|mend|save|put|move|fetch|write|leave|leaves|make|known|"
+    r"add|keep|mean|name|choose|required|expected|between|evaluate|install|unpack|download|look|unrecognized|wait|run|"
+    r"start|draw|at least|there are|stages of|these|go together|close|shut|compare|set|change|lower|fill|among|have|"
+    r"it has|are the|is DDAD's)\b",
     re.IGNORECASE,
 )  # what a message that says what to do has one of
 
@@ -113,7 +114,7 @@ def edit(change):
     def arrange(path):
         content = json.loads(path.read_text())
         content = change(content) or content
-        path.write_text(json.dumps(content))
+        path.write_text(json.dumps(content, indent=2) + "\n")
 
     return arrange
 
@@ -145,7 +146,7 @@ LINES = {
     "a stage without from": ([*NEW, "--stage", "refine"], "--from ID and --stage NAME go together"),
     "from with a configuration": ([*NEW, "--from", "a", "--stage", "train", "--config", "ae"], "go together"),
     "from nowhere": ([*NEW, "--from", "b", "--stage", "train"], "checkpoints/b is not an experiment. .* a, own, s"),
-    "from a path": ([*NEW, "--from", "../a", "--stage", "train"], "--(exp|from) '../a': use letters"),
+    "from a path": ([*NEW, "--from", "../a", "--stage", "train"], "--exp '../a': use at most 200 letters"),
     "from an unknown stage": ([*NEW, "--from", "a", "--stage", "refine"], "--stage refine: the stages of .* are train"),
     "try alone": ([*NEW, "--try"], "--try goes with --config"),
     "set without a value": ([*NEW, "--config", "ae", "--set"], "expected at least one argument"),
@@ -177,7 +178,10 @@ NAMES = {
     "a wildcard": "*", "a tilde": "~", "a NUL": "a\0b", "no end": "x" * 300,
 }  # fmt: skip
 LINES |= {
-    f"an experiment called {what}": (["main", f"--exp={name}", *AE], "use letters, digits|too long|at most")
+    f"an experiment called {what}": (
+        ["main", f"--exp={name}", *AE],
+        "use at most 200 letters|required: --exp|expected one",
+    )
     for what, name in NAMES.items()
 }
 
@@ -192,7 +196,8 @@ SETTINGS = {
     "epochs=three": "'three': must be of type int", "epochs=1.5": "must be of type int", "epochs=": "epochs = ''",
     "epochs=true": "must be of type int", "epochs=[1]": "must be of type int", "epochs=None": "must be of type int",
     "epochs=-3": "at least 1", "epochs=1e3": "must be of type int", "epochs=0x": "must be of type int",
-    "batch_size=0": "at least 1", "batch_size=1": "at least 2", "max_batches=-1": "at least 0", "val_every=0": "least 1",
+    "batch_size=0": "at least 1", "batch_size=1": "at least 2", "max_batches=-1": "at least 0",
+    "val_every=0": "least 1",
     "learning_rate=nan": "learning_rate", "learning_rate=inf": "finite|type float", "learning_rate=-1": "at least 0",
     "learning_rate=1e999": "finite", "learning_rate=fast": "type float", "save_seconds=-1": "at least 0",
     "average_decay=1": r"\[0, 1\)", "average_decay=-0.1": r"\[0, 1\)", "best_tolerance=-1": "at least 0",
@@ -200,7 +205,8 @@ SETTINGS = {
     "train_normal_fraction=0.5": "DigitAnatomy has no anomalous training images",
     "best_rule=loosest": "must be one of", "precision=fp16": "must be one of fp32", "lr_schedule=cosin": "mean cosine",
     "fit=zoom": "must be one of stretch", "resize=nearest": "must be one of", "augment=1": "type bool",
-    "augment=yes": "type bool", "lr_steps=1,b": "lr_steps = 'b'", "dataset=mars": "alone, and the dataset is mars", "held_out=0.1": "a setting of dataset = folder alone", "seed=-1": "at least 0",
+    "augment=yes": "type bool", "lr_steps=1,b": "lr_steps = 'b'", "dataset=mars": "alone, and the dataset is mars",
+    "held_out=0.1": "a setting of dataset = folder alone", "seed=-1": "at least 0",
     "seed=x": "type int", "digit_source=usps": "must be one of", "digits_per_epoch=0": "at least 1",
     "digits_per_epoch=3": "fewer than its batch of 8. Give --set batch_size=3, or add images",
     "digits_per_epoch=1": "fewer than its batch of 8. Add images", "image_size=33": "take 32 or 48",
@@ -240,7 +246,8 @@ def test_a_wrong_setting_of_any_method_is_refused(workspace, capsys, method, key
     if method == "implicit_field" and (key, value) == ("image_size", 1):
         pytest.skip("a field has a value at a single point too")
     name, settings = TINY[method]
-    check_refused(workspace, capsys, [*NEW, "--config", name, "--device", "cpu", "--set", *settings, f"{key}={value}"], message,
+    check_refused(workspace, capsys,
+        [*NEW, "--config", name, "--device", "cpu", "--set", *settings, f"{key}={value}"], message,
                   remedy=of_setting(key))  # fmt: skip
 
 
@@ -260,7 +267,7 @@ PAIRS = {
     "patchcore": ["bank_ratio=0", "epochs=2", "layers=layer3,layer2", "layers=stem9", "pooled=0", "candidates=0",
                   "backbone=alexnet", "weights=absent.pth"],
     "padim": ["dimensions=0", "dimensions=100000", "epochs=2", "blur=-1", "layers="],
-    "dn2": ["neighbours=0", "neighbours=99", "layers=layer1,layer2"],
+    "dn2": ["neighbours=0", "layers=layer1,layer2"],
     "panda": ["layers=layer2", "gradient_norm=0", "ewc_weight=-1", "fisher_images=0"],
     "rd4ad": ["layers=layer1", "cosine=sine", "blur=-1"],
     "mkd": ["opening=2", "width=0", "layers=layer1"],
@@ -367,7 +374,8 @@ DICOM = {
     ),
     "an unknown transfer syntax": (dicom(syntax="1.2.3.4"), "pixels cannot be read|not a readable|decoder"),
     "compressed": (
-        lambda p: write_dicom(p, noise(0), syntax="1.2.840.10008.1.2.4.90", PixelData=encapsulated()), "decoder|cannot be"
+        lambda p: write_dicom(p, noise(0), syntax="1.2.840.10008.1.2.4.90", PixelData=encapsulated()),
+        "decoder|cannot be"
     ),
     "too few pixels": (dicom(PixelData=b"12"), "pixels cannot be read"),
     "no size": (dicom(Rows=0), "pixels cannot be read|shape"),
@@ -506,7 +514,8 @@ LISTS = {
 }  # fmt: skip
 
 BYTES = {
-    "no UTF-8": "path\nü.png\n".encode("latin-1"), "UTF-16": "path\na.png\n".encode("utf-16"), "an image": b"\x89PNG\r\n\xff",
+    "no UTF-8": "path\nü.png\n".encode("latin-1"), "UTF-16": "path\na.png\n".encode("utf-16"),
+    "an image": b"\x89PNG\r\n\xff",
     "NUL": b"path\na\0.png\n",
 }  # fmt: skip
 
@@ -528,7 +537,8 @@ def test_a_list_in_another_encoding_is_refused(workspace, capsys, what):
 
 EVALUATED = {  # what is found when an experiment is evaluated
     "a mask of another size": (lambda m: mark(m / "ground_truth/scratch/000_mask.png", (9, 9)), "is 9 × 9 pixels, and"),
-    "a mask that is no image": (lambda m: text(m / "ground_truth/scratch/000_mask.png"), "000_mask.png: not a readable"),
+    "a mask that is no image": (lambda m: text(m / "ground_truth/scratch/000_mask.png"),
+        "000_mask.png: not a readable"),
     "a mask of a normal image": (lambda m: mark(m / "ground_truth/good/000.png"), "marks pixels of .*a normal image"),
     "a test image cut off": (lambda m: cut(m / "test/good/000.png", 0.5), "000.png: not a readable image"),
     "a validation image cut off": (lambda m: cut(m / "val/scratch/000.png", 0.5), "000.png: not a readable image"),
@@ -650,8 +660,10 @@ def test_a_wrong_covidx_list_is_refused(workspace, capsys, make, message):
 
 CHEST = {
     "no column": ("Path,Age\nx,3\n", "has no column Frontal/Lateral"), "empty": ("", "has no column Path"),
-    "a label that is none": ("Path,Frontal/Lateral,AP/PA,No Finding\npatient1/a.png,Frontal,PA,yes\n", "line 2: No Find"),
-    "no patient": ("Path,Frontal/Lateral,AP/PA,No Finding\na.png,Frontal,PA,1\n", "names no patient|which is not below"),
+    "a label that is none": ("Path,Frontal/Lateral,AP/PA,No Finding\npatient1/a.png,Frontal,PA,yes\n",
+        "line 2: No Find"),
+    "no patient": ("Path,Frontal/Lateral,AP/PA,No Finding\na.png,Frontal,PA,1\n",
+        "names no patient|which is not below"),
     "no frontal": ("Path,Frontal/Lateral,AP/PA,No Finding\npatient1/a.png,Lateral,,1\n", "lists no frontal PA"),
     "too few fields": ("Path,Frontal/Lateral,AP/PA,No Finding\npatient1/a.png,Frontal\n", "line 2: has too few"),
     "a missing file": ("Path,Frontal/Lateral,AP/PA,No Finding\npatient1/x.png,Frontal,PA,1\n", "which is not below"),
@@ -685,7 +697,8 @@ OTHERS = {
         "Give --set train_normal_fraction=1 to train on normal images alone",
     ),
     "a batch that is too large": (
-        ["ae_brain", "dataset=folder", "image_size=32"], "on 6 images, fewer than its batch of 64. Give --set batch_size=6"
+        ["ae_brain", "dataset=folder", "image_size=32"],
+        "on 6 images, fewer than its batch of 64. Give --set batch_size=6"
     ),
 }  # fmt: skip
 
@@ -746,7 +759,8 @@ CONFIGS = {
     "a number for a configuration": edit(lambda c: {**c, "config": 3}), "no fingerprint": without("data"),
     "no method": without("settings", "method"), "an unknown method": put("method", "gan9"),
     "a newer key": put("warp", 3), "a wrong type": put("epochs", "two"), "a wrong value": put("batch_size", 0),
-    "NaN": put("learning_rate", float("nan")), "other sizes": put("latent_size", 3), "an unknown dataset": put("dataset", "x"),
+    "NaN": put("learning_rate", float("nan")), "other sizes": put("latent_size", 3),
+    "an unknown dataset": put("dataset", "x"),
     "another method": put("method", "squid"), "a list for a number": put("image_size", [32]),
 }  # fmt: skip
 
@@ -792,8 +806,10 @@ CHECKPOINTS = {
     "gone": Path.unlink, "empty": lambda p: p.write_bytes(b""), "text": lambda p: p.write_text("no weights"),
     "cut": lambda p: p.write_bytes(p.read_bytes()[:2000]), "a folder": lambda p: (p.unlink(), p.mkdir()),
     "foreign": lambda p: torch.save({"state_dict": {}}, p), "a list": lambda p: torch.save([1, 2], p),
-    "a tensor": lambda p: torch.save(torch.ones(2), p), "code": lambda p: torch.save({"format": 1, "method": Evil()}, p),
-    "a newer format": rewritten(lambda c: {**c, "format": 99}), "no format": entry("format"), "no weights": entry("method"),
+    "a tensor": lambda p: torch.save(torch.ones(2), p),
+    "code": lambda p: torch.save({"format": 1, "method": Evil()}, p),
+    "a newer format": rewritten(lambda c: {**c, "format": 99}), "no format": entry("format"),
+    "no weights": entry("method"),
     "other weights": rewritten(lambda c: {**c, "method": {"a": torch.ones(1)}}), "not finite": rewritten(spoil),
     "weights that are none": rewritten(lambda c: {**c, "method": [1]}),
     "a number for a tensor": rewritten(lambda c: {**c, "method": dict.fromkeys(c["method"], 1)}),
@@ -892,8 +908,10 @@ def test_a_read_only_folder_loses_nothing(place, capsys, monkeypatch, name):
 RESULTS = {
     "gone": Path.unlink, "empty": lambda p: p.write_text(""), "cut": lambda p: p.write_text(p.read_text()[:99]),
     "{}": lambda p: p.write_text("{}"), "a list": lambda p: p.write_text("[]"), "no scores": without("scores"),
-    "scores of a list": edit(lambda c: {**c, "scores": []}), "no classes": without("classes"), "older": without("epochs_trained"),
-    "no trained": without("trained"), "binary": lambda p: p.write_bytes(b"\xff"), "no main score": without("main_score"),
+    "scores of a list": edit(lambda c: {**c, "scores": []}), "no classes": without("classes"),
+    "older": without("epochs_trained"),
+    "no trained": without("trained"), "binary": lambda p: p.write_bytes(b"\xff"),
+    "no main score": without("main_score"),
 }  # fmt: skip
 
 
@@ -922,18 +940,23 @@ COMPARED = {
     "itself": (None, ["a", "x=a"], "named more than once"), "a name twice": (None, ["a", "a"], "there is a a already"),
     "no experiment": (None, ["a", "none"], "none/results.json: not there. Evaluate it first"),
     "not evaluated": (None, ["a", "s"], "s/results.json: not there. Evaluate it first"),
-    "a path": (None, ["a", "../b"], "use letters"), "no members": (None, ["a", "x="], "write an experiment"),
+    "a path": (None, ["a", "../b"], "use at most 200 letters"),
+    "no members": (None, ["a", "x="], "write an experiment"),
     "an empty member": (None, ["a", "x=b,"], "write an experiment"), "an unknown score": (
         None, ["a", "b", "--score", "logit"], "has no score 'logit'. It has"),
     "a score of none": (None, ["a", "b", "--score", "c=reconstruction"], "no 'c' among a, b"),
     "another ending": (None, ["a", "b", "--out", "x.pdf"], "must end in .md"),
     "no samples": (None, ["a", "b", "--samples", "0"], "at least 1 sample"),
     "a negative seed": (None, ["a", "b", "--seed", "-1"], "a seed of 0 or more"),
-    "other data": (None, ["a", "own"], "of another (dataset|split)"), "equal seeds": (None, ["x=a,b", "own"], "has the seed"),
+    "other data": (None, ["a", "own"], "of another (dataset|split)"),
+    "equal seeds": (None, ["x=a,b", "own"], "has another's seed"),
     "no table": (lambda r: (r / "checkpoints/b/scores.csv").unlink(), ["a", "b"], "scores.csv: not there, or empty"),
-    "an empty table": (lambda r: text(r / "checkpoints/b/scores.csv", ""), ["a", "b"], "scores.csv: not there, or empty"),
-    "a table of bytes": (lambda r: (r / "checkpoints/b/scores.csv").write_bytes(b"\xff\xff"), ["a", "b"], "scores.csv: "),
-    "text for a score": (scores(lambda rows: [rows[0], *[[*row[:-1], "x"] for row in rows[1:]]]), ["a", "b"], "damaged"),
+    "an empty table": (lambda r: text(r / "checkpoints/b/scores.csv", ""), ["a", "b"],
+        "scores.csv: not there, or empty"),
+    "a table of bytes": (lambda r: (r / "checkpoints/b/scores.csv").write_bytes(b"\xff\xff"), ["a", "b"],
+        "scores.csv: "),
+    "text for a score": (scores(lambda rows: [rows[0], *[[*row[:-1], "x"] for row in rows[1:]]]), ["a", "b"],
+        "damaged"),
     "a score of nan": (scores(lambda rows: [rows[0], *[[*row[:-1], "nan"] for row in rows[1:]]]), ["a", "b"], "finite"),
     "a line twice": (scores(lambda rows: [*rows, rows[-1]]), ["a", "b"], "lines of"),
     "a line too few": (scores(lambda rows: rows[:-1]), ["a", "b"], "other images|different evaluations"),
@@ -954,10 +977,11 @@ EPOCH = Path("checkpoints/a/epochs/0001.csv")
 TOOLS = {
     "tables of nothing": (None, ["make_tables"], "required: EXP"),
     "tables of no experiment": (None, ["make_tables", "none"], "none/results.json: not there"),
-    "tables of a path": (None, ["make_tables", "../a"], "use letters"),
+    "tables of a path": (None, ["make_tables", "../a"], "use at most 200 letters"),
     "a results.csv of other columns": (lambda r: text(r / "results/results.csv", "a,b\n1,2\n"), ["make_tables", "a"],
                                        "results.csv: has other columns"),
-    "a results.csv of bytes": (lambda r: (text(r / "results/results.csv"), (r / "results/results.csv").write_bytes(b"\xff")),
+    "a results.csv of bytes": (lambda r: (text(r / "results/results.csv"),
+        (r / "results/results.csv").write_bytes(b"\xff")),
                                ["make_tables", "a"], "results.csv: "),
     "a published figure without its source": (
         lambda r: text(r / "results/published.csv", ",".join(make_tables.PUBLISHED) + ",ours\nzhang,x,90\n"),
@@ -967,31 +991,41 @@ TOOLS = {
     "results is a file": (lambda r: text(r / "results"), ["make_tables", "a"], "results"),
     "rules of no experiment": (None, ["rules", "--exp", "none"], "is not an experiment"),
     "rules without recorded scores": (None, ["rules", "--exp", "s"], "no scores are recorded there"),
-    "rules, a table cut off": (lambda r: (r / EPOCH).write_text("split,id\nval,x\n"), ["rules", "--exp", "a"], "0001.csv: "),
+    "rules, a table cut off": (lambda r: (r / EPOCH).write_text("split,id\nval,x\n"), ["rules", "--exp", "a"],
+        "0001.csv: "),
     "rules, an empty table": (lambda r: (r / EPOCH).write_text(""), ["rules", "--exp", "a"], "0001.csv: "),
     "rules, text for a score": (
-        lambda r: (r / EPOCH).write_text((r / EPOCH).read_text().replace("0.", "x")), ["rules", "--exp", "a"], "0001.csv: "),
-    "rules, a table of other images": (lambda r: write_csv(r / "checkpoints/a/epochs/0002.csv", "split,id,label,person"),
+        lambda r: (r / EPOCH).write_text((r / EPOCH).read_text().replace("0.", "x")), ["rules", "--exp", "a"],
+        "0001.csv: "),
+    "rules, a table of other images": (lambda r: write_csv(r / "checkpoints/a/epochs/0002.csv",
+        "split,id,label,person"),
                                        ["rules", "--exp", "a"], "0002.csv: "),
     "rules, bytes": (lambda r: (r / EPOCH).write_bytes(b"\xff"), ["rules", "--exp", "a"], "0001.csv: "),
-    "memory of an auto-encoder": (None, ["show_memory", "--exp", "a", "--device", "cpu"], "ae has no space-aware memory"),
+    "memory of an auto-encoder": (None, ["show_memory", "--exp", "a", "--device", "cpu"],
+        "ae has no space-aware memory"),
     "memory of nothing": (None, ["show_memory", "--exp", "none"], "is not an experiment"),
-    "memory, a path that is not there": (None, ["show_memory", "--exp", "s", "x.png", "--device", "cpu"], "x.png: no such"),
+    "memory, a path that is not there": (None, ["show_memory", "--exp", "s", "x.png", "--device", "cpu"],
+        "x.png: no such"),
     "memory, a folder": (None, ["show_memory", "--exp", "s", "mine", "--device", "cpu"], "mine: "),
     "influence of an auto-encoder": (None, ["influence", "--exp", "a", "--device", "cpu"], "squid and simsid have"),
     "influence of no images": (None, ["influence", "--exp", "s", "--images", "0"], "--images 0: at least 1"),
     "influence of nothing": (None, ["influence", "--exp", "none"], "is not an experiment"),
     "influence, a split that is not there": (None, ["influence", "--exp", "s", "--split", "train"], "invalid choice"),
-    "sweep of an unknown key": (None, ["sweep", "--exp", "w", "--config", "ae", "--key", "x", "--values", "1"], "Unknown"),
+    "sweep of an unknown key": (None, ["sweep", "--exp", "w", "--config", "ae", "--key", "x", "--values", "1"],
+        "Unknown"),
     "sweep of a bad value": (None, ["sweep", "--exp", "w", "--config", "ae", "--key", "epochs", "--values", "1", "b"],
                              "epochs = 'b'"),
-    "sweep of a path": (None, ["sweep", "--exp", "../w", "--config", "ae", "--key", "epochs", "--values", "1"], "use letters"),
-    "sweep with its own options": (None, ["sweep", "--exp", "w", "--config", "ae", "--key", "epochs", "--values", "1", "--",
+    "sweep of a path": (None, ["sweep", "--exp", "../w", "--config", "ae", "--key", "epochs", "--values", "1"],
+        "use at most 200 letters"),
+    "sweep with its own options": (None,
+        ["sweep", "--exp", "w", "--config", "ae", "--key", "epochs", "--values", "1", "--",
                                           "--overwrite"], "are the sweep's own"),
     "prepare nothing": (None, ["prepare_data"], "give a dataset with --source and --out, or --check"),
     "prepare an unknown dataset": (None, ["prepare_data", "mars", "--source", "x", "--out", "y"], "invalid choice"),
-    "prepare from nowhere": (None, ["prepare_data", "brain", "--source", "x", "--out", "y"], "no such folder. Name the unp"),
-    "prepare from nowhere, a list": (None, ["prepare_data", "rsna", "--source", "x", "--out", "y"], "no such list. Name"),
+    "prepare from nowhere": (None, ["prepare_data", "brain", "--source", "x", "--out", "y"],
+        "no such folder. Name the unp"),
+    "prepare from nowhere, a list": (None, ["prepare_data", "rsna", "--source", "x", "--out", "y"],
+        "no such list. Name"),
     "prepare, a list of other columns": (
         lambda r: [text(r / "x" / f"stage_2_{n}.csv", "a,b\n1,2\n") for n in ("detailed_class_info", "train_labels")],
         ["prepare_data", "rsna", "--source", "x", "--out", "y"], "has no column class, patientId|has no column"),
@@ -1018,8 +1052,10 @@ TOOLS |= {
     "import of text": (lambda r: text(r / "m.pth"), IMPORT, "m.pth: not a weight file"),
     "import of a list": (lambda r: torch.save([1], r / "m.pth"), IMPORT, "m.pth: not a weight file"),
     "import of nothing": (lambda r: torch.save({}, r / "m.pth"), IMPORT, "m.pth: not a weight file"),
-    "import of a network of another": (lambda r: torch.save({"a": torch.ones(1)}, r / "m.pth"), IMPORT, "m.pth: its entries"),
-    "import of NaN": (lambda r: torch.save({"a": torch.full((1,), torch.nan)}, r / "m.pth"), IMPORT, "a holds values that"),
+    "import of a network of another": (lambda r: torch.save({"a": torch.ones(1)}, r / "m.pth"), IMPORT,
+        "m.pth: its entries"),
+    "import of NaN": (lambda r: torch.save({"a": torch.full((1,), torch.nan)}, r / "m.pth"), IMPORT,
+        "a holds values that"),
     "import of a folder": (lambda r: (r / "m.pth").mkdir(), IMPORT, "m.pth: not a weight file"),
     "import over an experiment": (None, ["import_official", "--exp", "a", *IMPORT[3:]], "checkpoints/a exists already"),
     "import of an unknown configuration": (None, [*IMPORT[:4], "x", *FILES], "Unknown configuration 'x'"),
@@ -1039,14 +1075,17 @@ def test_a_tool_refuses(place, capsys, make, arguments, message):
 LISTED = {
     "an unknown configuration": ("X zang", [], "X: Unknown configuration 'zang'"),
     "a bad setting": ("X ae epocs=1", [], "X: Unknown configuration key 'epocs'"),
-    "no configuration": ("X", [], "no configuration"), "a name twice": ("X ae\nX vae", [], "a second line of that name"),
-    "a quotation mark": ('X ae "', [], "quotation|closing"), "nothing": ("", [], "no experiments|nothing"),
+    "no configuration": ("X", [], "no configuration"),
+    "a name twice": ("X ae\nX vae", [], "a second line of that name"),
+    "a quotation mark": ('X ae "', [], "quotation|closing"), "nothing": ("", [], "list of experiments is empty"),
     "a line that is none": ("X ae", ["--lines", "Y"], "no line Y; there are X"),
     "a seed that is none": ("X ae", ["--seeds", "x"], "write whole numbers"),
     "an experiment that is none": ("X ae", ["--only", "9"], "--only 9: there are"),
-    "no jobs": ("X ae", ["--jobs", "0"], "--jobs 0: at least 1"), "negative jobs": ("X ae", ["--jobs", "-1"], "--jobs -1"),
+    "no jobs": ("X ae", ["--jobs", "0"], "--jobs 0: must be at least 1"),
+    "negative jobs": ("X ae", ["--jobs", "-1"], "--jobs -1"),
     "no data": ("X ae dataset=zhang", ["--data-root", "absent"], "absent: no such folder"),
-    "a name that is a path": ("X ae", ["--name", "../t"], "use letters"), "no quick settings": ("X ae", ["--quick"], "for it"),
+    "a name that is a path": ("X ae", ["--name", "../t"], "use at most 200 letters"),
+    "no quick settings": ("X ae", ["--quick"], "for it"),
 }  # fmt: skip
 
 
@@ -1085,3 +1124,55 @@ def test_odd_images_are_trained_on_and_scored(pictured, capsys, name):
     with open(pictured / "x.csv", newline="", encoding="utf-8") as file:
         (row,) = csv.DictReader(file)
     assert row["path"] == f"mine/train/good/{name}" and np.isfinite(float(row["score"]))
+
+
+ODD_LISTS = {
+    "a byte order mark": "\ufeffpath\na b.png\nc.png\n",
+    "Windows' ends of lines": "path,split\r\na b.png,\r\nc.png,train\r\n",
+    "spaces after commas": "path, split, label\na b.png, train, good\nc.png, train, NORMAL\n",
+    "quotation marks": 'path,label\n"a b.png","good"\n"c.png",""\n', "empty lines": "path\n\na b.png\n\n\nc.png\n",
+    "an absolute path": "path\n{here}/a b.png\nc.png\n", "a path outside": "path\n../out.png\nc.png\n",
+    "no last end of line": "path\na b.png\nc.png", "columns in capitals": "PATH,Label\na b.png,0\nc.png,0.0\n",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", ODD_LISTS)
+def test_odd_lists_are_read(workspace, what):
+    for name in ("new/a b.png", "new/c.png", "out.png"):
+        write(workspace / name)
+    text(workspace / "new" / "images.csv", ODD_LISTS[what].replace("{here}", str(workspace / "new")))
+    arguments = [word for word in OWN if not word.startswith("batch_size")]
+    assert command("main", *NEW[1:], *arguments, "batch_size=2", "held_out=0", "--data-root", "new") == 0
+
+
+def test_names_that_are_no_text_are_refused(place, capsys):
+    """Of a file to be scored as of one to be trained on: neither could be written down."""
+    source = write(place / "x.png")
+    os.rename(source, os.fsencode(place) + b"/mine/train/good/\xff.png")
+    check_refused(
+        place, capsys, ["predict", "--exp", "a", "mine", "--device", "cpu", "--csv", "x.csv"], "UTF-8. Rename"
+    )
+    check_refused(place, capsys, [*NEW, *OWN, "--data-root", "mine"], "UTF-8. Rename")
+
+
+def test_links_that_lead_nowhere_or_back_are_left_out(pictured):
+    link(pictured / "mine/train/good/dangling.png", "nowhere.png")
+    link(pictured / "mine/train/good/loop.png", "loop.png")
+    link(pictured / "mine/train/good/back", pictured / "mine" / "train")
+    assert command("main", *NEW[1:], *OWN, "--data-root", "mine") == 0
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")]
+)
+def test_too_little_memory_is_said(place, capsys, monkeypatch, error):
+    def full(*args):
+        raise error
+
+    monkeypatch.setattr("methods.autoencoder.SingleAutoEncoder.step", full)
+    before = (place / "checkpoints/a/last.pt").read_bytes()
+    capsys.readouterr()
+    assert command("main", "--exp", "a", "--set", "epochs=2", "--device", "cpu") == 1
+    said = capsys.readouterr().err
+    assert said.startswith("error: there is not enough memory") and "Take a smaller batch_size" in said
+    assert (place / "checkpoints/a/last.pt").read_bytes() == before

@@ -143,7 +143,7 @@ def read_plan(lines: TextIO, args: argparse.Namespace) -> list[Planned]:
             continue
         name, *words = full
         if args.quick and not quick:
-            raise ConfigError(f"--quick: {name} has no settings for it.")
+            raise ConfigError(f"--quick: {name} has no settings for it. Give some after a |.")
         if args.quick:
             words = words + quick if "=" in quick[0] else quick
         if not words or name in chosen:

@@ -43,6 +43,7 @@ from tools.results import RESULTS, markdown, percent, read_rows, replace_rows
 
 FEW = 10  # epochs at the end: whose scores are averaged, and over which the AUC's steadiness is measured
 WEIGHTS = {"": "trained", "_averaged": "averaged"}  # what is appended to a score's name → whose scores these are
+TEXT = ("split", "id", "label", "person")  # a recorded table's columns that are no scores
 NO_EPOCH = f"mean of {FEW}"
 FIELDS = (
     "experiment", "config", "settings", "seed", "score", "epochs_trained", "trained_commit", "weights", "rule", "epoch",
@@ -96,12 +97,10 @@ def read(experiment: Experiment) -> tuple[list[int], dict[str, Recorded]]:
         )
     tables = []
     for file in files:
-        tables.append(read_rows(file))
+        tables.append(table_of(file))
         if [(row["split"], row["id"]) for row in tables[-1]] != [(row["split"], row["id"]) for row in tables[0]]:
             raise ExperimentError(f"{file}: other images than in {files[0].name}. Restore it or take it away.")
-    if not tables[0]:
-        raise ExperimentError(f"{files[0]}: is empty. Restore it or take it away.")
-    names = [name for name in tables[0][0] if name not in ("split", "id", "label", "person")]
+    names = [name for name in tables[0][0] if name not in TEXT]
     found = {}
     for split in dict.fromkeys(row["split"] for row in tables[0]):
         own = [[row for row in table if row["split"] == split] for table in tables]
@@ -114,15 +113,23 @@ def read(experiment: Experiment) -> tuple[list[int], dict[str, Recorded]]:
     return [int(file.stem) for file in files], found
 
 
+def table_of(file: Path) -> list[dict[str, str]]:
+    """The rows of an epoch's table. Raises ExperimentError for an empty or damaged one."""
+    rows = read_rows(file)
+    try:
+        sound = [{column: row[column] for column in TEXT} for row in rows]
+        sound += [float(value) for row in rows for column, value in row.items() if column not in TEXT]
+    except (KeyError, TypeError, ValueError) as error:
+        raise ExperimentError(f"{file}: damaged ({error!r}). Restore it or take it away.") from error
+    if not sound:
+        raise ExperimentError(f"{file}: is empty. Restore it or take it away.")
+    return rows
+
+
 def examine(experiment: Experiment) -> list[dict[str, object]]:
     """A row for every rule and both kinds of weights."""
     name, config, _ = experiment.load_config()
-    try:
-        epochs, splits = read(experiment)
-    except (KeyError, TypeError, ValueError) as error:
-        raise ExperimentError(
-            f"{experiment.path('epochs')}: a damaged table ({error!r}). Restore it or take it away."
-        ) from error
+    epochs, splits = read(experiment)
     if "val" not in splits:
         raise ExperimentError(
             f"{experiment.folder}: its data have no validation images, so there is nothing to choose."
