@@ -18,7 +18,7 @@ import argparse
 
 import configs
 from commands import cli
-from commands.jobs import names, train_seeds
+from commands.jobs import train_seeds
 from configs import BaseConfig
 from dataloader import Dataset, build_dataset
 from dataloader.loader import TrainLoader
@@ -74,8 +74,8 @@ def main() -> int | None:
     device = choose_device(args.device)
     experiment = Experiment(args.exp)
     if args.seeds is not None:
-        for name in names(args):  # what is wrong is told once, before any process is started
-            settings(args, Experiment(name))
+        if args.config:
+            configs.build(args.config, args.set)  # what is wrong is told once, before any process is started
         return train_seeds(args, device)
     name, config = settings(args, experiment)
     tune(config.precision)

@@ -37,10 +37,10 @@ def train_seeds(args: argparse.Namespace, device: torch.device) -> int:
         raise ConfigError("--seeds gives the seeds: leave out --seed and --set seed=N.")
     if distributed.launched():
         raise ConfigError("--seeds starts processes of its own: run it without torchrun.")
-    commands = {name: command(name, seed) for name, seed in zip(names(args), seeds, strict=True)}
+    commands = {f"{args.exp}_s{seed}": command(f"{args.exp}_s{seed}", seed) for seed in seeds}
     places = places_for(len(seeds), device)
-    every = ", ".join(commands)
-    print(f"{every}: {min(len(places), len(seeds))} at a time", flush=True)
+    names = ", ".join(commands)
+    print(f"{names}: {min(len(places), len(seeds))} at a time", flush=True)
     job = Job(places)
     with job.signals_passed_on(), ThreadPoolExecutor(len(places)) as pool:
         codes = dict(zip(commands, pool.map(job.run, commands, commands.values()), strict=True))
@@ -48,7 +48,7 @@ def train_seeds(args: argparse.Namespace, device: torch.device) -> int:
     finished = [name for name, code in codes.items() if code == 0]
     failed = [f"{name} ({describe(code)})" for name, code in codes.items() if code != 0]
     if not failed:
-        print(f"Finished: {every}.")
+        print(f"Finished: {names}.")
         return 0
     done = f"finished: {', '.join(finished)}" if finished else "none finished"
     print(f"error: not finished: {', '.join(failed)}; {done}. The same command goes on with them.", file=sys.stderr)
@@ -64,11 +64,6 @@ def parse(text: str) -> list[int]:
     if any(seed < 0 for seed in seeds) or len(set(seeds)) < len(seeds):
         raise ConfigError(f"--seeds {text}: the seeds must be different, and at least 0.")
     return seeds
-
-
-def names(args: argparse.Namespace) -> list[str]:
-    """The experiments that --seeds trains. Raises ConfigError."""
-    return [f"{args.exp}_s{seed}" for seed in parse(args.seeds)]
 
 
 def command(exp: str, seed: int) -> list[str]:

@@ -127,7 +127,7 @@ def parse_lists(path: Path, how_to_get: str) -> dict[tuple[str, int], list[str]]
         if not all(
             isinstance(names, list) and all(isinstance(name, str) for name in names) for names in lists.values()
         ):
-            raise TypeError("names that are no list of strings")
+            raise TypeError("a name that is no string, or names that are no list")
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path}: must be {FORM} ({error!r}).") from error
     return lists

@@ -212,7 +212,9 @@ def check_seeds(name: str, every: list[Evaluated]) -> None:
                     f"{first.file.parent} and {each.row[key]} in {each.file.parent}. Compare them as two."
                 )
         if each.row["seed"] in (earlier.row["seed"] for earlier in every[:i]):
-            raise ExperimentError(f"{name}: {each.file.parent} has another's seed, {each.row['seed']}. Name it once.")
+            raise ExperimentError(
+                f"{name}: {each.file.parent} has the seed of another, {each.row['seed']}. Name it once."
+            )
 
 
 def in_order_of(first: Evaluated, other: Evaluated) -> np.ndarray:

@@ -112,7 +112,7 @@ class Trainer:
         saved = self.experiment.load_weights("last", self.method)
         try:
             position = saved["position"]
-            self.epoch, self.batch, self.global_step = (int(position[key]) for key in ("epoch", "batch", "global_step"))
+            self.epoch, self.batch, self.global_step = position["epoch"], position["batch"], position["global_step"]
             self.start_stage()
             for name, optimizer in self.method.optimizers.items():
                 optimizer.load_state_dict(saved["optimizers"][name])
@@ -124,13 +124,13 @@ class Trainer:
             if self.average:
                 self.average.load(saved)
                 self.best_auc["best_averaged.pt"] = saved["average_best_auc"]
-        except (KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
+            # epochs after the checkpoint are trained again, to the same numbers
+            self.rows = [row for row in self.experiment.read_metrics() if row["epoch"] <= self.epoch]
+        except (KeyError, ValueError, TypeError, AttributeError) as error:
             path = self.experiment.path("last.pt")
             raise ExperimentError(
                 f"{path}: lacks what a resume needs ({error}). Train anew with --overwrite."
             ) from error
-        # epochs after the checkpoint are trained again, to the same numbers
-        self.rows = [row for row in self.experiment.read_metrics() if row["epoch"] <= self.epoch]
         self.experiment.write_metrics(self.rows)
 
     def check_nothing_is_lost(self) -> None:
