@@ -79,7 +79,8 @@ def assembled(cls: type[BaseConfig], dataset: str, values: dict[str, Any], overr
         owners = of_which_datasets(key := pair.partition("=")[0])
         if owners and key not in cls.keys():  # noqa: SIM118
             raise ConfigError(
-                f"{key} is a setting of dataset = {', '.join(owners)} alone, and the dataset is {dataset}. Leave it out."
+                f"{key} is a setting of dataset = {', '.join(owners)} alone, and the dataset is {dataset}. Leave it "
+                "out."
             )
     return cls(**{**known(cls, values), **parse_overrides(cls, list(overrides))})
 

@@ -242,8 +242,8 @@ def contaminated(config: BaseConfig, root: Path, images: Sequence[T], labels: Se
     if wanted > len(anomalous):
         raise DataError(
             f"train_normal_fraction = {fraction} asks for {wanted} anomalous training images, and {root} has "
-            f"{len(anomalous)}. Give --set train_normal_fraction=1 to train on normal images alone, which every method can, "
-            "or add anomalous ones."
+            f"{len(anomalous)}. Give --set train_normal_fraction=1 to train on normal images alone, which every "
+            "method can, or add anomalous ones."
         )
     drawn = torch.randperm(len(anomalous), generator=generator(config.seed, "contamination"))
     order = range(len(anomalous)) if first else drawn
