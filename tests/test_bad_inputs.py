@@ -1154,9 +1154,7 @@ def test_names_that_are_no_text_are_refused(place, capsys):
     """Of a file to be scored as of one to be trained on: neither could be written down."""
     source = write(place / "x.png")
     os.rename(source, os.fsencode(place) + b"/mine/train/good/\xff.png")
-    check_refused(
-        place, capsys, ["predict", "--exp", "a", "mine", "--device", "cpu", "--csv", "x.csv"], "UTF-8. Rename"
-    )
+    check_refused(place, capsys, ["predict", "--exp", "a", "mine", "--device", "cpu"], "UTF-8. Rename")
     check_refused(place, capsys, [*NEW, *OWN, "--data-root", "mine"], "UTF-8. Rename")
 
 
