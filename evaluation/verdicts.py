@@ -42,8 +42,10 @@ class Verdicts:
         """Among the scores of held-out normal images (n,)."""
         judged = normals.judge(self.scores, held_out, false_alarms)
         self.columns |= {"p_value": judged.p_values, "anomalous_at_normals_threshold": judged.anomalous}
-        self.notes += [judged.too_few] if judged.too_few else []
-        self._call(f"at {100 * false_alarms:g} % false alarms", judged.threshold, judged.anomalous)
+        if judged.too_few:  # to call them all normal would say more than is known
+            self.notes.append(judged.too_few)
+        else:
+            self._call(f"at {100 * false_alarms:g} % false alarms", judged.threshold, judged.anomalous)
 
     def _call(self, how: str, threshold: float, anomalous: np.ndarray) -> None:
         self.called[how] = anomalous

@@ -15,7 +15,7 @@ import configs
 from configs import ConfigError
 from dataloader import DataError, build_dataset
 from dataloader.images import image_files, read_image, read_mask
-from evaluation import metrics
+from evaluation import metrics, normals
 from tools import make_tables
 
 SIDE = 32
@@ -41,8 +41,11 @@ def mark(path, size=(SIDE, SIDE), value=255):
     return path
 
 
+OWN = ["dataset=folder", f"image_size={SIDE}", "held_out=0.2"]
+
+
 def own(root, *overrides):
-    return build_dataset(configs.build("ae_brain", ["dataset=folder", f"image_size={SIDE}", *overrides]), str(root))
+    return build_dataset(configs.build("ae_brain", [*OWN, *overrides]), str(root))
 
 
 def listed(data):
@@ -174,6 +177,13 @@ def test_what_is_held_out_is_stable_and_no_matter_of_the_seed(tmp_path):
     assert len(listed(own(tmp_path, "held_out=0.001"))["val"]) == 1
     split = own(tmp_path).split("val")
     assert split.in_words() == "5 normal, 0 anomalous" and split.masks is None
+
+
+def test_of_some_dozens_of_images_enough_are_held_out_for_a_threshold(tmp_path):
+    for i in range(55):
+        write(tmp_path / f"{i}.png")
+    data = build_dataset(configs.build("ae_brain", ["dataset=folder"]), str(tmp_path))
+    assert len(data.items["val"]) == 19 and normals.too_few(19, normals.FALSE_ALARMS) == ""
 
 
 def test_no_more_are_held_out_than_a_rate_needs(tmp_path, monkeypatch):
@@ -346,8 +356,6 @@ def test_dicom_files_are_read_beside_others(tmp_path):
 
 
 # -- from training to prediction --------------------------------------------------------------------------------------
-
-OWN = ["dataset=folder", f"image_size={SIDE}"]
 
 
 @pytest.mark.parametrize("method", [pytest.param("ae", marks=pytest.mark.pictures), "patchcore"])
