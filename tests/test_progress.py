@@ -77,6 +77,9 @@ def test_a_resumed_epoch_is_timed_from_where_it_went_on(clock):
     clock.now += 80
     # of 4 batches, at 20 s each: 8 more, and 20 of the next epoch
     assert progress.line(12, 20) == "epoch 1/2, batch 12 of 20, 20 s a batch, about 9 min left"
+    progress.begin(1, 0)
+    clock.now += 400
+    assert progress.line(20, 20) == "epoch 2/2, batch 20 of 20, 20 s a batch"
 
 
 @pytest.mark.parametrize(

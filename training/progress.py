@@ -54,6 +54,8 @@ class Progress:
         return self.ends[self.stage] - self.epoch - 1
 
     def _in_words(self, left: float) -> str:
+        if not left:  # what comes after an epoch, such as validation, is not foreseen
+            return ""
         stage = "" if self.stage == self.stages[-1] else f" in the stage {self.stage.name}"
         return f", about {in_words(left)} left{stage}"
 
