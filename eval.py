@@ -4,9 +4,9 @@
                    [--reestimate-batch-norm]
 
 Where there are anomalous validation images, the threshold is chosen on validation; figures at the oracle threshold
-(chosen on the evaluated labels, as the papers do) stand beside it under that name. Test images that repeat training
-images are looked for where the dataset is known for them (Med-AD), and every figure is given without them too. Where
-all images are of one class there is no AUC, and their scores are written all the same.
+(chosen on the evaluated labels, as the papers do) stand beside it under that name. Test images that repeat training,
+unlabeled or validation images are looked for in every dataset of files, and where there are any, every figure is given
+without them too. Where all images are of one class there is no AUC, and their scores are written all the same.
 """
 
 import argparse
@@ -62,7 +62,7 @@ def main() -> None:
         config.reestimate_batch_norm = method.config.reestimate_batch_norm = True
         method.fit(TrainLoader(dataset, config, device))
 
-    val_thresholds, duplicates = {}, None
+    val_thresholds = {}
     if dataset.has_validation or evaluated == "val":
         split = dataset.split("val")
         scored = score_images(method, split.images, device, "scoring val", keep_maps=evaluated == "val")
@@ -72,9 +72,9 @@ def main() -> None:
     if evaluated == "test":
         split = dataset.split("test")
         scored = score_images(method, split.images, device, "scoring test", keep_maps=True)
-        duplicates = dataset.duplicates()
     if not distributed.is_main_process():
         return  # its scores are with the first process, which writes
+    duplicates = dataset.duplicates() if evaluated == "test" else None
 
     results = {
         "experiment": args.exp,

@@ -4,17 +4,16 @@ import hashlib
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from configs import BaseConfig
-from dataloader.images import FORMATS, DataError, image_files, read_image, read_mask
+from dataloader.duplicates import duplicates_of
+from dataloader.images import FORMATS, DataError, image_files, read_images, read_mask
 from system.seeding import generator
 
 DATA_ROOT_VARIABLE = "ANOMALY_DATA_ROOT"
@@ -93,7 +92,7 @@ class Dataset(ABC):
         """``val`` or ``test``, where the dataset has it."""
 
     def duplicates(self) -> dict[str, str] | None:
-        """Test images that repeat training images: id → ``identical`` or ``near``; None where nobody has looked."""
+        """Test images that repeat others: id → ``identical`` or ``near``; None where that cannot be looked for."""
         return None
 
     @abstractmethod
@@ -122,7 +121,7 @@ class Dataset(ABC):
 
 
 class FileDataset(Dataset):
-    """A dataset of image files; a subclass lists them. Files are decoded once, by threads."""
+    """A dataset of image files; a subclass lists them. They are read once, and kept decoded (dataloader/cache.py)."""
 
     def __init__(self, config: BaseConfig, root: Path):
         super().__init__(config, root)
@@ -173,7 +172,7 @@ class FileDataset(Dataset):
     def read(self, items: list[Item], what: str) -> torch.Tensor:
         """(N, H, W) uint8 as configured. Raises DataError with the path."""
         config = self.config
-        return read_images([item.path for item in items], config.image_size, what, config.resize, config.fit)
+        return read_images([item.path for item in items], config.image_size, what, config.resize, config.fit, self.root)
 
     def read_masks(self, items: list[Item]) -> torch.Tensor | None:
         """(N, H, W) bool, nothing marked where an image has no mask; None where none has one. Raises DataError."""
@@ -189,6 +188,17 @@ class FileDataset(Dataset):
                     f"{item.mask}: marks pixels of {item.path}, a normal image. Remove it, or mend the label."
                 )
         return masks
+
+    def duplicates(self) -> dict[str, str]:
+        """Test images that repeat an image of any other split: id → ``identical`` or ``near``.
+
+        Of the other splits all images count, those too that this experiment makes no use of, so that what is left is
+        the same for every method and seed. Raises DataError.
+        """
+        test = self.items["test"]
+        others = [item.path for split, items in self.items.items() if split != "test" for item in items]
+        found = duplicates_of([item.path for item in test], others, self.root)
+        return {self.item_id(item): duplicate for item, duplicate in zip(test, found, strict=True) if duplicate}
 
     def persons(self, items: list[Item]) -> list[str] | None:
         """Whose image each is, one of unknown person being a person's of its own; None where all are unknown."""
@@ -230,13 +240,6 @@ def in_words(anomalous: int, images: int) -> str:
 def unlabeled_in_words(labels: list[int]) -> str:
     """How many unlabeled images are trained on too, in words; nothing where there are none."""
     return f"; unlabeled: {in_words(sum(labels), len(labels))}" if labels else ""
-
-
-def read_images(paths: Sequence[Path], size: int, what: str, resize: str, fit: str = "stretch") -> torch.Tensor:
-    """Decode files into (N, size, size) uint8, a progress bar on a terminal; as :func:`read_image`, which may raise."""
-    with ThreadPoolExecutor() as pool:
-        images = pool.map(lambda path: torch.from_numpy(read_image(path, size, resize, fit)), paths)
-        return torch.stack(list(tqdm(images, f"reading {what}", len(paths), disable=None, leave=False)))
 
 
 def digest(parts: Sequence[str]) -> str:

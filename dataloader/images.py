@@ -1,18 +1,73 @@
-"""Reading an image file as 8-bit gray, whatever its mode, and resizing it; reading the mask of one."""
+"""Reading image files as 8-bit gray, whatever their mode, and resizing them; reading the mask of one."""
 
+import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from hashlib import sha256
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image, ImageOps
+from tqdm import tqdm
 
+from dataloader.cache import Kept, cache_folder
 from dataloader.dicom import read_dicom
 from dataloader.errors import DataError
 
 DICOM = {".dcm", ".dicom"}
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"} | DICOM
 FORMATS = "PNG, JPEG, BMP, TIFF or DICOM (.dcm) files"
+READER = 1  # to be raised where read_image comes to make other pixels of a file
+
+
+def read_images(
+    paths: Sequence[Path], size: int, what: str, resize: str, fit: str = "stretch", root: Path | None = None
+) -> torch.Tensor:
+    """Files as (N, size, size) uint8 gray, decoded by threads with a progress bar on a terminal.
+
+    Args:
+        what: the name of these files' split.
+        resize, fit: as of :func:`read_image`.
+        root: the dataset's, for which decoded images are kept (:mod:`dataloader.cache`); None keeps none.
+    Raises:
+        DataError: as :func:`read_image`.
+    """
+    images = np.empty((len(paths), size, size), np.uint8)
+
+    def read(row: int) -> None:
+        images[row] = read_image(paths[row], size, resize, fit)
+
+    def decode(rows: Sequence[int]) -> None:
+        with ThreadPoolExecutor() as pool:
+            for _ in tqdm(pool.map(read, rows), f"reading {what}", len(rows), disable=None, leave=False):
+                pass
+
+    folder = cache_folder()
+    if root and folder:
+        Kept(folder / kept_name(root, what, size, resize, fit), reader()).fill(images, paths, decode)
+    else:
+        decode(range(len(paths)))
+    return torch.from_numpy(images)
+
+
+def kept_name(root: Path, what: str, size: int, resize: str, fit: str) -> str:
+    """The name of the file that keeps a split's images: its beginning to be understood, its end to be unique."""
+    settings = json.dumps([os.path.abspath(root), what, size, resize, fit])
+    return f"{root.name[:40]}-{what}-{size}-{sha256(settings.encode()).hexdigest()[:16]}.zip"
+
+
+def reader() -> str:
+    """What decides which pixels a file becomes: the versions of this reader and of the libraries that decode."""
+    versions = [f"reader {READER}"]
+    for library in ("pillow", "pydicom"):
+        try:
+            versions.append(f"{library} {metadata.version(library)}")
+        except metadata.PackageNotFoundError:  # pydicom need not be there
+            versions.append(f"no {library}")
+    return ", ".join(versions)
 
 
 def read_image(path: Path, size: int, resize: str, fit: str = "stretch") -> np.ndarray:

@@ -18,7 +18,6 @@ from typing import Any
 import torch
 
 from dataloader.base import FileDataset, Item, Split, require_items, unlabeled_in_words
-from dataloader.duplicates import duplicates_of
 from dataloader.images import DataError
 
 FORM = '{"train": {"0": [...], "unlabeled": {"0": [...], "1": [...]}}, "test": {"0": [...], "1": [...]}}'
@@ -87,13 +86,6 @@ class MedAd(FileDataset):
 
     def record(self) -> dict[str, Any]:
         return {**super().record(), "unlabeled_images": [self.item_id(item) for item in self.unlabeled_items]}
-
-    def duplicates(self) -> dict[str, str]:
-        """Test images that repeat any training or unlabeled one, used or not: id → ``identical`` or ``near``."""
-        references = [item.path for split in ("train", "unlabeled") for item in self.items[split]]
-        test = self.items["test"]
-        found = duplicates_of([item.path for item in test], references)
-        return {self.item_id(item): duplicate for item, duplicate in zip(test, found, strict=True) if duplicate}
 
 
 def parse_lists(path: Path, how_to_get: str) -> dict[tuple[str, int], list[str]]:

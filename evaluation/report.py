@@ -120,9 +120,9 @@ def without_duplicates(
     split: Split, scored: Scored, duplicates: dict[str, str], val_thresholds: dict[str, float],
     groups: dict[str, tuple[str, ...]],
 ) -> dict[str, object]:  # fmt: skip
-    """The same figures without the test images that repeat training images (id → how), and how many those are.
+    """The same figures without the test images that repeat others (id → how), and how many those are.
 
-    Where nothing of a class is left, ``scores`` is empty.
+    Where there are none, or nothing of a class is left, ``scores`` is empty.
     """
     kept = np.array([name not in duplicates for name in split.ids])
     labels = split.labels.numpy()
@@ -134,7 +134,7 @@ def without_duplicates(
             if of_class and name in duplicates
         ]
         found["removed"][what] = {how: hows.count(how) for how in ("identical", "near")}
-    if len(set(labels[kept])) == 2:
+    if duplicates and len(set(labels[kept])) == 2:
         part, part_scored = selected(split, scored, kept)
         return found | {"images": part.in_words()} | build_results(part, part_scored, val_thresholds, groups)
     return found | {"images": in_words(int(labels[kept].sum()), int(kept.sum())), "scores": {}}
@@ -144,7 +144,7 @@ def write(
     experiment: Experiment, method: Method, split: Split, scored: Scored, results: dict, device: torch.device,
     duplicates: dict[str, str] | None = None,
 ) -> None:  # fmt: skip
-    """All files of an evaluation; ``duplicates`` says of test images how they repeat training images."""
+    """All files of an evaluation; ``duplicates`` says of test images how they repeat others."""
     labels = split.labels.numpy()
     main = method.main_score
     write_text(experiment.path("results.json"), json.dumps(results, indent=2) + "\n")
@@ -267,9 +267,11 @@ def _spread(found: dict, name: str) -> str:
 
 
 def duplicate_lines(found: dict, all_classes: dict[str, int]) -> list[str]:
-    """The figures without the test images that repeat training images, for the screen."""
+    """The figures without the test images that repeat others, for the screen."""
+    if not any(count for of in found["removed"].values() for count in of.values()):
+        return ["Duplicates of other splits' images: none."]
     removed = "; ".join(f"{what} {of['identical']} + {of['near']}" for what, of in found["removed"].items())
-    lines = [f"Duplicates of training images removed (identical + near: {removed}), {found['images']} left:"]
+    lines = [f"Duplicates of other splits' images removed (identical + near: {removed}), {found['images']} left:"]
     for name, figures in found["scores"].items():
         low, high = figures["auc_ci95"]
         lines.append(

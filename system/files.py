@@ -19,8 +19,12 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     Raises:
         FileError: where the disk is full or closed; the file that was there before stays.
     """
-    if not distributed.is_main_process():
-        return
+    if distributed.is_main_process():
+        write_in_any_process(path, write)
+
+
+def write_in_any_process(path: Path, write: Callable[[Path], object]) -> None:
+    """As :func:`write_atomically`, whichever process this is."""
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -215,7 +215,8 @@ def test_figures_without_duplicates_are_marked_as_not_comparable(experiment):
     results = json.loads((folder / "results.json").read_text())
     few = {"classes": {"normal": 5, "anomalous": 15}, "interval": results["interval"] | {"by": "person"}}
     results["duplicates_removed"] = {
-        "images": "5 normal, 15 anomalous", "removed": {}, **few, "scores": results["scores"],
+        "images": "5 normal, 15 anomalous", "removed": {"normal": {"identical": 11, "near": 0}}, **few,
+        "scores": results["scores"],
         "networks": {"ndm": {"auc": [0.25, 0.75], "average_precision": [0.5, 0.5]}},
     }  # fmt: skip
     (folder / "results.json").write_text(json.dumps(results))

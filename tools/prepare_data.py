@@ -32,10 +32,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from commands import cli
 from dataloader import DataError
-from dataloader.base import read_images
 from dataloader.dicom import patient_of, read_dicom
 from dataloader.duplicates import RULE, SIDE, duplicates_of
-from dataloader.images import DICOM
+from dataloader.images import DICOM, read_images
 from dataloader.medad import parse_lists, read_lists
 from evaluation.metrics import auc
 from system.files import write_atomically, write_text
