@@ -83,7 +83,7 @@ class Kept:
         except Damaged as error:
             note(f"{self.path}: not a whole file of decoded images ({error}); it is made anew.")
             with suppress(OSError):
-                self.path.unlink(missing_ok=True)
+                self.path.unlink()
             return list(range(len(marks)))
         return sorted(row for rows in wanted.values() for row in rows)
 
@@ -97,7 +97,7 @@ class Kept:
                 with archive.open(PIXELS) as pixels:  # its checksum is looked at where it ends
                     for mark in index["marks"]:
                         yield mark, np.frombuffer(pixels.read(math.prod(shape)), np.uint8).reshape(shape)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return
         except Exception as error:  # zipfile and json raise many kinds
             raise Damaged(str(error) or repr(error)) from error

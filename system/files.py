@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from system import distributed
@@ -38,7 +39,8 @@ def write_in_any_process(path: Path, write: Callable[[Path], object]) -> None:
             "make room on the disk and run the same command again."
         ) from error
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):  # not there, nor can it be
+            part.unlink()
 
 
 def write_text(path: Path, text: str) -> None:

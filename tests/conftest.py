@@ -12,6 +12,7 @@ import torch
 from filelock import FileLock
 from tiny import FEW, train
 
+from dataloader.cache import VARIABLE
 from evaluation import plots
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -99,6 +100,14 @@ def unflushed():
     """Nothing waits for the disk: what is lost with the power may be."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("os.fsync", lambda file: None)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nothing_kept():
+    """No test finds or leaves decoded images in anybody's cache; those of the cache name a folder of their own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(VARIABLE, "off")
         yield
 
 
