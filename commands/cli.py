@@ -11,6 +11,7 @@ import torch
 import configs
 from configs import BaseConfig, ConfigError
 from dataloader import DATA_ROOT_VARIABLE, DataError
+from dataloader.cache import FOLDER, VARIABLE
 from evaluation.metrics import MetricError
 from experiments.folder import WEIGHTS, Experiment, ExperimentError
 from methods import METHODS, Method
@@ -71,7 +72,8 @@ def add_data_root(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data-root", metavar="PATH",
         help=f"the dataset's folder, or one that holds it (else ${DATA_ROOT_VARIABLE}, else the configuration's); with "
-        "dataset=folder one's own images: their folder, or a CSV file",
+        "dataset=folder one's own images: their folder, or a CSV file. Decoded images are kept in "
+        f"{FOLDER}, or in ${VARIABLE} (off: nowhere)",
     )  # fmt: skip
 
 

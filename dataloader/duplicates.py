@@ -16,7 +16,7 @@ from dataloader.images import read_images
 SIDE = 64
 CORRELATION = 0.999
 RULE = f"byte-identical files, or gray images averaged to {SIDE}×{SIDE} (box filter) that correlate above {CORRELATION}"
-CHUNK = 1024  # references at a time, which bounds the memory
+CHUNK = 256  # references at a time, which bounds the memory
 
 
 def duplicates_of(test: Sequence[Path], references: Sequence[Path], root: Path | None = None) -> list[str]:

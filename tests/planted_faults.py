@@ -77,6 +77,10 @@ FOCAL = "test_golden_ddad.py::test_focal_loss_and_its_gradient"
 SQUARES = "test_ddad.py::test_squares_are_drawn_from_the_papers_ranges"
 DIGITS = "test_data.py::test_digit_splits_are_fixed_and_training_is_made_anew"
 BOOTSTRAP = "test_metrics.py::test_bootstrap_interval_covers_and_is_reproducible"
+CHANGED = "test_cache.py::test_a_changed_file_alone_is_decoded_again"
+SECOND_START = "test_cache.py::test_a_second_start_decodes_nothing_and_reads_the_same_to_the_last_bit"
+OTHER_SETTINGS = "test_cache.py::test_other_settings_are_read_anew_and_kept_beside"
+REPEATED = "test_duplicates.py::test_repeated_test_images_are_found_in_every_dataset_of_files"
 AVERAGE = "test_averaging.py::test_the_average_is_the_one_worked_out_by_hand"
 FROZEN = "test_patchcore.py::test_layers_are_an_eighth_and_a_sixteenth_of_the_side_and_stay_as_they_are"
 SCARS = "test_cutpaste.py::test_scars_are_drawn_from_the_papers_ranges_scaled_and_lie_within_the_image"
@@ -736,6 +740,43 @@ FAULTS = [
           "test_folder.py::test_pixel_figures_are_of_the_images_with_masks"),
     fault("own images: predict.py stretches always", "predict.py", "config.resize, config.fit)", "config.resize)",
           "test_folder.py::test_predict_reads_as_the_experiment_did"),
+    # -- what is kept of reading, and repeated images
+    fault("kept images: a change of the same size is not noticed", "dataloader/cache.py",
+          "{stat.st_mtime_ns} ", "0 ", CHANGED),
+    fault("kept images: a change at the same time is not noticed", "dataloader/cache.py",
+          'f"{stat.st_size} ', 'f"0 ', CHANGED),
+    fault("kept images: another path's image of the same size and time", "dataloader/cache.py",
+          "{os.path.abspath(path)}", "/", SECOND_START),
+    fault("kept images: other filters' images are taken", "dataloader/images.py",
+          "what, size, resize, fit]", "what, size, fit]", OTHER_SETTINGS),
+    fault("kept images: of another aspect are taken", "dataloader/images.py",
+          "what, size, resize, fit]", "what, size, resize]", OTHER_SETTINGS),
+    fault("kept images: another version's are taken", "dataloader/cache.py",
+          'if index["reader"] != self.reader:', "if False:",
+          "test_cache.py::test_another_reader_or_root_finds_nothing"),
+    fault("kept images: those that another list asked for are lost", "dataloader/cache.py",
+          "if mark not in asked and mark == mark_of(path_of(mark)):", "if False:",
+          "test_cache.py::test_lists_that_share_files_keep_what_each_of_them_needs"),
+    fault("kept images: those of removed files stay for ever", "dataloader/cache.py",
+          "and mark == mark_of(path_of(mark)):", "and mark:",
+          "test_cache.py::test_new_files_are_decoded_and_removed_ones_forgotten"),
+    fault("kept images: an image twice in a list is filled in once", "dataloader/cache.py",
+          "for row in wanted.pop(mark, ()):", "for row in wanted.pop(mark, ())[:1]:",
+          "test_cache.py::test_lists_that_share_files_keep_what_each_of_them_needs"),
+    fault("kept images: what was filled in before damage shows is kept", "dataloader/cache.py",
+          "            return list(range(len(marks)))\n", "",
+          "test_cache.py::test_a_damaged_file_is_made_anew_with_a_note"),
+    fault("repeated images: validation images are left out", "dataloader/base.py",
+          'if split != "test" for item in items]', 'if split in ("train", "unlabeled") for item in items]', REPEATED),
+    fault("repeated images: unlabeled images are left out", "dataloader/base.py",
+          'if split != "test" for item in items]', 'if split in ("train", "val") for item in items]', REPEATED),
+    fault("repeated images: the last part of the references alone counts", "dataloader/duplicates.py",
+          "highest = torch.maximum(highest, (rows @ standardised(chunk).T).amax(1))",
+          "highest = (rows @ standardised(chunk).T).amax(1)",
+          "test_duplicates.py::test_near_is_a_correlation_above_the_rule_worked_out_by_hand"),
+    fault("repeated images: where there are none the figures stand twice", "evaluation/report.py",
+          "if duplicates and len(set(labels[kept])) == 2:", "if len(set(labels[kept])) == 2:",
+          "test_duplicates.py::test_without_repeated_images_there_is_one_line_and_no_second_row"),
 ]  # fmt: skip
 
 

@@ -7,10 +7,11 @@ import torch
 from tiny import TINY as TINY_SETTINGS
 from tiny import command
 
-from benchmarks import agreement, cost, peers, speed
+from benchmarks import agreement, cost, peers, reading, speed
 from benchmarks.beside_anomalib.shared import Row, blurred_as_theirs, copy_weights
 from benchmarks.measure import Measured, Worker, count_flops, timed
 from benchmarks.workloads import Counts, RandomImages, arrange, epoch, training
+from dataloader import cache
 from dataloader.loader import TrainLoader
 from methods.maps import gaussian_blur
 
@@ -110,6 +111,26 @@ def test_what_a_method_costs(name, workspace, monkeypatch):
     for what in [*works.get(name, ["training"]), "scoring"]:
         assert text.count(f"| {what} |") == 4  # of both sizes, and the exponents of time and memory
     assert "## batch_size=2,4" in text and "| 2 → 4 |" in text
+
+
+def test_what_reading_takes(workspace, monkeypatch):
+    def in_process(work, *arguments):
+        return reading._cost(work, *arguments, threads=1)
+
+    monkeypatch.setattr(reading, "measured", in_process)
+    monkeypatch.setattr(cache, "LEAST", 1)
+    monkeypatch.setenv(cache.VARIABLE, "off")  # the benchmark sets it
+    assert command("reading", "--files", 120, "--side", 64, "--out", "reading.md", module=reading) == 0
+    rows = [
+        line.strip("| ").split(" | ") for line in (workspace / "reading.md").read_text().splitlines() if "start" in line
+    ]
+    starts = {row[0]: row[1] for row in rows if len(row) == 5}
+    assert starts.keys() == {
+        "start without a cache", "first start", "second start", "start after 4 files changed",
+    }  # fmt: skip
+    (count,) = set(starts.values())  # but the abnormal training images, and what patients have beyond their share
+    assert 108 <= int(count) < 120
+    assert command("reading", "--files", 10, module=reading) == 2
 
 
 def test_exponents_are_slopes_of_logarithms():

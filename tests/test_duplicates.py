@@ -70,7 +70,7 @@ def test_near_is_a_correlation_above_the_rule_worked_out_by_hand(monkeypatch):
     rng = np.random.RandomState(0)
     base = rng.uniform(60, 190, (8, 8))
     images = [(base + rng.normal(0, noise, (8, 8))).round().astype(np.uint8) for noise in np.linspace(0, 4, 40)]
-    references = np.stack([*rng.randint(0, 256, (4, 8, 8)), base.round()]).astype(np.uint8)  # the last in a part alone
+    references = np.stack([base.round(), *rng.randint(0, 256, (4, 8, 8))]).astype(np.uint8)  # the last in a part alone
     expected = [max(np.corrcoef(image.ravel(), r.ravel())[0, 1] for r in references) > 0.999 for image in images]
     assert 5 < sum(expected) < 35
     assert correlated(torch.from_numpy(np.stack(images)), torch.from_numpy(references)) == expected
