@@ -73,8 +73,7 @@ def main() -> None:
             f"official layout, read as {args.side} × {args.side}. They have just been written, so that the system has "
             "them in memory. A start lists the files and reads the training, validation and test images; the search "
             "for duplicates, which eval.py makes, reads all files once more, at 64 × 64. On a shared machine ratios "
-            "and seconds of a processor say more than seconds do; the system may count those of many threads on one "
-            "core by a quarter too high, so that they exceed the seconds that passed.", "",
+            "and seconds of a processor, as the system counts them over all threads, say more than seconds do.", "",
         )  # fmt: skip
         starts = [("start without a cache", "off", start), ("first start", str(cache), start)]
         starts += [("second start", str(cache), start)]
