@@ -84,7 +84,7 @@ def test_one_class_alone_is_told_from_nothing(tmp_path, capsys):
     for i in range(5):
         gray(tmp_path / f"{i}.png", i)
     said = check(capsys, "folder", tmp_path)
-    assert "train normal: 4\n  val normal: 1\n" in said and "nothing to say" in said
+    assert "train normal: 3\n  val normal: 2\n" in said and "nothing to say" in said
     assert "does not say whose an image is" in said
 
 
