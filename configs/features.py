@@ -25,3 +25,9 @@ class FeatureConfig:
             raise ConfigError(
                 f"layers = {','.join(self.layers)}: some of {', '.join(known)} of {self.backbone}, shallowest first."
             )
+
+
+class ColourConfig(FeatureConfig):
+    """For methods that see images through such a network alone, which takes three colours."""
+
+    colour: bool = False  # image files keep their colours; otherwise they become gray, in each of three channels

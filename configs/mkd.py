@@ -3,11 +3,11 @@
 from typing import Literal
 
 from configs.base import BaseConfig, ConfigError
-from configs.features import FeatureConfig
+from configs.features import ColourConfig
 from configs.stages import Stage
 
 
-class MkdConfig(FeatureConfig, BaseConfig):
+class MkdConfig(ColourConfig, BaseConfig):
     """M-KD, multiresolution knowledge distillation (CVPR 2021)."""
 
     method = "mkd"

@@ -3,11 +3,11 @@
 from typing import Literal
 
 from configs.base import BaseConfig, ConfigError
-from configs.features import FeatureConfig
+from configs.features import ColourConfig
 from configs.stages import Stage
 
 
-class NeighbourConfig(FeatureConfig, BaseConfig):
+class NeighbourConfig(ColourConfig, BaseConfig):
     """What the two have in common: an image is a point, scored by the training images' points nearest to it."""
 
     main_score: Literal["", "distance"] = ""

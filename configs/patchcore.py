@@ -3,11 +3,11 @@
 from typing import Literal
 
 from configs.base import BaseConfig, ConfigError
-from configs.features import FeatureConfig
+from configs.features import ColourConfig
 from configs.stages import Stage
 
 
-class PatchCoreConfig(FeatureConfig, BaseConfig):
+class PatchCoreConfig(ColourConfig, BaseConfig):
     """PatchCore (CVPR 2022). It is fitted in one pass, without augmentation."""
 
     method = "patchcore"

@@ -3,11 +3,11 @@
 from typing import Literal
 
 from configs.base import BaseConfig, ConfigError
-from configs.features import FeatureConfig
+from configs.features import ColourConfig
 from configs.stages import Stage
 
 
-class Rd4adConfig(FeatureConfig, BaseConfig):
+class Rd4adConfig(ColourConfig, BaseConfig):
     """RD4AD, reverse distillation (CVPR 2022)."""
 
     method = "rd4ad"

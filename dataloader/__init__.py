@@ -1,7 +1,7 @@
 """Datasets by name, one file each."""
 
 from configs import BaseConfig, ConfigError
-from dataloader.base import DATA_ROOT_VARIABLE, Dataset, FileDataset, Item, Split, find_root
+from dataloader.base import DATA_ROOT_VARIABLE, Dataset, FileDataset, Item, Split, find_root, in_colour
 from dataloader.chexpert import CheXpert
 from dataloader.covidx import Covidx
 from dataloader.digit import DigitAnatomy
@@ -28,6 +28,8 @@ def build_dataset(config: BaseConfig, data_root: str | None = None) -> Dataset:
     if config.dataset not in DATASETS:
         raise ConfigError(f"dataset = {config.dataset!r}: unknown; known are {', '.join(DATASETS)}.")
     dataset = DATASETS[config.dataset]
+    if in_colour(config) and not issubclass(dataset, FileDataset):
+        raise ConfigError(f"colour = true: the images of dataset = {config.dataset} are gray. Leave it out.")
     with distributed.main_process_first():  # a dataset may download its files
         return dataset(config, dataset.root_from(config, data_root))
 

@@ -39,7 +39,7 @@ class Item:
 class Split:
     """Images of one split in memory."""
 
-    images: torch.Tensor  # (N, H, W) uint8
+    images: torch.Tensor  # (N, H, W) uint8; (N, 3, H, W) in colour
     labels: torch.Tensor  # (N,) int64, 0 normal, 1 anomalous
     kinds: list[str]
     ids: list[str]
@@ -165,9 +165,11 @@ class FileDataset(Dataset):
         )
 
     def read(self, items: list[Item], what: str) -> torch.Tensor:
-        """(N, H, W) uint8 as configured. Raises DataError with the path."""
-        config = self.config
-        return read_images([item.path for item in items], config.image_size, what, config.resize, config.fit, self.root)
+        """(N, H, W) uint8 as configured, with ``colour`` (N, 3, H, W). Raises DataError with the path."""
+        config, paths = self.config, [item.path for item in items]
+        return read_images(
+            paths, config.image_size, what, config.resize, config.fit, root=self.root, colour=in_colour(config)
+        )
 
     def read_masks(self, items: list[Item]) -> torch.Tensor | None:
         """(N, H, W) bool, nothing marked where an image has no mask; None where none has one. Raises DataError."""
@@ -248,6 +250,11 @@ def contaminated(config: BaseConfig, root: Path, images: Sequence[T], labels: Se
     drawn = torch.randperm(len(anomalous), generator=generator(config.seed, "contamination"))
     order = range(len(anomalous)) if first else drawn
     return normal[:kept] + [anomalous[i] for i in order[:wanted]]
+
+
+def in_colour(config: BaseConfig) -> bool:
+    """Whether images keep their colours; most methods have no such setting."""
+    return getattr(config, "colour", False)
 
 
 def in_words(anomalous: int, images: int) -> str:

@@ -24,9 +24,11 @@ READER = 1  # to be raised where read_image comes to make other pixels of a file
 
 
 def read_images(
-    paths: Sequence[Path], size: int, what: str, resize: str, fit: str = "stretch", root: Path | None = None
-) -> torch.Tensor:
-    """Files as (N, size, size) uint8 gray, decoded by threads with a progress bar on a terminal.
+    paths: Sequence[Path], size: int, what: str, resize: str, fit: str = "stretch", root: Path | None = None,
+    colour: bool = False,
+) -> torch.Tensor:  # fmt: skip
+    """Files as (N, size, size) uint8 gray, or with ``colour`` as (N, 3, size, size), decoded by threads with a progress
+    bar on a terminal.
 
     Args:
         what: the name of these files' split.
@@ -35,10 +37,10 @@ def read_images(
     Raises:
         DataError: as :func:`read_image`.
     """
-    images = np.empty((len(paths), size, size), np.uint8)
+    images = np.empty((len(paths), *([3] if colour else []), size, size), np.uint8)
 
     def read(row: int) -> None:
-        images[row] = read_image(paths[row], size, resize, fit)
+        images[row] = read_image(paths[row], size, resize, fit, colour)
 
     def decode(rows: Sequence[int]) -> None:
         with ThreadPoolExecutor() as pool:
@@ -47,15 +49,15 @@ def read_images(
 
     folder = cache_folder()
     if root and folder:
-        Kept(folder / kept_name(root, what, size, resize, fit), reader()).fill(images, paths, decode)
+        Kept(folder / kept_name(root, what, size, resize, fit, colour), reader()).fill(images, paths, decode)
     else:
         decode(range(len(paths)))
     return torch.from_numpy(images)
 
 
-def kept_name(root: Path, what: str, size: int, resize: str, fit: str) -> str:
+def kept_name(root: Path, what: str, size: int, resize: str, fit: str, colour: bool) -> str:
     """The name of the file that keeps a split's images: its beginning to be understood, its end to be unique."""
-    settings = json.dumps([os.path.abspath(root), what, size, resize, fit])
+    settings = json.dumps([os.path.abspath(root), what, size, resize, fit, colour])
     return f"{root.name[:40]}-{what}-{size}-{sha256(settings.encode()).hexdigest()[:16]}.zip"
 
 
@@ -70,8 +72,8 @@ def reader() -> str:
     return ", ".join(versions)
 
 
-def read_image(path: Path, size: int, resize: str, fit: str = "stretch") -> np.ndarray:
-    """A file as (size, size) uint8 gray.
+def read_image(path: Path, size: int, resize: str, fit: str = "stretch", colour: bool = False) -> np.ndarray:
+    """A file as (size, size) uint8 gray, or with ``colour`` as (3, size, size) uint8, red, green and blue.
 
     Args:
         resize: Pillow's antialiased filter: ``bicubic``, ``bilinear`` or ``box``.
@@ -79,7 +81,13 @@ def read_image(path: Path, size: int, resize: str, fit: str = "stretch") -> np.n
     Raises:
         DataError: where the file is missing, truncated, no image or more than one.
     """
-    return np.array(fitted(decoded(path, to_gray), size, Image.Resampling[resize.upper()], fit))
+    image = fitted(decoded(path, to_rgb if colour else to_gray), size, Image.Resampling[resize.upper()], fit)
+    return pixels_of(image, colour)
+
+
+def pixels_of(image: Image.Image, colour: bool) -> np.ndarray:
+    """(H, W) uint8, or with ``colour`` (3, H, W): of a gray picture, as DICOM gives one, three times the same."""
+    return np.array(image.convert("RGB")).transpose(2, 0, 1) if colour else np.array(image)
 
 
 def read_mask(path: Path, image: Path, size: int, fit: str) -> np.ndarray:
@@ -149,6 +157,17 @@ def to_gray(image: Image.Image) -> Image.Image:
         black = Image.new("RGBA", rgba.size, (0, 0, 0, 255))
         return Image.alpha_composite(black, rgba).convert("L")
     return image.convert("L")
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """8-bit red, green and blue, a gray image three times the same; transparency on black."""
+    if image.mode in ("P", "PA", "RGBA", "RGBa"):
+        rgba = image.convert("RGBA")
+        black = Image.new("RGBA", rgba.size, (0, 0, 0, 255))
+        return Image.alpha_composite(black, rgba).convert("RGB")
+    return (
+        image.convert("RGB") if image.mode in ("RGB", "CMYK", "YCbCr", "LAB", "HSV") else to_gray(image).convert("RGB")
+    )
 
 
 def to_marked(image: Image.Image) -> Image.Image:

@@ -15,9 +15,10 @@ from PIL import Image
 from tqdm import tqdm
 
 from configs import BaseConfig
+from dataloader.base import in_colour
 from dataloader.errors import DataError
 from dataloader.familiar import unfamiliar
-from dataloader.images import FORMATS, decoded, fitted, image_files, require_utf8, to_gray
+from dataloader.images import FORMATS, decoded, fitted, image_files, pixels_of, require_utf8, to_gray, to_rgb
 from evaluation.plots import scale
 from evaluation.scoring import Scored, joined, score_images
 from experiments.folder import ExperimentError
@@ -66,7 +67,7 @@ class ReadFile:
     """An image file as the networks see it."""
 
     path: Path
-    pixels: torch.Tensor  # (H, W) uint8
+    pixels: torch.Tensor  # (H, W) uint8; (3, H, W) in colour
     size: tuple[int, int]  # its own: width, height
 
 
@@ -134,6 +135,7 @@ def read_in_parts(paths: Sequence[Path], config: BaseConfig, failed: list[str], 
 def read_file(path: Path, config: BaseConfig) -> ReadFile:
     """As :func:`dataloader.images.read_image`. Raises DataError, also for a name that cannot be written down."""
     require_utf8(path)
-    image = decoded(path, to_gray)
+    colour = in_colour(config)
+    image = decoded(path, to_rgb if colour else to_gray)
     shown = fitted(image, config.image_size, Image.Resampling[config.resize.upper()], config.fit)
-    return ReadFile(path, torch.from_numpy(np.array(shown)), image.size)
+    return ReadFile(path, torch.from_numpy(pixels_of(shown, colour)), image.size)

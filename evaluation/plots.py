@@ -143,13 +143,13 @@ def samples(groups: dict[str, list[tuple]], score: str, path: Path) -> None:
 def maps(
     captions: list[str], images: np.ndarray, masks: np.ndarray | None, found: dict[str, np.ndarray], path: Path
 ) -> None:
-    """Every image (N, H, W) in [0, 1], its mask (N, H, W) outlined, beside its maps: name → (N, H, W); a map's colours
-    are those of its column.
+    """Every image (N, H, W) or (N, 3, H, W) in [0, 1], its mask (N, H, W) outlined, beside its maps: name → (N, H, W);
+    a map's colours are those of its column.
     """
     figure = Figure(figsize=(2.2 * (len(found) + 1), 1.95 * len(images) + 0.9), layout="constrained")
     axes = blank_axes(figure, len(images), len(found) + 1)
     for r, (caption, image) in enumerate(zip(captions, images, strict=True)):
-        axes[r, 0].imshow(image, cmap="gray", vmin=0, vmax=1)
+        axes[r, 0].imshow(picture(image), cmap="gray", vmin=0, vmax=1)
         outline(axes[r, 0], None if masks is None else masks[r])
         axes[r, 0].set_title(caption, fontsize=9)
     for c, (name, of_score) in enumerate(found.items(), start=1):
@@ -160,6 +160,11 @@ def maps(
         bar = figure.colorbar(shown, ax=axes[:, c], location="bottom", aspect=12, pad=0.01, ticks=MaxNLocator(3))
         bar.ax.tick_params(labelsize=8)
     save(figure, path)
+
+
+def picture(image: np.ndarray) -> np.ndarray:
+    """(H, W), or (3, H, W) → (H, W, 3), as matplotlib takes it."""
+    return image if image.ndim == 2 else np.moveaxis(image, 0, -1)
 
 
 def blank_axes(figure: Figure, rows: int, columns: int) -> np.ndarray:
@@ -220,8 +225,8 @@ class Heat(NamedTuple):
 
 
 def strip(title: str, captions: list[str], gray: dict[str, np.ndarray], heat: Heat | None, path: Path) -> None:
-    """One image for people: a title, captions (two lines at most) and panels side by side, ``gray`` ones (name → (H, W)
-    in [0, 1]) and a map with its colour bar.
+    """One image for people: a title, captions (two lines at most) and panels side by side, ``gray`` ones (name →
+    (H, W), or (3, H, W) in colour, in [0, 1]) and a map with its colour bar.
     """
     panels = len(gray) + (heat is not None)
     width, height, side = PANEL * panels + 0.1 + 0.6 * (heat is not None), PANEL + 0.85, PANEL - 0.1  # inches
@@ -239,7 +244,7 @@ def strip(title: str, captions: list[str], gray: dict[str, np.ndarray], heat: He
     below = textwrap.fill(" · ".join(captions), int(width / 0.075))
     page.text(0.1, height - 0.28, below, fontsize=9, va="top", parse_math=False)
     for i, (name, pixels) in enumerate(gray.items()):
-        panel(i, name, pixels, cmap="gray", vmin=0, vmax=1)
+        panel(i, name, picture(pixels), cmap="gray", vmin=0, vmax=1)
     if heat:
         low, high = heat.shown
         image = panel(len(gray), f"map: {heat.name}", heat.pixels, cmap=HEAT, vmin=low, vmax=high)

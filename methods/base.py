@@ -29,7 +29,9 @@ class Scores:
 
 
 class Method(nn.Module, ABC):
-    """A method owns its networks and its optimizers. Images are (B, 1, H, W) in [0, 1] at every boundary."""
+    """A method owns its networks and its optimizers. Images are (B, 1, H, W) in [0, 1] at every boundary, in colour
+    (``config.colour``) (B, 3, H, W).
+    """
 
     score_names: tuple[str, ...] = ()
 

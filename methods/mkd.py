@@ -67,11 +67,13 @@ class Mkd(Method):
 
     @torch.enable_grad()
     def score_and_gradient(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """The image score (B,), and its gradient with respect to the image's own pixels (B, 1, S, S)."""
+        """The image score (B,), and its gradient with respect to the image's own pixels (B, 1, S, S): of three colours
+        the sum, as of a gray pixel, which is in each of three channels.
+        """
         x = images.detach().requires_grad_()
         score = sum(self.discrepancies(x, SCORED).values())
         (gradient,) = torch.autograd.grad(score.sum(), x)
-        return score.detach(), gradient
+        return score.detach(), gradient.sum(1, keepdim=True)
 
     def noises(self, images: torch.Tensor) -> torch.Tensor:
         """SmoothGrad's noise, every image's the same: (draws, 1, 1, S, S)."""

@@ -69,7 +69,8 @@ BACKBONES = {
 
 
 class FrozenFeatures(nn.Module):
-    """Images (B, 1, H, W) in [0, 1] → for each of ``layers`` features (B, C, h, w); layerK's h is H/2^(K+1).
+    """Images (B, 1, H, W) or (B, 3, H, W) in [0, 1] → for each of ``layers`` features (B, C, h, w); layerK's h is
+    H/2^(K+1).
 
     It stays in evaluation mode, and its weights get no gradient. They are random until :meth:`load`.
     """
@@ -93,7 +94,7 @@ class FrozenFeatures(nn.Module):
         return super().train(False)
 
     def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
-        return self.network((images - self.mean) / self.std)  # the gray image in each of three channels
+        return self.network((images - self.mean) / self.std)  # a gray image in each of three channels
 
     @functools.cached_property
     def channels(self) -> dict[str, int]:

@@ -42,8 +42,9 @@ def out_of_memory(error: Exception) -> bool:
 
 
 def to_float(images: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """(B, H, W) uint8 → (B, 1, H, W) float32 in [0, 1] on the device."""
-    return images.to(device).unsqueeze(1).float() / 255
+    """(B, H, W) uint8 → (B, 1, H, W) float32 in [0, 1] on the device; in colour (B, 3, H, W) → same."""
+    images = images.to(device)
+    return (images if images.dim() == 4 else images.unsqueeze(1)).float() / 255
 
 
 def resident(images: torch.Tensor, device: torch.device) -> torch.Tensor:

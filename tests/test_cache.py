@@ -324,6 +324,6 @@ def test_of_two_processes_one_decodes(root, kept, tmp_path):
 def test_a_process_that_waited_too_long_decodes_itself(root, kept, decoded, monkeypatch):
     monkeypatch.setattr(cache, "WAIT", 0)
     files = sorted((root / "train" / "good").iterdir())
-    with Kept(kept / images.kept_name(root, "train", SIDE, "box", "stretch"), images.reader())._alone():
+    with Kept(kept / images.kept_name(root, "train", SIDE, "box", "stretch", False), images.reader())._alone():
         first = read_images(files, SIDE, "train", "box", root=root)
     assert torch.equal(read_images(files, SIDE, "train", "box", root=root), first) and len(decoded) == 6

@@ -107,6 +107,7 @@ BASELINE = {
     "lr_steps": (), "fit": "stretch",
 }  # fmt: skip
 FEATURES = {**BASELINE, "weights": "imagenet"}
+COLOURED = {**FEATURES, "colour": False}
 BASELINES = {  # methods without rows: their settings as they stand, on digits unless the dataset is given
     "cutpaste": {
         **BASELINE, "image_size": 224, "epochs": 100, "batch_size": 64, "learning_rate": 0.03, "lr_schedule": "cosine",
@@ -139,20 +140,20 @@ BASELINES = {  # methods without rows: their settings as they stand, on digits u
         "fit_iterations": (100,), "fit_points": (512,),
     },
     "padim": {
-        **FEATURES, "image_size": 224, "epochs": 1, "batch_size": 16, "learning_rate": 1e-4, "lr_steps": (200, 300),
+        **COLOURED, "image_size": 224, "epochs": 1, "batch_size": 16, "learning_rate": 1e-4, "lr_steps": (200, 300),
         "backbone": "resnet18", "layers": ("layer1", "layer2", "layer3"), "dimensions": 100, "ridge": 0.01, "blur": 4.0,
     },
     "dn2": {
-        **FEATURES, "image_size": 224, "epochs": 1, "batch_size": 32, "learning_rate": 1e-4, "lr_steps": (200, 300),
+        **COLOURED, "image_size": 224, "epochs": 1, "batch_size": 32, "learning_rate": 1e-4, "lr_steps": (200, 300),
         "backbone": "resnet152", "layers": ("layer4",), "neighbours": 2,
     },
     "panda": {
-        **FEATURES, "image_size": 224, "epochs": 15, "batch_size": 32, "learning_rate": 1e-2, "backbone": "resnet152",
+        **COLOURED, "image_size": 224, "epochs": 15, "batch_size": 32, "learning_rate": 1e-2, "backbone": "resnet152",
         "layers": ("layer2", "layer4"), "neighbours": 2, "weight_decay": 5e-5, "gradient_norm": 1e-3,
         "ewc_weight": 0.0, "fisher_images": 1000,
     },
     "patchcore": {
-        **FEATURES, "image_size": 224, "epochs": 1, "batch_size": 8, "learning_rate": 1e-4, "lr_steps": (200, 300),
+        **COLOURED, "image_size": 224, "epochs": 1, "batch_size": 8, "learning_rate": 1e-4, "lr_steps": (200, 300),
         "backbone": "wide_resnet50_2", "layers": ("layer2", "layer3"), "pooled": 1024, "projected": 128, "blur": 4.0,
         "bank_ratio": 0.01, "candidates": 200_000,  # ours; published: 0.1 of all patches
     },
@@ -162,11 +163,11 @@ BASELINES = {  # methods without rows: their settings as they stand, on digits u
         "variance_floor": 0.01,
     },
     "rd4ad": {
-        **FEATURES, "image_size": 256, "epochs": 200, "batch_size": 16, "learning_rate": 5e-3,
+        **COLOURED, "image_size": 256, "epochs": 200, "batch_size": 16, "learning_rate": 5e-3,
         "backbone": "wide_resnet50_2", "layers": ("layer1", "layer2", "layer3"), "cosine": "map", "blur": 4.0,
     },
     "mkd": {
-        **FEATURES, "image_size": 128, "epochs": 201, "batch_size": 64, "learning_rate": 1e-3,
+        **COLOURED, "image_size": 128, "epochs": 201, "batch_size": 64, "learning_rate": 1e-3,
         "backbone": "vgg16", "layers": ("layer1", "layer2", "layer3", "layer4"), "width": 16, "value_weight": 0.01,
         "smooth_draws": 0, "smooth_noise": 0.1, "blur": 4.0, "opening": 3,  # these four are ours
     },

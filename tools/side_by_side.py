@@ -81,7 +81,7 @@ def see(trained: cli.Trained, split: Split, places: list[int]) -> Seen:
     method = trained.method
     images = to_float(split.images[places], trained.device)
     scores = method.score(images)
-    inputs = images[:, 0].cpu().numpy()
+    inputs = images.mean(1).cpu().numpy()  # of three colours the mean
     if scores.reconstruction is not None:
         x_hat = scores.reconstruction[:, 0].float().cpu().numpy()
         return Seen(inputs, {"reconstruction": x_hat, "error": np.abs(inputs - x_hat)}, heat=False)

@@ -11,6 +11,7 @@ from evaluation.scoring import Scored
 from experiments.folder import Experiment
 from methods import Method
 from system import distributed
+from system.device import to_float
 
 GRID_ROWS = 4  # validation images of each class shown
 
@@ -49,7 +50,7 @@ class Board:
         sides = [chosen.nonzero()[:GRID_ROWS, 0] for chosen in (~labels, labels)]
         rows = min(map(len, sides))
         picked = torch.stack([side[:rows] for side in sides], dim=1).flatten()  # normal, anomalous, normal, …
-        images = split.images[picked].unsqueeze(1).float() / 255
+        images = to_float(split.images[picked], torch.device("cpu"))
         reconstruction = method.score(images.to(device)).reconstruction
         if reconstruction is not None:
             reconstruction = reconstruction.cpu()
