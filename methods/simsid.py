@@ -13,7 +13,7 @@ Deviations from the released program; none but the last changes a score or a wei
   (``contamination = first``).
 """
 
-from functools import partial
+from typing import Any
 
 import torch
 
@@ -22,7 +22,7 @@ from methods.squid import Squid
 from models.discriminator import Discriminator, simsid_channels
 from models.generator import Generator
 from models.hierarchical import HierarchicalGenerator
-from models.memory import DECODER_MEMORIES, Addressing
+from models.memory import Addressing
 
 
 class SimSid(Squid):
@@ -49,20 +49,16 @@ class SimSid(Squid):
             skip_dropout=config.skip_dropout,
         )
 
-    def decoder_memory(self, name: str) -> partial | None:
-        if name == "none":
-            return None
+    def decoder_settings(self, name: str) -> dict[str, Any]:
         config = self.config
-        build = partial(
-            DECODER_MEMORIES[name],
-            num_slots=config.decoder_slots,
-            addressing=Addressing(config.decoder_top_k, config.decoder_threshold, config.cosine_addressing),
-            mask_ratio=config.decoder_mask_ratio,
-            space_aware=config.space_aware,
-        )
+        found = {
+            "num_slots": config.decoder_slots,
+            "addressing": Addressing(config.decoder_top_k, config.decoder_threshold, config.cosine_addressing),
+            "mask_ratio": config.decoder_mask_ratio,
+        }
         if name == "V1":
-            return partial(build, channels_first=True, slot_dim=config.slot_dim if config.dim_reduce else 0)
-        return build
+            found |= {"channels_first": True, "slot_dim": config.slot_dim if config.dim_reduce else 0}
+        return found
 
     def build_discriminator(self) -> torch.nn.Module:
         return Discriminator(self.config.image_size, simsid_channels(self.config.num_layers))

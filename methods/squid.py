@@ -15,6 +15,7 @@ Deviations of the released program from the paper, kept: see README, "How faithf
 from collections.abc import Iterable
 from contextlib import nullcontext
 from functools import partial
+from typing import Any
 
 import torch
 from torch.nn.functional import mse_loss
@@ -89,14 +90,17 @@ class Squid(Method):
         """A level's memory, still to be given its sizes."""
         if name == "none":
             return None
+        places = {} if name == "V4" else {"space_aware": self.config.space_aware}
+        return partial(DECODER_MEMORIES[name], **self.decoder_settings(name), **places)
+
+    def decoder_settings(self, name: str) -> dict[str, Any]:
+        """What a level's memory of this name is built with."""
         config = self.config
-        build = partial(
-            DECODER_MEMORIES[name],
-            num_slots=config.matrix_slots,
-            addressing=Addressing(config.gumbel_top_k, config.shrink_threshold, config.cosine_addressing),
-            mask_ratio=config.mask_ratio,
-        )
-        return build if name == "V4" else partial(build, space_aware=config.space_aware)
+        return {
+            "num_slots": config.matrix_slots,
+            "addressing": Addressing(config.gumbel_top_k, config.shrink_threshold, config.cosine_addressing),
+            "mask_ratio": config.mask_ratio,
+        }
 
     def build_discriminator(self) -> torch.nn.Module:
         return Discriminator(self.config.image_size)

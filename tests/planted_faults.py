@@ -761,7 +761,7 @@ FAULTS = [
           "self.locations",
           "test_components.py::test_the_shared_queue_takes_the_features_of_all_places"),
     fault("the decoder's memories stay space-aware", "methods/squid.py",
-          "partial(build, space_aware=config.space_aware)", "build",
+          '{"space_aware": self.config.space_aware}', "{}",
           "test_components.py::test_without_a_part_the_others_are_there_and_train"),
     fault("contaminated digits are all normal", "dataloader/digit.py", "for i in range(anomalous)]",
           "for i in range(0)]",
