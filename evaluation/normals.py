@@ -45,9 +45,10 @@ def too_few(count: int, false_alarms: float) -> str:
     needed = math.ceil(round(1 / false_alarms, 9)) - 1
     if count >= needed:
         return ""
+    enough = math.ceil(100 / (count + 1)) / 100
     return (
         f"{count} held-out normal images are too few for {100 * false_alarms:g} % false alarms: it takes at least "
-        f"{needed}, and nothing is called anomalous."
+        f"{needed}, and nothing is called anomalous. There are enough for --false-alarms {enough:g}."
     )
 
 

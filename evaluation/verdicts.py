@@ -58,8 +58,8 @@ class Verdicts:
         return lines + ([f"p = {self.columns['p_value'][i]:.3g}"] if "p_value" in self.columns else [])
 
     def summary(self) -> list[str]:
-        """How many are called anomalous, or why none is."""
-        return list(self.said.values()) or [NONE]
+        """How many are called anomalous, or why none is, where no note says so."""
+        return list(self.said.values()) or ([] if self.notes else [NONE])
 
     def highest(self, paths: Sequence[Path]) -> list[str]:
         """The files of the highest scores with the first verdict, as lines for the screen."""
