@@ -143,6 +143,10 @@ class FileDataset(Dataset):
     def items(self) -> dict[str, list[Item]]:
         return self.list_items()
 
+    @property
+    def has_held_out(self) -> bool:
+        return bool(self.items["val"])
+
     def training_items(self) -> list[Item]:
         """Those of :func:`contaminated`: the normal ones alone, unless the configuration asks for others."""
         return contaminated(self.config, self.root, self.items["train"], [item.label for item in self.items["train"]])

@@ -132,7 +132,7 @@ class Kept:
         Without the lock the work is done twice, and nothing else happens: files are written whole.
         """
         with ExitStack() as stack:
-            with suppress(OSError, NotImplementedError):  # waited too long, or a folder that cannot be written
+            with suppress(OSError, NotImplementedError):  # waited too long; nothing can be written, or locked, there
                 self.path.parent.mkdir(parents=True, exist_ok=True)
                 stack.enter_context(FileLock(f"{self.path}.lock", timeout=WAIT))
             yield

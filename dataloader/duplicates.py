@@ -1,8 +1,8 @@
 """Test images that repeat images of other splits: the same file, or nearly the same picture.
 
 What is near was set for Brain Tumor MRI (docs/methods.md). Chest radiographs, alike as they are, stay below it: no two
-different files of ZhangLab correlate above 0.970, and of 60 each was above 0.999 with itself at another contrast, or
-saved anew as a JPEG of 256 × 256 pixels. A copy that was cropped or moved is not found.
+different files of ZhangLab are near (``tools/prepare_data.py --check zhang``), and one that is saved anew as a JPEG of
+256 × 256 pixels is near to itself. A copy that was cropped or moved is not found.
 """
 
 import hashlib

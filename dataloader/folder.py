@@ -33,10 +33,6 @@ class Folder(FileDataset):
         return any(item.label for item in self.items["val"])
 
     @property
-    def has_held_out(self) -> bool:
-        return bool(self.items["val"])
-
-    @property
     def has_test(self) -> bool:
         return bool(self.items["test"])
 

@@ -42,10 +42,6 @@ class MedAd(FileDataset):
     has_validation = False
     folders = {"rsna": ("RSNA",), "vindr": ("VinCXR",), "brain": ("BrainTumor",), "lag": ("LAG",)}
 
-    @property
-    def has_held_out(self) -> bool:
-        return bool(self.items["val"])
-
     def list_items(self) -> dict[str, list[Item]]:
         lists = read_lists(self.root, self.how_to_get, unlabeled=any(self.config.unlabeled()))
         items: dict[str, list[Item]] = {"train": [], "unlabeled": [], "val": [], "test": []}

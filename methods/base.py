@@ -110,20 +110,20 @@ class Method(nn.Module, ABC):
 
     @torch.no_grad()
     def score(self, images: torch.Tensor, all_maps: bool = False) -> Scores:
-        """Score images (B, 1, H, W), each independently of the others in the batch; without its costly maps unless
+        """Score images (B, 1, H, W), each independently of the others in the batch; without its extra maps unless
         ``all_maps`` asks for them.
         """
         self.eval()
         scores = self.scores_of(images)
         if all_maps:
-            scores.maps |= self.costly_maps(images, scores)
+            scores.maps |= self.extra_maps(images, scores)
         return scores
 
     @abstractmethod
     def scores_of(self, images: torch.Tensor) -> Scores:
         """:meth:`score` in evaluation mode, without gradients."""
 
-    def costly_maps(self, images: torch.Tensor, scores: Scores) -> dict[str, torch.Tensor]:
+    def extra_maps(self, images: torch.Tensor, scores: Scores) -> dict[str, torch.Tensor]:
         """More ``maps`` of what :meth:`scores_of` found, which no score needs; default: none."""
         return {}
 

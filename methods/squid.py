@@ -212,7 +212,7 @@ class Squid(Method):
             reconstruction=x_hat,
         )
 
-    def costly_maps(self, images: torch.Tensor, scores: Scores) -> dict[str, torch.Tensor]:
+    def extra_maps(self, images: torch.Tensor, scores: Scores) -> dict[str, torch.Tensor]:
         """``discriminator``: where x_hat, all that the discriminator sees, speaks against being a normal image."""
         network, per_image = self.discriminator, self.config.score_statistics == "image"
         features = network.features(self.to_network(scores.reconstruction), per_image)

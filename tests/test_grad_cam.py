@@ -56,7 +56,7 @@ def test_what_lowers_the_logit_lights_up_where_it_is(lowers):
     x_hat[1, :, 8:16, 32:40] = 1
     dark, bright = method.discriminator(x_hat).squeeze(1)
     assert (bright < dark) == lowers
-    found = method.costly_maps(x_hat, Scores(image={}, reconstruction=x_hat))["discriminator"]
+    found = method.extra_maps(x_hat, Scores(image={}, reconstruction=x_hat))["discriminator"]
     assert found.shape == x_hat.shape and found[0].max() == 0
     if not lowers:
         assert found.max() == 0
@@ -131,7 +131,7 @@ def test_scores_are_the_same_bit_for_bit_with_all_maps(name):
 def test_nothing_is_made_of_it_where_no_maps_are_wanted(monkeypatch):
     method, _ = build("squid")
     images = torch.zeros(3, 48, 48, dtype=torch.uint8)
-    monkeypatch.setattr(method, "costly_maps", lambda *_: pytest.fail("made"))
+    monkeypatch.setattr(method, "extra_maps", lambda *_: pytest.fail("made"))
     score_images(method, images, CPU, "scoring")
     with pytest.raises(pytest.fail.Exception, match="made"):
         score_images(method, images, CPU, "scoring", keep_maps=True)
