@@ -37,7 +37,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--split", choices=("test", "val"), help="default: test, where there is one")
     parser.add_argument(
         "--by", metavar="disease[=NAME]",
-        help="also a table of every disease (or one) against the normal images: by_disease.csv",
+        help="of by_disease.csv, every disease against the normal images, one alone; an error where none is known",
     )  # fmt: skip
     parser.add_argument(
         "--reestimate-batch-norm", action="store_true",
@@ -60,7 +60,7 @@ def main() -> None:
         print(
             f"note: trained on {trained_on}, but the data root now gives {found}: not the same data.", file=sys.stderr
         )
-    diseases = by_disease.wanted(args.by, dataset) if args.by else ()
+    asked = by_disease.wanted(args.by, dataset) if args.by else ()
     if args.reestimate_batch_norm:
         if not hasattr(config, "reestimate_batch_norm"):
             raise ConfigError(f"--reestimate-batch-norm: {config.method} has no such setting; squid and simsid have.")
@@ -123,8 +123,8 @@ def main() -> None:
     if not dataset.has_test:
         print("There is no test set: these are the validation images, which were not trained on.")
     print(report.summary(results))
-    if diseases:
-        rows = by_disease.figures(split, scored, diseases)
+    if asked or any(split.diseases or ()):
+        rows = by_disease.figures(split, scored, asked or dataset.diseases)
         write_text(experiment.path("by_disease.csv"), csv_text(by_disease.COLUMNS, rows))
         print(by_disease.table(rows, method.main_score))
     kept = ", normals.json" if keeps_normals else ""

@@ -9,9 +9,10 @@ checkpoints/ID; evaluate it with: python eval.py --exp ID
 
 sees in little time that all of it runs: an epoch of every stage, a few batches each, in checkpoints/ID_try.
 
-    python main.py --exp NEW --from ID --stage NAME [--set NAME_key=value ...]
+    python main.py --exp NEW --from ID --stage NAME [--set key=value ...]
 
-repeats a stage of ID (DDAD's refine, say) in a new experiment, from what the stages before it trained.
+repeats a stage of ID (DDAD's refine, say) and those after it in a new experiment, from what the stages before it
+trained.
 """
 
 import argparse

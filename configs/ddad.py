@@ -17,28 +17,29 @@ class DdadConfig(AutoEncoderConfig):
     members: int = 3  # networks of each ensemble, K in the paper
     extra_data: int = 1000  # unlabeled images that the unknown distribution module is trained on too
     anomaly_rate: float = 0.6  # the share of them that is anomalous
-    refine_epochs: int = 100
+    refine_epochs: int = 100  # 0: no refinement, which is DDAD as of MICCAI 2022
     refine_batch_size: int = 8
     refine_learning_rate: float = 1e-4
     refine_weight_decay: float = 1e-4
 
     def stages(self) -> tuple[Stage, ...]:
-        """The unknown and the normative distribution module, each member in an order of its own; the refinement."""
+        """The normative and the unknown distribution module, each member in an order of its own; the refinement."""
         ensemble = {"epochs": self.epochs, "batch_size": self.batch_size, "orders": self.members}
         ensemble |= {"drop_last": True, "least": LEAST}
-        return (
-            Stage("udm", **ensemble, unlabeled=True),
-            Stage("ndm", **ensemble),
-            Stage(
-                "refine",
-                self.refine_epochs,
-                self.refine_batch_size,
-                drop_last=True,
-                epochs_key="refine_epochs",
-                batch_key="refine_batch_size",
-                least=2,  # one image is put in another
-            ),
+        modules = (
+            Stage("ndm", **ensemble),  # first, that all anomaly rates may share it
+            Stage("udm", **ensemble, unlabeled=True, settings=("extra_data", "anomaly_rate")),
         )
+        refine = Stage(
+            "refine",
+            self.refine_epochs,
+            self.refine_batch_size,
+            drop_last=True,
+            epochs_key="refine_epochs",
+            batch_key="refine_batch_size",
+            least=2,  # one image is put in another
+        )
+        return (*modules, refine) if self.refine_epochs else modules
 
     def unlabeled(self) -> tuple[int, int]:
         anomalous = int(self.extra_data * self.anomaly_rate)
@@ -58,5 +59,8 @@ class DdadConfig(AutoEncoderConfig):
             raise ConfigError(
                 f"extra_data = {self.extra_data}: the unknown distribution module needs unlabeled images."
             )
-        if self.refine_epochs < 1 or self.refine_batch_size < 2:
-            raise ConfigError("refine_epochs must be at least 1, and refine_batch_size 2: one image is put in another.")
+        self.check_at_least(0, "refine_epochs")
+        if self.refine_batch_size < 2:
+            raise ConfigError(f"refine_batch_size = {self.refine_batch_size}: at least 2, one image is put in another.")
+        if not self.refine_epochs and self.main_score.startswith("r_"):
+            raise ConfigError(f"main_score = {self.main_score}: there is none without refinement (refine_epochs = 0).")

@@ -20,6 +20,7 @@ class Stage:
     fixed: bool = False  # trains on the images of the first epoch in all of them, where a dataset makes new ones
     epochs_key: str = "epochs"  # the setting that says how long it lasts
     batch_key: str = "batch_size"
+    settings: tuple[str, ...] = ()  # that concern no stage before it, beside those that begin with its name
 
     @property
     def smallest_batch(self) -> int:

@@ -1,4 +1,4 @@
-"""An evaluation disease by disease: eval.py --by disease, for datasets whose images are labelled with diseases."""
+"""An evaluation disease by disease, for datasets whose images are labelled with diseases."""
 
 import difflib
 

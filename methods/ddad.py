@@ -29,7 +29,7 @@ from models.asrnet import AsrNet
 from models.autoencoder import AutoEncoder
 from system.seeding import seeded
 
-MODULES = ("udm", "ndm")  # the unknown and the normative distribution module
+MODULES = ("udm", "ndm")  # the unknown and the normative distribution module, a and b in the paper
 FOCAL_GAMMA = 2
 FOCAL_SMOOTH = 1e-5
 
@@ -45,12 +45,14 @@ class Discrepancies(NamedTuple):
 
 
 class Ddad(Method):
-    """Image scores: ``r_dual`` and ``r_intra`` (refined), ``inter``, ``intra`` and ``rec``; every network's own too."""
+    """Image scores: ``r_dual`` and ``r_intra`` (DDAD-ASR's), ``inter``, ``intra``, ``rec``; every network's own too."""
 
     score_names = ("r_dual", "r_intra", "inter", "intra", "rec")
 
     def __init__(self, config: DdadConfig):
         super().__init__(config)
+        if not config.refine_epochs:
+            self.score_names = tuple(name for name in self.score_names if not name.startswith("r_"))
         self.members, self.refinement = nn.ModuleDict(), nn.ModuleDict()
         for name in (name for names in self.groups.values() for name in names):
             with seeded(config.seed, "weights", name):
@@ -58,7 +60,7 @@ class Ddad(Method):
         for name, maps in (("dual", 2), ("intra", 1)):
             with seeded(config.seed, "weights", "refine", name):
                 self.refinement[name] = AsrNet(maps).to(memory_format=torch.channels_last)  # faster to convolve
-        self.start_stage("udm")
+        self.start_stage("ndm")
 
     @property
     def groups(self) -> dict[str, tuple[str, ...]]:
@@ -138,8 +140,9 @@ class Ddad(Method):
 
     def scores_of(self, images: torch.Tensor) -> Scores:
         found = self.discrepancies(to_network(images))
-        maps = {f"r_{name}": p[:, 1:] for name, p in self.refined(found).items()}  # (B, 1, S, S)
-        maps |= {"inter": found.inter, "intra": found.intra, "rec": found.rec}
+        maps = {"inter": found.inter, "intra": found.intra, "rec": found.rec}
+        if self.config.refine_epochs:
+            maps = {f"r_{name}": p[:, 1:] for name, p in self.refined(found).items()} | maps  # (B, 1, S, S)
         maps = {name: pixels for name, pixels in maps.items() if name not in self.untrained}
         return Scores(
             image={name: mean_of(pixels) for name, pixels in maps.items()},

@@ -102,6 +102,7 @@ SINGULAR = "test_padim.py::test_fewer_images_than_dimensions_need_the_ridge"
 TUNED = "test_panda.py::test_steps_are_sgds_with_the_gradient_cut_to_its_longest"
 CENTRE = "test_panda.py::test_the_centre_is_where_the_training_images_lie_before_anything_is_tuned"
 GRAD_CAM = "test_grad_cam.py::test_each_images_map_is_a_plain_grad_cam_of_what_the_discriminator_sees"
+LATER_STAGE = "test_batch.py::test_lines_that_differ_in_a_later_stage_share_those_before_it_and_a_curve_has_every_score"
 FISHER = "test_panda.py::test_the_fisher_information_is_the_mean_square_of_gradients_of_drawn_classes"
 PAIRED = "test_compare.py::test_what_scores_share_does_not_widen_their_difference"
 DELONG = "test_compare.py::test_delongs_test_is_that_of_the_definition"
@@ -754,6 +755,21 @@ FAULTS = [
     fault("equal settings are trained twice", "tools/batch.py", "first.setdefault(settings, planned.experiment)",
           "planned.experiment",
           "test_batch.py::test_lines_of_the_same_settings_share_an_experiment_and_are_points_of_curves"),
+    fault("anomaly rates do not share the normative module", "tools/batch.py",
+          "plan[i] = replace(planned, source=earlier",
+          "replace(planned, source=earlier", LATER_STAGE),
+    fault("an ensemble's networks count as their last one", "tools/paper_table.py",
+          "{name: statistics.mean(of) for", "{name: of[-1] for", LATER_STAGE),
+    fault("a stage is taken over from an experiment that is not trained yet", "tools/batch.py",
+          ' and self.source.state != "running"', "",
+          "test_batch.py::test_a_shared_stage_is_trained_again_where_its_experiment_runs_elsewhere"),
+    fault("what a later stage does is taken to concern earlier ones", "training/repeat.py",
+          "for each in later for setting in each.settings}", "for each in later for setting in ()}",
+          "test_ddad.py::test_another_anomaly_rate_shares_the_normative_module_and_ends_as_if_trained_alone"),
+    fault("without refinement its random nets score", "methods/ddad.py", "        if self.config.refine_epochs:\n",
+          "        if True:\n", "test_ddad.py::test_without_refinement_it_is_ddad_as_of_miccai"),
+    fault("a table leaves the diseases out", "tools/paper_table.py", '"kind": kinds | diseases', '"kind": kinds',
+          "test_diseases.py::test_a_table_in_one_evaluation"),
     fault("a curve's deviation is of the mean", "tools/paper_figure.py", "statistics.stdev(of) if",
           "statistics.stdev(of) / 2 if",
           "test_batch.py::test_a_panel_shows_mean_deviation_and_every_seed"),

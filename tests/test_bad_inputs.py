@@ -23,12 +23,11 @@ from tiny import COMMANDS, FEW, TINY, command, train
 
 import system.files
 from methods import METHODS
-from tools import batch, compare, import_official, influence, make_tables, prepare_data, rules, show_memory, sweep
+from tools import batch, compare, import_official, influence, make_tables, prepare_data, rules, show_memory
 
 MODULES = COMMANDS | {
     "batch": batch, "compare": compare, "import_official": import_official, "influence": influence,
     "make_tables": make_tables, "prepare_data": prepare_data, "rules": rules, "show_memory": show_memory,
-    "sweep": sweep,
 }  # fmt: skip
 SIDE = 32
 AE = ["--config", "ae_brain", "--device", "cpu", "--set", *TINY["ae"][1]]
@@ -1016,15 +1015,6 @@ TOOLS = {
     "influence of no images": (None, ["influence", "--exp", "s", "--images", "0"], "--images 0: at least 1"),
     "influence of nothing": (None, ["influence", "--exp", "none"], "is not an experiment"),
     "influence, a split that is not there": (None, ["influence", "--exp", "s", "--split", "train"], "invalid choice"),
-    "sweep of an unknown key": (None, ["sweep", "--exp", "w", "--config", "ae", "--key", "x", "--values", "1"],
-        "Unknown"),
-    "sweep of a bad value": (None, ["sweep", "--exp", "w", "--config", "ae", "--key", "epochs", "--values", "1", "b"],
-                             "epochs = 'b'"),
-    "sweep of a path": (None, ["sweep", "--exp", "../w", "--config", "ae", "--key", "epochs", "--values", "1"],
-        "use at most 200 letters"),
-    "sweep with its own options": (None,
-        ["sweep", "--exp", "w", "--config", "ae", "--key", "epochs", "--values", "1", "--",
-                                          "--overwrite"], "are the sweep's own"),
     "prepare nothing": (None, ["prepare_data"], "give a dataset with --source and --out, or --check"),
     "prepare an unknown dataset": (None, ["prepare_data", "mars", "--source", "x", "--out", "y"], "invalid choice"),
     "prepare from nowhere": (None, ["prepare_data", "brain", "--source", "x", "--out", "y"],

@@ -9,6 +9,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import ROOT
 from filelock import FileLock
 from matplotlib.figure import Figure
@@ -106,9 +107,47 @@ def test_lines_of_the_same_settings_share_an_experiment_and_are_points_of_curves
     assert (workspace / "results" / "t.pdf").read_bytes().startswith(b"%PDF")
 
 
+def test_lines_that_differ_in_a_later_stage_share_those_before_it_and_a_curve_has_every_score(run, workspace):
+    small = " ".join([*TINY["ddad"][1], "refine_epochs=0"])
+    text = "\n".join(f"rate@{rate} ddad_brain_ae {small} anomaly_rate={rate}" for rate in ("1", "0.5", "0"))
+    text += f"\nwide ddad_brain_ae {small} multiplier=0.5"
+    shared = "--exp t_rate-0.5_s1 --from t_rate-1_s1 --stage udm --seed 1 --set"
+    assert run(text, "--seeds", "0,1", "--dry-run")[1].count(shared) == 1
+    assert "--array=0-3" in run(text, "--seeds", "0,1", "--slurm")[1]  # for every seed, the rates and wide
+
+    assert run(text, "--seeds", "0,1", "--only", "2")[0] == 0
+    rates = [f"t_rate-{rate}_s1" for rate in ("1", "0.5", "0")]
+    assert [(name, exp) for exp in rates for name in ("main", "eval")] == DONE
+    first, *others = (Experiment(exp).load_checkpoint("last.pt")["method"] for exp in rates)
+    for other in others:
+        assert all(torch.equal(value, other[entry]) for entry, value in first.items() if "ndm" in entry)
+        assert not all(torch.equal(value, other[entry]) for entry, value in first.items() if "udm" in entry)
+
+    DONE.clear()
+    assert run(text, "--seeds", "1", "--lines", "rate@1,rate@0.5,rate@0")[0] == 0 and DONE == []
+    rows = table(workspace / "results" / "t.csv")
+    assert {"AUC of intra", "AUC of rec", "AUC of ndm (one network)", "AUC, zero", "AUC, missing"} < set(rows[0])
+    results = json.loads(Experiment(rates[0]).path("results.json").read_text())
+    assert rows[0]["AUC of ndm (one network)"] == f"{100 * results['networks']['ndm']['auc_mean']:.1f}"
+    assert rows[0]["AUC, zero"] == f"{100 * results['scores']['inter']['per_kind']['zero']['auc']:.1f}"
+    ((name, curves),) = paper_figure.of_scores(("rate", {"1": [paper_table.main_row(Experiment(rates[0]))]}))
+    assert name == "rate" and list(curves) == ["inter", "intra", "rec", "udm (one network)", "ndm (one network)"]
+    assert curves["rec"] == {"1": [100 * results["scores"]["rec"]["auc"]]}
+
+
+def test_a_shared_stage_is_trained_again_where_its_experiment_runs_elsewhere(run, workspace):
+    small = " ".join([*TINY["ddad"][1], "refine_epochs=0"])
+    text = f"A ddad_brain_ae {small}\nB ddad_brain_ae {small} anomaly_rate=1"
+    assert run(text, "--seeds", "0", "--lines", "A")[0] == 0
+    Experiment("t_A_s0").path("results.json").unlink()
+    with FileLock(workspace / "checkpoints" / "t_A_s0" / ".lock"):
+        assert run(text, "--seeds", "0")[0] == 0
+    assert not (workspace / "checkpoints" / "t_B_s0" / "log.txt").read_text().count("again, from")
+
+
 def test_a_panel_shows_mean_deviation_and_every_seed():
     axis = Figure().subplots()
-    paper_figure.panel(axis, {"SQUID": {"100": [80.0, 90.0], "50": [60.0]}, "AE": {"90": [70.0]}})
+    paper_figure.panel(axis, "", {"SQUID": {"100": [80.0, 90.0], "50": [60.0]}, "AE": {"90": [70.0]}})
     assert [label.get_text() for label in axis.get_xticklabels()] == ["50", "90", "100"]
     lines = [(line.get_xdata(), line.get_ydata()) for line in axis.lines]
     assert [list(map(list, line)) for line in lines] == [
@@ -195,7 +234,7 @@ def test_commands_and_the_job_array_are_printed(run):
         ("AE ae epcohs=1", [], "AE: "),
         ("AE ae", ["--quick"], "--quick: AE has no settings for it"),
         ("AE ae", ["--lines", "VAE"], "no line VAE; there are AE"),
-        ("AE ae", ["--only", "3"], "--only 3: there are 3 experiments, counted from 0"),
+        ("AE ae", ["--only", "3"], "--only 3: there are 3 jobs, counted from 0"),
         ("AE ae", ["--seeds", "0,x"], "write whole numbers"),
     ],
 )

@@ -45,8 +45,9 @@ def test_every_dataset_has_every_backbone():
         ("extra_data=0", "extra_data = 0: the unknown distribution module needs unlabeled images"),
         ("extra_data=-1", "extra_data = -1: must be at least 0"),
         ("anomaly_rate=1.5", r"anomaly_rate = 1.5: must lie in \[0, 1\]"),
-        ("refine_batch_size=1", "refine_batch_size 2"),
-        ("refine_epochs=0", "refine_epochs must be at least 1"),
+        ("refine_batch_size=1", "refine_batch_size = 1: at least 2, one image is put in another"),
+        ("refine_epochs=-1", "refine_epochs = -1: must be at least 0"),
+        ("refine_epochs=0 main_score=r_dual", "main_score = r_dual: there is none without refinement"),
         ("batch_size=1", "batch_size = 1: must be at least 2"),
         ("image_size=60", "image_size = 60 is not divisible by 16; take 48 or 64"),
         ("multiplier=0.01", "multiplier = 0.01: must be at least"),
@@ -57,7 +58,7 @@ def test_every_dataset_has_every_backbone():
 )
 def test_bad_values_name_the_key(override, message):
     with pytest.raises(ConfigError, match=message):
-        configs.build("ddad_brain_ae", [override])
+        configs.build("ddad_brain_ae", override.split())
 
 
 # -- the ensembles ----------------------------------------------------------------------------------------------------
@@ -66,7 +67,7 @@ def test_bad_values_name_the_key(override, message):
 def trained_udm(members: int) -> dict[str, torch.Tensor]:
     method, loader = build(f"members={members}")
     method.start_stage("udm")
-    for batch in loader.epoch(0, method.stages[0]).batches():
+    for batch in loader.epoch(0, method.stages[1]).batches():
         method.training_step(batch)
     return {k: v for k, v in method.members.state_dict().items() if k.startswith(("udm_0.", "udm_1."))}
 
@@ -79,7 +80,7 @@ def test_a_member_is_the_same_network_beside_however_many_others():
 
 def test_every_member_has_an_order_of_its_own():
     method, loader = build("members=3")
-    udm, ndm, refine = method.stages
+    ndm, udm, refine = method.stages
     epoch = loader.epoch(0, udm)
     assert len(epoch) == 4 and all(len(index) == 24 for index in epoch.indices)
     own = [torch.cat([index.chunk(3)[k] for index in epoch.indices]) for k in range(3)]
@@ -98,11 +99,11 @@ def test_the_unlabeled_images_are_as_many_as_asked_for():
 
 def test_a_partial_batch_is_left_out_and_too_few_images_are_an_error(workspace, capsys):
     method, loader = build("digits_per_epoch=23")
-    assert [len(loader.epoch(0, stage)) for stage in method.stages] == [3, 2, 2]
-    # enough for the first stage, not for the second: said before the first is trained
-    assert train("a", method="ddad", overrides=["digits_per_epoch=7", "extra_data=9"]) == 1
+    assert [len(loader.epoch(0, stage)) for stage in method.stages] == [2, 3, 2]
+    # enough for the first stages, not for the last: said before the first is trained
+    assert train("a", method="ddad", overrides=["refine_batch_size=25"]) == 1
     assert (
-        "the stage ndm trains on 7 images, fewer than its batch of 8. Give --set batch_size=7, or add"
+        "the stage refine trains on 24 images, fewer than its batch of 25. Give --set refine_batch_size=24, or add"
         in capsys.readouterr().err
     )
     assert not (workspace / "checkpoints" / "a" / "last.pt").exists()
@@ -137,9 +138,9 @@ def test_a_members_scores_are_the_single_networks():
 
 def test_epochs_count_through_the_stages():
     stages = configs.build("ddad_brain_ae", ["epochs=2", "refine_epochs=3"]).stages()
-    assert [stage_of(stages, epoch).name for epoch in range(8)] == ["udm"] * 2 + ["ndm"] * 2 + ["refine"] * 4
-    assert stage_epochs(stages, 3) == {"udm": 2, "ndm": 1, "refine": 0}
-    assert stage_epochs(stages, 7) == {"udm": 2, "ndm": 2, "refine": 3}
+    assert [stage_of(stages, epoch).name for epoch in range(8)] == ["ndm"] * 2 + ["udm"] * 2 + ["refine"] * 4
+    assert stage_epochs(stages, 3) == {"ndm": 2, "udm": 1, "refine": 0}
+    assert stage_epochs(stages, 7) == {"ndm": 2, "udm": 2, "refine": 3}
 
 
 @pytest.fixture
@@ -147,8 +148,8 @@ def uninterrupted(trained_once):
     return trained_once("ddad")
 
 
-KILLS = {  # 4 iterations of udm, 3 of ndm, 2 · 3 of refine; test_resume.py has those in and between the stages
-    "between udm and ndm, before last.pt": ("training.loop.Trainer", "save_last", 5, [EVERY_STEP]),
+KILLS = {  # 3 iterations of ndm, 4 of udm, 2 · 3 of refine; test_resume.py has those in and between the stages
+    "between ndm and udm, before last.pt": ("training.loop.Trainer", "save_last", 4, [EVERY_STEP]),
     "before best.pt": ("training.loop.Trainer", "save_best", 1, [EVERY_STEP]),
     "in the last epoch, with what was saved as the stage began": ("methods.ddad.Ddad", "training_step", 12, []),
 }
@@ -174,10 +175,10 @@ def test_stages_leave_the_other_stages_networks_alone(workspace, uninterrupted, 
     assert train("a", method="ddad") == 0
     final = torch.load(workspace / "checkpoints" / "a" / "last.pt", weights_only=True)["method"]
     for entry, value in final.items():
-        kept = {"members.udm": "ndm", "members.ndm": "refine"}.get(entry[:11])
+        kept = {"members.ndm": "udm", "members.udm": "refine"}.get(entry[:11])
         if kept:  # batch-norm statistics included
             assert torch.equal(value, seen[kept][entry]), entry
-        assert "num_batches" in entry or not torch.equal(value, seen["udm"][entry]), entry
+        assert "num_batches" in entry or not torch.equal(value, seen["ndm"][entry]), entry
 
 
 def test_a_re_run_never_grows_an_ensemble_and_other_members_are_refused(workspace, trained, capsys):
@@ -238,7 +239,7 @@ def test_an_unfinished_experiment_is_evaluated_at_its_epoch(workspace, monkeypat
     assert train("a", method="ddad") == 128 + signal.SIGTERM
     assert command("eval", "--exp", "a", "--checkpoint", "last", "--device", "cpu") == 0
     results = json.loads((workspace / "checkpoints" / "a" / "results.json").read_text())
-    assert results["epoch"] == 2 and results["stages"] == {"udm": 1, "ndm": 1, "refine": 0}
+    assert results["epoch"] == 2 and results["stages"] == {"ndm": 1, "udm": 1, "refine": 0}
 
 
 # -- evaluation -------------------------------------------------------------------------------------------------------
@@ -366,11 +367,37 @@ def test_a_stage_is_repeated_with_other_settings_from_the_same_modules(workspace
     assert "is finished: 3 epochs" in capsys.readouterr().out
 
 
+def test_another_anomaly_rate_shares_the_normative_module_and_ends_as_if_trained_alone(workspace, trained, capsys):
+    trained("a", "ddad")
+    more = ["anomaly_rate=1", "refine_epochs=1"]
+    alone = "--exp", "alone", "--device", "cpu", "--config", TINY["ddad"][0], "--set", *TINY["ddad"][1], *more
+    assert command("main", *alone) == 0
+    shared = "--exp", "shared", "--from", "a", "--stage", "udm", "--device", "cpu", "--set", *more
+    assert command("main", *shared) == 0
+    assert_same_run(workspace / "checkpoints" / "shared", workspace / "checkpoints" / "alone")
+    assert command("main", *shared[:-1], "refine_epochs=1", "latent_size=8") == 1
+    assert (
+        "can change extra_data, anomaly_rate, udm_…, refine_… alone, and not\n  latent_size" in capsys.readouterr().err
+    )
+
+
+def test_without_refinement_it_is_ddad_as_of_miccai(workspace, trained):
+    trained("a", "ddad")
+    assert train("b", method="ddad", overrides=["refine_epochs=0"]) == 0
+    found = {}
+    for name in "ab":
+        assert command("eval", "--exp", name, "--device", "cpu") == 0
+        found[name] = json.loads((workspace / "checkpoints" / name / "results.json").read_text())
+    assert found["b"]["stages_trained"] == {"ndm": 1, "udm": 1} and found["b"]["main_score"] == "inter"
+    scores = {name: of["auc"] for name, of in found["b"]["scores"].items()}
+    assert scores == {name: found["a"]["scores"][name]["auc"] for name in ("inter", "intra", "rec")}
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--set", "learning_rate=0.1"], "settings that begin with refine_ alone, and not\n  learning_rate"),
-        (["--stage", "refin"], "--stage refin: the stages of checkpoints/a are udm, ndm, refine"),
+        (["--set", "learning_rate=0.1"], "--stage refine can change refine_… alone, and not\n  learning_rate"),
+        (["--stage", "refin"], "--stage refin: the stages of checkpoints/a are ndm, udm, refine"),
         (["--from", "b"], "checkpoints/b is not an experiment"),
     ],
 )
@@ -381,7 +408,7 @@ def test_what_cannot_be_repeated_is_said(workspace, trained, capsys, arguments, 
 
 
 def test_a_stage_whose_forerunners_are_not_trained_cannot_be_repeated(workspace, monkeypatch, capsys):
-    monkeypatch.setattr(Ddad, "training_step", stopped_at(3))
+    monkeypatch.setattr(Ddad, "training_step", stopped_at(2))
     assert train("a", method="ddad") == 128 + signal.SIGTERM
     assert repeat("b") == 1
     assert "has trained 0 of the 2 epochs before the stage refine" in capsys.readouterr().err

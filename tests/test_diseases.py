@@ -1,4 +1,4 @@
-"""CheXpert by disease: labels from the CSV and from diseases.txt, and the table of eval.py --by disease."""
+"""CheXpert by disease: labels from the CSV and from diseases.txt, and the table of an evaluation."""
 
 import csv
 import re
@@ -14,6 +14,8 @@ from dataloader import DataError, Split, build_dataset
 from dataloader.chexpert import DISEASES
 from evaluation import by_disease
 from evaluation.scoring import Scored
+from experiments.folder import Experiment
+from tools import paper_table
 
 
 def chexpert(root):
@@ -112,12 +114,16 @@ def test_a_table_in_one_evaluation(workspace, capsys):
     tiny = [o for o in TINY["simsid"][1] if not o.startswith(("dataset", "digit", "epochs"))]
     tiny += ["epochs=1", "train_normal_fraction=0.9"]
     assert command("main", "--exp", "c", "--config", "simsid_chexpert", "--device", "cpu", "--set", *tiny) == 0
-    assert command("eval", "--exp", "c", "--device", "cpu", "--by", "disease") == 0
+    assert command("eval", "--exp", "c", "--device", "cpu") == 0
     shown = capsys.readouterr().out
     assert all(disease in shown for disease in DISEASES) and "other diseases as normal" in shown
     with open(workspace / "checkpoints" / "c" / "by_disease.csv") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 24 and {row["score"] for row in rows} == {"discriminator", "reconstruction"}
     assert sum(int(row["images"]) for row in rows if row["score"] == "discriminator") == 3
+    main = [row for row in rows if row["score"] == "discriminator" and row["auc"]]
+    assert paper_table.main_row(Experiment("c"))["kind"] == {row["disease"]: float(row["auc"]) for row in main} != {}
+    assert command("eval", "--exp", "c", "--device", "cpu", "--by", "disease=Edema") == 0
+    assert len((workspace / "checkpoints" / "c" / "by_disease.csv").read_text().splitlines()) == 3
     assert command("eval", "--exp", "c", "--device", "cpu", "--by", "disease=Flu") == 1
     assert "unknown disease" in capsys.readouterr().err

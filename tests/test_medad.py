@@ -4,11 +4,7 @@ import csv
 import importlib.util
 import json
 import shutil
-import subprocess
-import sys
 import zlib
-from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,7 +14,7 @@ from tiny import SMALL, command
 
 import configs
 from dataloader import DataError, build_dataset
-from tools import import_official, make_tables, prepare_data, sweep
+from tools import import_official, make_tables, prepare_data
 from tools.originals import READERS
 from tools.prepare_data import COUNTS
 
@@ -249,28 +245,6 @@ def test_a_class_of_duplicates_alone_leaves_no_figures(workspace):
     assert command("eval", "--exp", "a", "--device", "cpu") == 0
     found = json.loads((workspace / "checkpoints" / "a" / "results.json").read_text())["duplicates_removed"]
     assert found["images"] == "0 normal, 6 anomalous" and found["scores"] == {}
-
-
-def test_the_sweep_is_one_command(workspace, monkeypatch, capfd):
-    def run(words):  # without the start of another process, which imports torch anew
-        python, script, *arguments = words
-        assert python == sys.executable and Path(script).is_file()
-        return subprocess.CompletedProcess(words, command(Path(script).stem, *arguments))
-
-    monkeypatch.setattr(sweep, "subprocess", SimpleNamespace(run=run))
-    make_medad(workspace / "d")
-    key = ("--key", "anomaly_rate")
-    more = ("--", "--set", *DDAD, "extra_data=4", "--data-root", "d", "--device", "cpu")
-    assert command("sweep", "--exp", "r", "--config", "ddad_brain_ae", *key, "--values", "0", "0.5", *more,
-                   module=sweep) == 0  # fmt: skip
-    lines = capfd.readouterr().out.splitlines()[-3:]
-    assert "r_dual" in lines[0] and lines[1].split()[0] == "0" and lines[2].split()[0] == "0.5"
-    rates = [
-        json.loads((workspace / "checkpoints" / f"r_anomaly_rate_{v}" / "data.json").read_text()) for v in ("0", "0.5")
-    ]
-    assert [r["training_images"][-20:] for r in rates] == ["4 normal, 0 anomalous"[-20:], "2 normal, 2 anomalous"[-20:]]
-    assert command("sweep", "--exp", "r", "--config", "ddad_brain_ae", "--key", "anomaly_rate", "--values", "2",
-                   module=sweep) == 1  # fmt: skip
 
 
 # -- original downloads -----------------------------------------------------------------------------------------------

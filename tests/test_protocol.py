@@ -161,7 +161,7 @@ def test_a_last_batch_of_one_image_is_trained_on():
 
 def test_ddad_leaves_out_a_last_batch_that_is_not_full():
     loader = loader_of(noise(100, 4), "ddad_brain_ae")
-    udm, ndm, refine = loader.config.stages()
+    ndm, udm, refine = loader.config.stages()
     assert [len(index) for index in loader.epoch(0, udm).indices] == [3 * 64] * 3  # of 100 + 100 images
     assert [len(index) for index in loader.epoch(0, ndm).indices] == [3 * 64]
     assert [len(index) for index in loader.epoch(0, refine).indices] == [8] * 12
@@ -664,5 +664,5 @@ def test_half_of_the_refinements_images_have_a_square_of_another():
 
 def test_each_stage_is_trained_on_its_own_images():
     loader = loader_of(noise(100, 4), "ddad_brain_ae")
-    udm, ndm, refine = loader.config.stages()
+    ndm, udm, refine = loader.config.stages()
     assert [len(loader.epoch(0, stage).images) for stage in (udm, ndm, refine)] == [200, 100, 100]

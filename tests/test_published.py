@@ -245,9 +245,10 @@ def test_stages():
         for backbone in BACKBONES:
             (single,) = configs.build(f"{backbone}_{dataset}").stages()
             assert single == Stage("train", 250, 64, drop_last=True, least=single.least)
-            udm, ndm, refine = configs.build(f"ddad_{dataset}_{backbone}").stages()
-            assert udm == Stage("udm", 250, 64, unlabeled=True, drop_last=True, orders=3, least=udm.least)
-            assert ndm == Stage("ndm", 250, 64, drop_last=True, orders=3, least=ndm.least)
+            ndm, udm, refine = configs.build(f"ddad_{dataset}_{backbone}").stages()
+            same = {"drop_last": True, "orders": 3, "least": udm.least}
+            assert udm == Stage("udm", 250, 64, unlabeled=True, settings=udm.settings, **same)
+            assert ndm == Stage("ndm", 250, 64, **same)
             assert (refine.name, refine.epochs, refine.batch_size) == ("refine", 100, 8)
             assert (refine.unlabeled, refine.drop_last, refine.orders) == (False, True, 1)
 

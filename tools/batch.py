@@ -3,6 +3,7 @@
     scripts/benchmark.sh [--quick] [--seeds 0,1,2] [--data-root DIR] [--dry-run | --slurm]
 
 The scripts in scripts/ give the list. The same command again does only what is missing, and goes on with what was cut.
+Experiments that differ in a later stage alone (DDAD at several anomaly rates) share the stages before it.
 A line of the list is an experiment: a name for the table, a configuration and its settings; after a ``|`` what --quick
 adds to them, or has in their place where it begins with a configuration:
 
@@ -16,7 +17,7 @@ import shlex
 import sys
 import threading
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -38,6 +39,7 @@ from system.device import choose_device
 from tools import paper_table
 from tools.paper_table import finished
 from training.progress import in_words
+from training.repeat import shared_until
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -51,6 +53,8 @@ class Planned:
     experiment: Experiment
     config_name: str
     settings: tuple[str, ...]
+    source: "Planned | None" = None  # whose first stages are its own too
+    stage: str = ""  # the first that is not
 
     @cached_property
     def config(self) -> BaseConfig:
@@ -64,7 +68,10 @@ class Planned:
         """main.py's and eval.py's; ``more`` is what both get."""
         exp = ["--exp", self.experiment.name]
         settings = ["--set", *self.settings] if self.settings else []
-        train = ["main.py", *exp, "--config", self.config_name, "--seed", str(self.seed), *settings, *more]
+        how = ["--config", self.config_name]
+        if self.source and not self.experiment.exists() and self.source.state != "running":
+            how = ["--from", self.source.experiment.name, "--stage", self.stage]
+        train = ["main.py", *exp, *how, "--seed", str(self.seed), *settings, *more]
         return [[sys.executable, str(ROOT / command[0]), *command[1:]] for command in (train, ["eval.py", *exp, *more])]
 
     @property
@@ -88,9 +95,10 @@ def main() -> int:
     if args.jobs is not None and args.jobs < 1:
         raise ConfigError(f"--jobs {args.jobs}: must be at least 1.")
     if args.only is not None:
-        if not 0 <= args.only < len(plan):
-            raise ConfigError(f"--only {args.only}: there are {len(plan)} experiments, counted from 0.")
-        plan = plan[args.only : args.only + 1]
+        jobs = chains(plan)
+        if not 0 <= args.only < len(jobs):
+            raise ConfigError(f"--only {args.only}: there are {len(jobs)} jobs, counted from 0.")
+        plan = jobs[args.only]
     more = [*(["--data-root", args.data_root] if args.data_root else []), "--device", args.device]
     if args.dry_run:
         for planned in plan:
@@ -99,7 +107,7 @@ def main() -> int:
                 print(shlex.join(["python", *command[1:]]))
         return 0
     if args.slurm:
-        print(slurm_script(args, len(plan)))
+        print(slurm_script(args, len(chains(plan))))
         return 0
     check_data(plan, args.data_root)
     code = Batch(args, plan, more).run()
@@ -119,7 +127,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda", "mps"), help="default: auto")
     parser.add_argument("--dry-run", action="store_true", help="print the commands, and what is done of them")
     parser.add_argument("--slurm", action="store_true", help="print a job array for sbatch that does them")
-    parser.add_argument("--only", type=int, metavar="I", help="the I-th experiment alone (a job of the array)")
+    parser.add_argument("--only", type=int, metavar="I", help="the I-th job of the array alone")
     cli.add_data_root(parser)
     args = parser.parse_args()
     args.name += "_quick" if args.quick else ""
@@ -169,7 +177,21 @@ def read_plan(lines: TextIO, args: argparse.Namespace) -> list[Planned]:
         plan[i] = planned = replace(planned, experiment=first.setdefault(settings, planned.experiment))
         if planned.experiment.exists():
             check_same(planned.experiment, planned.config)
+        for earlier in plan[:i]:
+            whole = earlier.source is None and earlier.config_name == planned.config_name
+            stage = shared_until(earlier.config, planned.config) if whole else None
+            if stage and earlier.experiment.name != planned.experiment.name:
+                plan[i] = replace(planned, source=earlier, stage=stage)
+                break
     return plan
+
+
+def chains(plan: list[Planned]) -> list[list[Planned]]:
+    """What can be done side by side: every experiment of its own, and after it those that share its first stages."""
+    found = defaultdict(list)
+    for planned in plan:
+        found[(planned.source or planned).experiment.name].append(planned)
+    return list(found.values())
 
 
 def identifier(name: str) -> str:
@@ -191,7 +213,7 @@ class Batch:
 
     def __init__(self, args: argparse.Namespace, plan: list[Planned], more: list[str]):
         self.plan, self.more = plan, more
-        places = places_for(len(plan), choose_device(args.device))
+        places = places_for(len(chains(plan)), choose_device(args.device))
         self.places = places[: args.jobs] if args.jobs else places
         self.job = Job(self.places)
         self.logs = CHECKPOINTS / f"{args.name}.logs"
@@ -203,20 +225,24 @@ class Batch:
     def run(self) -> int:
         """The exit code."""
         states = {planned: planned.state for planned in self.plan}
-        waiting = [planned for planned, state in states.items() if state in ("cut", "to do")]
+        waiting = chains([planned for planned, state in states.items() if state in ("cut", "to do")])
         counts = Counter(states.values())
         self.logs.mkdir(parents=True, exist_ok=True)
         print(f"{len(self.plan)} experiments: {counts['done']} done, {counts['running']} running elsewhere, "
               f"{counts['cut']} cut, {counts['to do']} to do; {min(len(self.places), max(len(waiting), 1))} at a time; "
               f"what they say: {self.logs}", flush=True)  # fmt: skip
         with self.job.signals_passed_on(), ThreadPoolExecutor(len(self.places)) as pool:
-            list(pool.map(self.one, waiting))
+            list(pool.map(self.chain, waiting))
         if self.job.stop_signal:
             print("Stopped; the same command goes on.", file=sys.stderr)
             return 128 + self.job.stop_signal
         if self.failed:
             print("error: " + "\n       ".join(self.failed), file=sys.stderr)
         return 1 if self.failed else 0
+
+    def chain(self, planned: list[Planned]) -> None:
+        for each in planned:
+            self.one(each)
 
     def one(self, planned: Planned) -> None:
         """Train and evaluate one; after a failure nothing more begins."""
@@ -244,7 +270,7 @@ class Batch:
 
 
 def slurm_script(args: argparse.Namespace, count: int) -> str:
-    """A job array, one experiment a job."""
+    """A job array, a job for each of :func:`chains`."""
     given = [word for word in sys.argv[5:] if word != "--slurm"]  # after the script's own --name and --script
     return "\n".join([
         "#!/usr/bin/env bash",

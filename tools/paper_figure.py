@@ -18,29 +18,22 @@ Curve = dict[str, list[float]]  # value → AUC in percent of every seed
 
 
 def draw(path: Path, groups: Mapping[str, Sequence[Row]]) -> bool:
-    """path.png and path.pdf of the lines (name → the rows of its seeds) that are points of curves; whether there are.
-
-    Series of the same values share a panel, as methods do; others have one each, as settings do.
-    """
-    curves: dict[str, Curve] = defaultdict(dict)
+    """path.png and path.pdf of the lines (name → its seeds' rows) that are points of curves; whether there are any."""
+    points: dict[str, dict[str, Sequence[Row]]] = defaultdict(dict)  # series → value → rows
     for line, rows in groups.items():
         series, at, value = line.partition("@")
         if at and rows:
-            curves[series][value] = [100 * row["auc"] for row in rows]
-    if not curves:
+            points[series][value] = rows
+    if not points:
         return False
-    panels: dict[tuple[str, ...], dict[str, Curve]] = defaultdict(dict)
-    for series, curve in curves.items():
-        panels[tuple(sorted(curve))][series] = curve
-    shared = len(panels) == 1 and len(curves) > 1
-    shown = list(panels.values()) if shared else [{series: curve} for series, curve in curves.items()]
+    shown = of_scores(*points.items()) if len(points) == 1 else of_series(points)
     columns = min(len(shown), 3)
     figure = Figure(figsize=(4.6 * columns, 3.6 * -(-len(shown) // columns)))
     axes = figure.subplots(-(-len(shown) // columns), columns, squeeze=False, sharey=True)
     for axis in axes.flat[len(shown) :]:
         axis.set_axis_off()
-    for axis, series in zip(axes.flat, shown, strict=False):
-        panel(axis, series)
+    for axis, (name, curves) in zip(axes.flat, shown, strict=False):
+        panel(axis, name, curves)
     for axis in axes[:, 0]:
         axis.set_ylabel("AUC, %")
     figure.tight_layout()
@@ -52,7 +45,32 @@ def draw(path: Path, groups: Mapping[str, Sequence[Row]]) -> bool:
     return True
 
 
-def panel(axis: Axes, curves: dict[str, Curve]) -> None:
+def of_series(points: Mapping[str, Mapping[str, Sequence[Row]]]) -> list[tuple[str, dict[str, Curve]]]:
+    """A panel (its name and curves) for all series, methods say, of the same values; else one for each, as settings."""
+    curves = {
+        series: {value: [100 * row["auc"] for row in rows] for value, rows in of.items()}
+        for series, of in points.items()
+    }
+    same = len({tuple(sorted(curve)) for curve in curves.values()}) == 1
+    return [("", curves)] if same else [(series, {series: curve}) for series, curve in curves.items()]
+
+
+def of_scores(series: tuple[str, Mapping[str, Sequence[Row]]]) -> list[tuple[str, dict[str, Curve]]]:
+    """Of a single series a curve for every score; where test images repeat others, a panel without those too."""
+    name, points = series
+    panels = []
+    for which, images in (("scores", ""), ("removed", ", duplicates removed")):
+        first, *others = (row[which] for rows in points.values() for row in rows)
+        curves = {
+            score: {value: [100 * row[which][score] for row in rows] for value, rows in points.items()}
+            for score in first
+            if all(score in row for row in others)
+        }
+        panels += [(name + images, curves)] if curves else []
+    return panels
+
+
+def panel(axis: Axes, name: str, curves: dict[str, Curve]) -> None:
     """Mean and standard deviation over seeds of every curve, and each seed as a point; values evenly apart."""
     values = sorted({value for curve in curves.values() for value in curve}, key=float)
     for (series, curve), colour, marker in zip(curves.items(), COLOURS, MARKERS, strict=False):
@@ -67,7 +85,6 @@ def panel(axis: Axes, curves: dict[str, Curve]) -> None:
             axis.plot([place] * len(of), of, ".", color=colour, markersize=3, alpha=0.6)
     axis.set_xticks(range(len(values)), values)
     axis.grid(alpha=0.3)
-    if len(curves) == 1:
-        axis.set_xlabel(next(iter(curves)))
-    else:
+    axis.set_xlabel(name)
+    if len(curves) > 1:
         axis.legend(fontsize=8)

@@ -1,8 +1,9 @@
 """The table of a script in scripts/, a line a method: results/NAME.md, .csv and .tex, and a figure of what is varied.
 
 Mean ± standard deviation (n − 1) over the seeds that are finished; those that are not are named. Where
-results/published.csv has a figure for a line, it stands beside ours with the difference. Where all lines have the same
-scores, those that are not the main one have a column each. Lines called SERIES@VALUE are points of a curve
+results/published.csv has a figure for a line, it stands beside ours with the difference. Where all lines have them,
+there are columns for the scores that are not the main one, for every score without the test images that repeat others,
+and for the main one by kind of anomaly and by disease. Lines called SERIES@VALUE are points of a curve
 (tools/paper_figure.py).
 """
 
@@ -28,6 +29,7 @@ from tools.make_tables import (
     trained,
 )
 from tools.results import RESULTS, markdown, percent
+from tools.results import read_rows as read_csv
 
 HEADER = (
     "method", "AUC", "AP", "acc / F1, val threshold", "AUC published", "difference", "epochs", "pretrained weights",
@@ -54,11 +56,22 @@ def finished(experiment: Experiment, config: BaseConfig) -> bool:
 
 
 def main_row(experiment: Experiment) -> Row:
-    """Its main score's row of results.csv, and under ``others`` the AUC of every other score of the same images."""
+    """Its main score's row of results.csv, and more AUCs by name: of all ``scores`` (an ensemble's networks' mean), of
+    the same where duplicates are ``removed``, of the main score by ``kind``, where there are several, and disease.
+    """
     rows = read_rows(experiment)
     main = next(row for row in rows if row["main"])
-    same = [row for row in rows if row["split"] == main["split"] and not row["main"]]
-    return main | {"others": {row["score"]: row["auc"] for row in same}}
+    aucs = defaultdict(lambda: defaultdict(list))
+    for row in rows:
+        aucs[row["split"] == main["split"]][row["score"]].append(row["auc"])
+    scores, removed = ({name: statistics.mean(of) for name, of in aucs[whole].items()} for whole in (True, False))
+    kinds = main["per_kind_auc"] if len(main["per_kind_auc"]) > 1 else {}
+    diseases = {
+        row["disease"]: float(row["auc"])
+        for row in read_csv(experiment.path("by_disease.csv"))
+        if row["score"] == main["score"] and row["auc"]
+    }
+    return main | {"scores": scores, "removed": removed, "kind": kinds | diseases}
 
 
 def in_words(experiment: Experiment) -> str:
@@ -73,10 +86,11 @@ def write(name: str, script: str, planned: Iterable[tuple[str, int, Experiment, 
         groups[line] += [main_row(experiment)] if there else []
         missing[line] += [] if there else [seed]
     published = read_published(RESULTS / "published.csv")
-    others = other_scores(row for group in groups.values() for row in group)
-    header = (*HEADER, *(f"AUC of {score}" for score in others))
+    more = more_columns([row for group in groups.values() for row in group])
+    header = (*HEADER, *more)
     lines = [
-        cells(line, group, missing[line], published) + [other_auc(group, score) for score in others]
+        cells(line, group, missing[line], published)
+        + [spread([row[which] for row in group], name) if group else "–" for which, name in more.values()]
         for line, group in groups.items()
     ]
     holes = sum(map(len, missing.values()))
@@ -90,14 +104,16 @@ def write(name: str, script: str, planned: Iterable[tuple[str, int, Experiment, 
     print(f"Written: {RESULTS / name}.md, .csv{', .tex, .png and .pdf' if drawn else ' and .tex'}", flush=True)
 
 
-def other_scores(rows: Iterable[Row]) -> list[str]:
-    """The names of the scores beside the main one, where all rows' methods have the same; else none."""
-    found = {(row["score"], *row["others"]) for row in rows}
-    return list(found.pop()[1:]) if len(found) == 1 else []
-
-
-def other_auc(group: list[Row], score: str) -> str:
-    return spread([row["others"] for row in group], score) if group else "–"
+def more_columns(rows: list[Row]) -> dict[str, tuple[str, str]]:
+    """Title → (key of :func:`main_row`'s, name in it) of the columns beside HEADER: those that all rows have."""
+    titles = {"scores": "AUC of {}", "removed": "AUC of {}, duplicates removed", "kind": "AUC, {}"}
+    columns = {}
+    for which, title in titles.items():
+        names = [tuple(row[which]) for row in rows]
+        same = names and all(of == names[0] for of in names) and len({row["score"] for row in rows}) == 1
+        shown = [name for name in names[0] if which != "scores" or name != rows[0]["score"]] if same else []
+        columns |= {title.format(name): (which, name) for name in shown}
+    return columns
 
 
 def cells(line: str, group: list[Row], missing: list[int], published: list[dict[str, str]]) -> list[str]:

@@ -1,7 +1,7 @@
-"""Repeating a stage of an experiment in a new one, from what its earlier stages trained: main.py --from ID --stage S.
+"""Repeating a stage of an experiment, and those after it, in a new one: main.py --from ID --stage S.
 
 The new experiment is the old one as it was when the stage began: its earlier networks, and those of the stage and the
-later ones as the seed starts them. With the same settings it ends as the old one did.
+later ones as the seed starts them. It ends as it would have without the old one; with the same settings, as that did.
 """
 
 import re
@@ -18,17 +18,34 @@ from training.loop import Trainer
 
 
 def check_repeatable(source: Experiment, saved: BaseConfig, wanted: BaseConfig, stage: str) -> None:
-    """Raise an ExperimentError for a stage that is not there, or changed settings that concern more than it."""
+    """Raise an ExperimentError for a stage that is not there, or changed settings that concern earlier ones."""
     names = [each.name for each in saved.stages()]
     if stage not in names:
         raise ExperimentError(f"--stage {stage}: the stages of {source.folder} are {', '.join(names)}.")
-    changes = differences(saved, wanted, ignore=(*FREE, "main_score"))
-    others = [line for line in changes if not line.startswith(f"{stage}_")]
-    if others:
+    if others := earlier_changes(saved, wanted, stage):
+        later = saved.stages()[names.index(stage) :]
+        own = ", ".join(setting for each in later for setting in (*each.settings, f"{each.name}_…"))
         raise ExperimentError(
-            f"--from {source.name} --stage {stage} changes settings that begin with {stage}_ alone, and not\n  "
-            + "\n  ".join(others)
+            f"--from {source.name} --stage {stage} can change {own} alone, and not\n  " + "\n  ".join(others)
         )
+
+
+def shared_until(saved: BaseConfig, wanted: BaseConfig) -> str | None:
+    """The last stage from which on ``saved`` is to be repeated to become ``wanted``; None where that is all of it."""
+    if saved.precision != wanted.precision:
+        return None
+    later = [stage.name for stage in saved.stages()[1:]]
+    return next((name for name in reversed(later) if not earlier_changes(saved, wanted, name)), None)
+
+
+def earlier_changes(saved: BaseConfig, wanted: BaseConfig, stage: str) -> list[str]:
+    """The settings in which ``wanted`` differs that concern stages before this one, as lines."""
+    stages = saved.stages()
+    later = stages[[each.name for each in stages].index(stage) :]
+    own = {setting for each in later for setting in each.settings}
+    prefixes = tuple(f"{each.name}_" for each in later)
+    changes = differences(saved, wanted, ignore=(*FREE, "main_score", *own))
+    return [line for line in changes if not line.startswith(prefixes)]
 
 
 def take_over(trainer: Trainer, source: Experiment, stage: str) -> None:
