@@ -4,6 +4,7 @@ import builtins
 import csv
 import io
 import json
+import statistics
 import subprocess
 from contextlib import nullcontext
 from pathlib import Path
@@ -14,6 +15,7 @@ from conftest import ROOT
 from filelock import FileLock
 from matplotlib.figure import Figure
 from PIL import Image
+from sklearn.metrics import roc_auc_score
 from tiny import TINY, command
 
 from commands.jobs import Job
@@ -169,6 +171,20 @@ def test_other_scores_have_columns_where_all_lines_have_them(run, workspace):
     DONE.clear()
     assert run(f"A digit_quick {small}\nAE ae_brain {AE}", "--seeds", "0")[0] == 0
     assert "AUC of discriminator" not in table(workspace / "results" / "t.csv")[0]
+
+
+def test_where_every_epoch_was_scored_the_last_one_and_the_deviation_have_columns(run, workspace):
+    small = " ".join([*TINY["squid"][1], "epochs=3", "record_scores=true", "average_decay=0.5"])
+    assert run(f"A digit_quick {small}", "--seeds", "0")[0] == 0
+    row = table(workspace / "results" / "t.csv")[0]
+    for suffix, weights in (("", "trained"), ("_averaged", "averaged")):
+        aucs = []
+        for epoch in (1, 2, 3):
+            rows = [r for r in table(workspace / f"checkpoints/t_A_s0/epochs/{epoch:04d}.csv") if r["split"] == "test"]
+            scores = [float(r[f"reconstruction{suffix}"]) for r in rows]
+            aucs.append(100 * roc_auc_score([int(r["label"]) for r in rows], scores))
+        assert row[f"AUC, last epoch, {weights} weights"] == f"{aucs[-1]:.1f}"
+        assert row[f"sd, last 10 epochs, {weights} weights"] == f"{statistics.stdev(aucs):.1f}"
 
 
 def test_longer_training_is_missing(run):

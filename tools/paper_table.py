@@ -3,7 +3,8 @@
 Mean ± standard deviation (n − 1) over the seeds that are finished; those that are not are named. Where
 results/published.csv has a figure for a line, it stands beside ours with the difference. Where all lines have them,
 there are columns for the scores that are not the main one, for every score without the test images that repeat others,
-and for the main one by kind of anomaly and by disease. Lines called SERIES@VALUE are points of a curve
+and for the main one by kind of anomaly, by disease, and, where every epoch was scored (``record_scores``), of the last
+epoch with the deviation over the last ten. Lines called SERIES@VALUE are points of a curve
 (tools/paper_figure.py).
 """
 
@@ -16,7 +17,7 @@ from configs import BaseConfig
 from evaluation.tables import csv_text
 from experiments.folder import Experiment
 from system.files import write_text
-from tools import paper_figure
+from tools import paper_figure, rules
 from tools.make_tables import (
     Row,
     accuracy_and_f1,
@@ -57,7 +58,8 @@ def finished(experiment: Experiment, config: BaseConfig) -> bool:
 
 def main_row(experiment: Experiment) -> Row:
     """Its main score's row of results.csv, and more AUCs by name: of all ``scores`` (an ensemble's networks' mean), of
-    the same where duplicates are ``removed``, of the main score by ``kind``, where there are several, and disease.
+    the same where duplicates are ``removed``, of the main score by ``kind``, where there are several, and disease; and
+    :func:`last_epochs`.
     """
     rows = read_rows(experiment)
     main = next(row for row in rows if row["main"])
@@ -71,7 +73,24 @@ def main_row(experiment: Experiment) -> Row:
         for row in read_csv(experiment.path("by_disease.csv"))
         if row["score"] == main["score"] and row["auc"]
     }
-    return main | {"scores": scores, "removed": removed, "kind": kinds | diseases}
+    more = {"scores": scores, "removed": removed, "kind": kinds | diseases, "epochs": last_epochs(experiment, main)}
+    return main | more
+
+
+def last_epochs(experiment: Experiment, main: Row) -> dict[str, float]:
+    """Of trained and averaged weights the last epoch's AUC on test and the standard deviation over the last few epochs
+    (shares); nothing where epochs are not recorded.
+    """
+    if not experiment.path("epochs").is_dir():
+        return {}
+    recorded, found = rules.read(experiment)[1]["test"], {}
+    for suffix, weights in rules.WEIGHTS.items():
+        if (score := f"{main['score']}{suffix}") in recorded.scores:
+            auc = recorded.auc(score)
+            found[f"AUC, last epoch, {weights} weights"] = float(auc[-1])
+            if len(auc) > 1:
+                found[f"sd, last {rules.FEW} epochs, {weights} weights"] = rules.deviation(auc) / 100
+    return found
 
 
 def in_words(experiment: Experiment) -> str:
@@ -106,7 +125,7 @@ def write(name: str, script: str, planned: Iterable[tuple[str, int, Experiment, 
 
 def more_columns(rows: list[Row]) -> dict[str, tuple[str, str]]:
     """Title → (key of :func:`main_row`'s, name in it) of the columns beside HEADER: those that all rows have."""
-    titles = {"scores": "AUC of {}", "removed": "AUC of {}, duplicates removed", "kind": "AUC, {}"}
+    titles = {"scores": "AUC of {}", "removed": "AUC of {}, duplicates removed", "kind": "AUC, {}", "epochs": "{}"}
     columns = {}
     for which, title in titles.items():
         names = [tuple(row[which]) for row in rows]
