@@ -1,4 +1,4 @@
-"""Evaluate an experiment: results.json, scores.csv and figures in its folder, a summary on the screen.
+"""Evaluate an experiment: results.json, scores.csv, figures and index.html in its folder, a summary on the screen.
 
     python eval.py --exp ID [--checkpoint NAME] [--precision fp32|bf16] [--split test|val] [--by disease[=NAME]]
                    [--reestimate-batch-norm] [--false-alarms RATE] [--save-maps]
@@ -18,7 +18,7 @@ from commands import cli
 from configs import ConfigError
 from dataloader import build_dataset
 from dataloader.loader import TrainLoader
-from evaluation import by_disease, normals, report
+from evaluation import by_disease, normals, page, report
 from evaluation.metrics import require_finite
 from evaluation.scoring import score_images, thresholds, validation_auc
 from evaluation.tables import csv_text
@@ -72,7 +72,9 @@ def main() -> None:
     if dataset.has_held_out:
         val = split if evaluated == "val" else dataset.split("val")
         with_maps = evaluated == "val" or split.masks is not None
-        scored = score_images(method, val.images, device, "scoring val", keep_maps=with_maps)
+        scored = score_images(
+            method, val.images, device, "scoring val", keep_maps=with_maps, keep_pictures=evaluated == "val"
+        )
         for values in scored.image.values():
             require_finite(values, "the validation images")
         held_out = scored.selected(val.labels.numpy() == 0)
@@ -80,7 +82,7 @@ def main() -> None:
         validation_auc(val.labels.numpy(), scored)  # raises for labels without an AUC
         val_thresholds = thresholds(val.labels.numpy(), scored)
     if evaluated == "test":
-        scored = score_images(method, split.images, device, "scoring test", keep_maps=True)
+        scored = score_images(method, split.images, device, "scoring test", keep_maps=True, keep_pictures=True)
     if not distributed.is_main_process():
         return  # its scores are with the first process, which writes
     duplicates = dataset.duplicates() if evaluated == "test" else None
@@ -110,13 +112,16 @@ def main() -> None:
         results["duplicates_removed"] = report.without_duplicates(
             split, scored, duplicates, val_thresholds, method.groups, unseen, args.false_alarms
         )
-    report.write(experiment, method, split, scored, results, device, duplicates)
+    report.write(experiment, split, scored, results, duplicates)
+    written = ["results.json", "scores.csv"]
     # of other data nobody knows what was trained on, and with other statistics these are not predict.py's weights
     keeps_normals = held_out is not None and same_data and not args.reestimate_batch_norm
     if keeps_normals:
         normals.write(experiment, held_out.image, args.checkpoint, results["epoch"], results["precision"])
+        written.append(normals.FILE)
     if args.save_maps:
         report.write_maps(experiment, split, scored)
+        written.append("maps.npz")
     print(
         f"{args.exp}: {name}, {args.checkpoint} checkpoint of epoch {results['epoch']}, {evaluated}: {split.in_words()}"
     )
@@ -127,8 +132,9 @@ def main() -> None:
         rows = by_disease.figures(split, scored, asked or dataset.diseases)
         write_text(experiment.path("by_disease.csv"), csv_text(by_disease.COLUMNS, rows))
         print(by_disease.table(rows, method.main_score))
-    kept = ", normals.json" if keeps_normals else ""
-    print(f"Written: results.json, scores.csv{kept} and figures/ in {experiment.folder}")
+        written.append("by_disease.csv")
+    page.write(experiment, split, scored, results, written, duplicates)
+    print(f"Written: {', '.join(written)}, figures/ and the page {experiment.path('index.html')}")
 
 
 if __name__ == "__main__":

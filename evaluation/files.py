@@ -19,13 +19,12 @@ from dataloader.base import in_colour
 from dataloader.errors import DataError
 from dataloader.familiar import unfamiliar
 from dataloader.images import FORMATS, decoded, fitted, image_files, pixels_of, require_utf8, to_gray, to_rgb
-from evaluation.plots import scale
+from evaluation.plots import sampled, scale
 from evaluation.scoring import Scored, joined, score_images
 from experiments.folder import ExperimentError
 from methods import Method
 
 AT_ONCE = 64  # files
-SAMPLED = 32  # pixels of a map's side that a scale of colours is made by, of 10,000 maps 40 MB
 
 
 def listed_files(paths: list[Path]) -> dict[Path, Path]:
@@ -98,8 +97,7 @@ def score_files(
         images = torch.stack([file.pixels for file in files])
         scored = score_images(method, images, device, "scoring", keep_maps=with_scales)
         for name, maps in scored.maps.items():
-            step = -(-maps.shape[1] // SAMPLED)
-            pixels[name].append(maps[:, ::step, ::step].ravel())
+            pixels[name].append(sampled(maps).ravel())
         scored.maps = {}
         small = [min(file.size) < method.config.image_size / 2 for file in files]
         unlike = unfamiliar(images, known) if known else np.zeros(len(files), bool)

@@ -9,9 +9,11 @@ from typing import NamedTuple
 import numpy as np
 from matplotlib import colormaps, style
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.ticker import MaxNLocator
+from scipy.ndimage import binary_erosion
 from sklearn.metrics import precision_recall_curve, roc_curve
 
 from system.files import write_atomically
@@ -24,7 +26,17 @@ SHOWN_QUANTILES = (0.5, 0.995)  # maps of distances lie far above 0 everywhere
 OPAQUE = 0.7  # a map over its image, where it is highest
 PANEL = 2.4  # inches, of a strip
 DPI = 110
+ACROSS = 3  # histograms in a row
+SAMPLED = 32  # pixels of a map's side that a scale of colours is made by, of 10,000 maps 40 MB
 QUICK = {"compress_level": 1}  # larger files, written sooner
+# an evaluation's figures, in the order of their use → what they show
+FIGURES = {
+    "roc_pr": "ROC and precision–recall curves of every score",
+    "histograms": "histograms of every score, of normal and anomalous images",
+    "samples": "input, reconstruction and difference of the highest, the lowest and the worst-judged images",
+    "maps": "every map of some of these images",
+    "curves": "losses and validation AUC over the epochs of training",
+}
 # entry of results.json → how it is called, its marker on the ROC, its line in the histograms
 THRESHOLDS = {
     "at_val_threshold": ("threshold from validation", "o", "--"),
@@ -95,8 +107,12 @@ def roc_pr(labels: np.ndarray, scores: dict[str, np.ndarray], results: dict[str,
 
 def histograms(labels: np.ndarray, scores: dict[str, np.ndarray], results: dict[str, dict], path: Path) -> None:
     """Densities of normal and anomalous images' scores, their χ² distance, the thresholds."""
-    figure = Figure(figsize=(5 * len(scores), 4))
-    for axis, (name, values) in zip(figure.subplots(1, len(scores), squeeze=False)[0], scores.items(), strict=True):
+    columns, rows = min(len(scores), ACROSS), -(-len(scores) // ACROSS)
+    figure = Figure(figsize=(5 * columns, 4 * rows))
+    axes = figure.subplots(rows, columns, squeeze=False).flat
+    for axis in axes[len(scores) :]:
+        axis.set_axis_off()
+    for axis, (name, values) in zip(axes, scores.items(), strict=False):
         bins = np.histogram_bin_edges(values, 100)  # as many as the distance is of
         for label, what, color in ((0, "normal", NORMAL), (1, "anomalous", ANOMALOUS)):
             if (labels == label).any():
@@ -182,6 +198,18 @@ def outline(axis: Axes, mask: np.ndarray | None) -> None:
     around = np.pad(mask, 1)  # so that it is closed where it reaches the image's border
     axis.contour(np.arange(-1, width + 1), np.arange(-1, height + 1), around, [0.5], colors=OUTLINE, linewidths=1)
     axis.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
+
+
+def outlined(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """A uint8 RGB image (H, W, 3) with the border of a mask (H, W) bool, as :func:`outline`."""
+    inside = binary_erosion(mask)  # beyond the image nothing is marked, so that it is closed there
+    return np.where((mask & ~inside)[..., None], np.uint8(np.array(to_rgb(OUTLINE)) * 255), image)
+
+
+def sampled(maps: np.ndarray) -> np.ndarray:
+    """Pixels of maps (N, H, W), evenly apart, that are enough for a scale of all of them."""
+    step = -(-maps.shape[1] // SAMPLED)
+    return maps[:, ::step, ::step]
 
 
 def highest(values: np.ndarray) -> float:

@@ -6,7 +6,6 @@ from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from configs.stages import stage_epochs
 from dataloader.base import Split, in_words
@@ -16,7 +15,6 @@ from evaluation.scoring import Scored, selected
 from evaluation.tables import score_table
 from experiments.folder import Experiment, ExperimentError, reached
 from methods import Method
-from system.device import to_float
 from system.files import write_atomically, write_text
 
 SHOWN = 6  # images of each group in samples.png
@@ -130,12 +128,11 @@ def without_duplicates(
 
 
 def write(
-    experiment: Experiment, method: Method, split: Split, scored: Scored, results: dict, device: torch.device,
-    duplicates: dict[str, str] | None = None,
-) -> None:  # fmt: skip
-    """All files of an evaluation; ``duplicates`` says of test images how they repeat others."""
+    experiment: Experiment, split: Split, scored: Scored, results: dict, duplicates: dict[str, str] | None = None
+) -> None:
+    """Results, scores and figures of an evaluation; ``duplicates`` says of test images how they repeat others."""
     labels = split.labels.numpy()
-    main = method.main_score
+    main = results["main_score"]
     write_text(experiment.path("results.json"), json.dumps(results, indent=2) + "\n")
     first = {"id": split.ids, "label": labels.tolist(), "kind": split.kinds}
     if split.persons is not None:
@@ -144,12 +141,13 @@ def write(
         first["duplicate"] = [duplicates.get(name, "") for name in split.ids]
     write_text(experiment.path("scores.csv"), score_table(scored, main, first))
     figures = experiment.path("figures")
+    for name in plots.FIGURES:
+        (figures / f"{name}.png").unlink(missing_ok=True)  # of an evaluation of other images
     if not one_class(results):
         plots.roc_pr(labels, scored.image, results["scores"], figures / "roc_pr.png")
     plots.histograms(labels, scored.image, results["scores"], figures / "histograms.png")
     plots.curves(experiment.read_metrics(), figures / "curves.png")
     telling = telling_images(labels, scored.image[main])
-    groups = {title: _samples(method, split, scored.image[main], chosen, device) for title, chosen in telling.items()}
     if scored.maps:
         chosen = np.concatenate([of_group[: SHOWN // 2] for of_group in telling.values()])
         chosen = np.array(list(dict.fromkeys(chosen)))  # of one class, the worst judged are the highest again
@@ -157,7 +155,8 @@ def write(
         masks = None if split.masks is None else split.masks.numpy()[chosen]
         images = split.images.numpy()[chosen] / 255
         plots.maps(captions, images, masks, scored.selected(chosen).maps, figures / "maps.png")
-    if all(groups.values()):
+    if scored.pictures:
+        groups = {title: _samples(split, scored, main, chosen) for title, chosen in telling.items()}
         plots.samples(groups, main, figures / "samples.png")
 
 
@@ -185,16 +184,13 @@ def telling_images(labels: np.ndarray, scores: np.ndarray) -> dict[str, np.ndarr
 
 
 def _samples(
-    method: Method, split: Split, scores: np.ndarray, chosen: np.ndarray, device: torch.device
+    split: Split, scored: Scored, main: str, chosen: np.ndarray
 ) -> list[tuple[str, np.ndarray, np.ndarray, np.ndarray | None]]:
-    """Caption, input, reconstruction and mask of the chosen images; nothing of a method that does not reconstruct."""
-    images = to_float(split.images[torch.from_numpy(chosen.copy())], device)
-    reconstructions = method.score(images).reconstruction
-    if reconstructions is None:
-        return []
-    pairs = zip(chosen, images.cpu().numpy()[:, 0], reconstructions.cpu().numpy()[:, 0], strict=True)
-    masks = {} if split.masks is None else {i: split.masks[i].numpy() for i in chosen}
-    return [(f"{split.kinds[i]}, {scores[i]:.3g}", image, x_hat, masks.get(i)) for i, image, x_hat in pairs]
+    """Caption, input, reconstruction and mask of the chosen images."""
+    captions = [f"{split.kinds[i]}, {scored.image[main][i]:.3g}" for i in chosen]
+    pairs = split.images.numpy()[chosen] / 255, scored.pictures["reconstruction"][chosen] / 255
+    masks = [None] * len(chosen) if split.masks is None else split.masks.numpy()[chosen]
+    return list(zip(captions, *pairs, masks, strict=True))
 
 
 def summary(results: dict) -> str:

@@ -10,7 +10,7 @@ from dataloader import Split
 from evaluation import metrics
 from methods import Method
 from system import distributed
-from system.device import to_float
+from system.device import to_float, to_uint8
 
 SCORE_BATCH = 32  # images; scores do not depend on it
 SCORE_PIXELS_ON_CPU = 2**17  # 8 images of 128 × 128: more take more memory and hardly less time
@@ -25,10 +25,11 @@ class Scored:
     columns: dict[str, np.ndarray] = field(default_factory=dict)  # name → (N,)
     shown: dict[str, np.ndarray] = field(default_factory=dict)  # name → (N,)
     maps: dict[str, np.ndarray] = field(default_factory=dict)  # image score → (N, H, W), where asked for
+    pictures: dict[str, np.ndarray] = field(default_factory=dict)  # reconstruction → (N, H, W) uint8, where asked for
 
     def selected(self, chosen: np.ndarray) -> "Scored":
         """Those of the images (indices, or N bools) alone."""
-        parts = (self.image, self.columns, self.shown, self.maps)
+        parts = (getattr(self, part.name) for part in fields(Scored))
         return Scored(*({name: values[chosen] for name, values in part.items()} for part in parts))
 
 
@@ -50,8 +51,9 @@ def score_batches(images: torch.Tensor, device: torch.device) -> tuple[torch.Ten
 
 
 def score_images(
-    method: Method, images: torch.Tensor, device: torch.device, what: str, keep_maps: bool = False
-) -> Scored:
+    method: Method, images: torch.Tensor, device: torch.device, what: str, keep_maps: bool = False,
+    keep_pictures: bool = False,
+) -> Scored:  # fmt: skip
     """Score (N, H, W) uint8 images in batches, with a progress bar on a terminal.
 
     Several processes score whole batches each, so that every score is computed as a single process would; all get all.
@@ -60,12 +62,14 @@ def score_images(
     for batch in tqdm(distributed.shard(score_batches(images, device)), what, disable=None, leave=False):
         scores = method.score(to_float(batch, device), all_maps=keep_maps)
         maps = {name: pixels.squeeze(1).cpu() for name, pixels in scores.maps.items()} if keep_maps else {}
-        found.append((scores.image, scores.columns, scores.shown, maps))
+        x_hat = scores.reconstruction if keep_pictures else None
+        pictures = {} if x_hat is None else {"reconstruction": to_uint8(x_hat)}
+        found.append((scores.image, scores.columns, scores.shown, maps, pictures))
     found = distributed.all_gather_objects(found)
     return Scored(
         *(
             {name: torch.cat([batch[part][name] for batch in found]).cpu().numpy() for name in found[0][part]}
-            for part in range(4)
+            for part in range(len(found[0]))
         )
     )
 

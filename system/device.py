@@ -47,6 +47,11 @@ def to_float(images: torch.Tensor, device: torch.device) -> torch.Tensor:
     return (images if images.dim() == 4 else images.unsqueeze(1)).float() / 255
 
 
+def to_uint8(images: torch.Tensor) -> torch.Tensor:
+    """(B, 1, H, W) in [0, 1], what lies beyond being cut → (B, H, W) uint8 on the CPU."""
+    return (images.clamp(0, 1) * 255).round().byte().squeeze(1).cpu()
+
+
 def resident(images: torch.Tensor, device: torch.device) -> torch.Tensor:
     """Images on the GPU, where they take no more than a quarter of what is free there; else where they are."""
     if device.type != "cuda" or images.nbytes > torch.cuda.mem_get_info(device)[0] / 4:
