@@ -130,16 +130,16 @@ def painter(split: Split, scored: Scored, main: str) -> tuple[list[str], Callabl
         panels = {"input, what is anomalous outlined": lambda i: plots.outlined(rgb(images[i]), masks[i])}
     if scored.pictures:
         x_hats = scored.pictures["reconstruction"]
-        high = plots.highest(difference(plots.sampled(images), plots.sampled(x_hats)))
+        most = plots.highest(difference(plots.sampled(images), plots.sampled(x_hats)))
         panels["reconstruction"] = lambda i: rgb(x_hats[i])
-        panels[f"difference (brightest: {high / 255:.2g})"] = lambda i: heat(
-            difference(images[i], x_hats[i]), (0, high)
+        panels[f"difference (brightest: {most / 255:.2g})"] = lambda i: heat(
+            difference(images[i], x_hats[i]), (0, most)
         )
     if scored.maps:
         name = main if main in scored.maps else next(iter(scored.maps))
         maps = scored.maps[name]
-        low, high = plots.scale(plots.sampled(maps))
-        panels[f"map of {name} ({low:.2g} – {high:.2g})"] = lambda i: heat(maps[i], (low, high))
+        shown = plots.scale(plots.sampled(maps))
+        panels[f"map of {name} ({shown[0]:.2g} – {shown[1]:.2g})"] = lambda i: heat(maps[i], shown)
     return list(panels), lambda i: np.concatenate([panel(i) for panel in panels.values()], axis=1)
 
 

@@ -1,4 +1,4 @@
-"""Collect evaluated experiments into results/: results.csv and tables.md.
+"""Collect evaluated experiments into results/: results.csv, tables.md and a page of all tables there, index.html.
 
     python tools/make_tables.py EXP [EXP ...]
 
@@ -25,7 +25,7 @@ from evaluation.report import prevalence
 from evaluation.tables import csv_text
 from experiments.folder import Experiment, ExperimentError
 from system.files import write_text
-from tools import results
+from tools import results, results_page
 from tools.results import RESULTS, markdown, percent
 
 TEXT = (
@@ -62,7 +62,8 @@ def main() -> None:
     text = tables(rows, read_published(RESULTS / "published.csv"))
     write_text(path, csv_text(FIELDS, ({key: cell(value) for key, value in row.items()} for row in rows)))
     write_text(RESULTS / "tables.md", text)
-    print(f"{len(rows)} rows: {path}, {RESULTS / 'tables.md'}")
+    results_page.write()
+    print(f"{len(rows)} rows: {path}, {RESULTS / 'tables.md'}, {RESULTS / 'index.html'}")
 
 
 # -- results.csv ------------------------------------------------------------------------------------------------------

@@ -1,4 +1,5 @@
-"""The table of a script in scripts/, a line a method: results/NAME.md, .csv and .tex, and a figure of what is varied.
+"""The table of a script in scripts/, a line a method: results/NAME.md, .csv and .tex, a figure of what is varied, and
+results/index.html anew.
 
 Mean ± standard deviation (n − 1) over the seeds that are finished; those that are not are named. Where
 results/published.csv has a figure for a line, it stands beside ours with the difference. Where all lines have them,
@@ -17,7 +18,7 @@ from configs import BaseConfig
 from evaluation.tables import csv_text
 from experiments.folder import Experiment
 from system.files import write_text
-from tools import paper_figure, rules
+from tools import paper_figure, results_page, rules
 from tools.make_tables import (
     Row,
     accuracy_and_f1,
@@ -107,6 +108,7 @@ def write(name: str, script: str, planned: Iterable[tuple[str, int, Experiment, 
     published = read_published(RESULTS / "published.csv")
     more = more_columns([row for group in groups.values() for row in group])
     header = (*HEADER, *more)
+    columns = (*header, "experiments")  # of the CSV file
     lines = [
         cells(line, group, missing[line], published)
         + [spread([row[which] for row in group], name) if group else "–" for which, name in more.values()]
@@ -117,9 +119,12 @@ def write(name: str, script: str, planned: Iterable[tuple[str, int, Experiment, 
     title = f"# {name}"
     made = f"Written by `{script}{' --quick' * name.endswith('_quick')}`."
     write_text(RESULTS / f"{name}.md", "\n".join([title, "", made, "", *markdown(header, lines), "", note]) + "\n")
-    write_text(RESULTS / f"{name}.csv", csv_text(header, (dict(zip(header, line, strict=True)) for line in lines)))
+    named = [", ".join(dict.fromkeys(row["experiment"] for row in group)) for group in groups.values()]
+    rows = (dict(zip(columns, [*line, of], strict=True)) for line, of in zip(lines, named, strict=True))
+    write_text(RESULTS / f"{name}.csv", csv_text(columns, rows))
     write_text(RESULTS / f"{name}.tex", latex(lines))
     drawn = paper_figure.draw(RESULTS / name, groups)
+    results_page.write()
     print(f"Written: {RESULTS / name}.md, .csv{', .tex, .png and .pdf' if drawn else ' and .tex'}", flush=True)
 
 

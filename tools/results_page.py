@@ -1,0 +1,125 @@
+"""results/index.html: a page to look at all tables of results/, as they stand there.
+
+    python tools/results_page.py
+
+tools/make_tables.py and the scripts in scripts/ write it too, after their tables. It is made of the files beside it and
+of nothing else: *.md, whose tables can be sorted there, figures, and links to the same as CSV and LaTeX. Where an
+experiment that a CSV file names lies in checkpoints/, with a page of eval.py's, the browser finds it and links it.
+"""
+
+import html
+import re
+import sys
+from collections import defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from commands import cli
+from evaluation import page
+from system.files import write_text
+from tools.results import BAR, RESULTS, read_rows
+
+LINKED = (".csv", ".tex", ".pdf", ".png", ".md")
+FIGURE = ".png"
+
+
+def main() -> None:
+    write()
+    print(f"Written: {RESULTS / 'index.html'}")
+
+
+def write() -> None:
+    names = sorted((path.stem for path in RESULTS.glob("*.md")), key=lambda name: (name != "tables", name))
+    sections = [section(name) for name in names]
+    contents = "".join(f'<a href="#{html.escape(name)}">{html.escape(name)}</a>\n' for name in names)
+    of_tables = f'<p class="links">Tables: {contents}<a href="#experiments">experiments</a></p>'
+    others = [path.name for path in files(LINKED) if path.stem not in names]
+    of_files = f'<p class="links">Other files: {links(others)}</p>' if others else ""
+    body = "\n".join([of_tables, of_files, *sections, experiments()])
+    write_text(RESULTS / "index.html", page.filled(Path(__file__).with_suffix(".html"), BODY=body))
+
+
+def files(suffixes: Iterable[str]) -> list[Path]:
+    return sorted(path for path in RESULTS.iterdir() if path.suffix in suffixes)
+
+
+def links(names: Iterable[str]) -> str:
+    return " ".join(f'<a href="{html.escape(name)}">{html.escape(name)}</a>' for name in names)
+
+
+def section(name: str) -> str:
+    """What NAME.md says, its figure, and links to all files of that name."""
+    there = [f"{name}{suffix}" for suffix in LINKED if (RESULTS / f"{name}{suffix}").exists()]
+    figure = f"{name}{FIGURE}"
+    lines = [f'<section id="{html.escape(name)}">', f"<h2>{html.escape(name)}</h2>"]
+    lines.append(f'<p class="links">{links(there)}</p>')
+    if figure in there:
+        quoted = html.escape(figure)
+        lines.append(f'<p class="figures"><a href="{quoted}"><img src="{quoted}" alt="the figure of {quoted}"></a></p>')
+    return "\n".join([*lines, as_html((RESULTS / f"{name}.md").read_text(encoding="utf-8")), "</section>"])
+
+
+def experiments() -> str:
+    """Every experiment that a CSV file names, and which files do."""
+    found = defaultdict(list)
+    for path in files([".csv"]):
+        rows = read_rows(path)
+        named = [row.get("experiment") or row.get("experiments") or "" for row in rows]
+        for name in dict.fromkeys(name for names in named for name in names.split(", ") if name):
+            found[name].append(path.stem)
+    items = [
+        f"<li><span>{html.escape(name)}</span> in {html.escape(', '.join(tables))}"
+        for name, tables in sorted(found.items())
+    ]
+    return "\n".join(['<section id="experiments">', "<h2>experiments</h2>", "<ul>", *items, "</ul>", "</section>"])
+
+
+# -- Markdown, as far as our tools write it ---------------------------------------------------------------------------
+
+
+def as_html(text: str) -> str:
+    """Headings, paragraphs, lists and tables; the first heading is the section's own."""
+    blocks = re.split(r"\n\s*\n", text.strip())
+    return "\n".join(block(part.splitlines()) for part in blocks if not part.startswith("# "))
+
+
+def block(lines: list[str]) -> str:
+    if lines[0].startswith("|"):
+        return table([cells(line) for line in lines])
+    if lines[0].startswith("#"):
+        return f"<h3>{inline(lines[0].lstrip('# '))}</h3>"
+    if lines[0].startswith("- "):
+        items = "\n".join(lines)[2:].split("\n- ")
+        return "<ul>" + "".join(f"<li>{inline(item)}" for item in items) + "</ul>"
+    return f"<p>{inline(' '.join(lines))}</p>"
+
+
+def cells(line: str) -> list[str]:
+    return [cell.strip().replace(BAR, "|") for cell in re.split(r"(?<!\\)\|", line.strip())[1:-1]]
+
+
+def table(rows: list[list[str]]) -> str:
+    """The second row is Markdown's rule."""
+    head = "".join(f'<th scope="col"><button>{inline(cell)}</button></th>' for cell in rows[0])
+    body = "\n".join("<tr>" + "".join(f"<td>{inline(cell)}</td>" for cell in row) + "</tr>" for row in rows[2:])
+    return (
+        '<div class="wide" tabindex="0" role="region" aria-label="table"><table>\n'
+        f"<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody></table></div>"
+    )
+
+
+def inline(text: str) -> str:
+    """Text with its code and emphasis."""
+    parts = re.split(r"`([^`]+)`", text)  # every other one is code
+    return "".join(
+        f"<code>{html.escape(part)}</code>"
+        if i % 2
+        else re.sub(r"\*([^*\s][^*]*)\*", r"<em>\1</em>", html.escape(part))
+        for i, part in enumerate(parts)
+    )
+
+
+if __name__ == "__main__":
+    cli.run(main)
