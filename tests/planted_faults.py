@@ -109,6 +109,9 @@ DELONG = "test_compare.py::test_delongs_test_is_that_of_the_definition"
 UNFITTED = "test_predict.py::test_a_map_comes_back_to_its_place_in_the_image"
 SEED_GROUPS = "test_compare.py::test_groups_of_seeds_are_compared_by_their_means"
 P_THRESHOLD = "test_normals.py::test_reaching_the_threshold_is_a_p_value_of_at_most_the_rate"
+EARLIER = "test_page.py::test_nothing_of_an_earlier_evaluation_remains"
+STRIPS = "test_page.py::test_strips_are_of_input_reconstruction_difference_and_map"
+TABLES = "test_page.py::test_the_page_of_results_shows_every_table_and_links_every_file"
 AUPRO = "test_localisation.py::test_figures_are_those_of_the_definitions"
 
 FAULTS = [
@@ -874,6 +877,31 @@ FAULTS = [
     fault("kept images: gray ones are taken for colours", "dataloader/images.py", "resize, fit, colour])",
           "resize, fit])",
           "test_colour.py::test_what_is_kept_in_colour_is_not_taken_for_gray"),
+    # -- pages to look at
+    fault("page: another evaluation's strips remain", "evaluation/page.py", "shutil.rmtree(strips, ignore_errors=True)",
+          "strips.exists()", EARLIER),
+    fault("page: another evaluation's figures remain", "evaluation/report.py", ".unlink(missing_ok=True)", ".exists()",
+          EARLIER),
+    fault("page: it stands beside the strips of an evaluation that was cut", "evaluation/page.py",
+          "page.unlink(missing_ok=True)", "page.exists()",
+          "test_page.py::test_an_evaluation_that_is_cut_leaves_no_page"),
+    fault("page: a name can end the script", "evaluation/page.py", '.replace("<", r"\\u003c")', "",
+          "test_page.py::test_names_are_shown_as_they_are_whatever_they_hold"),
+    fault("page: an image is compared with another's reconstruction", "evaluation/page.py",
+          "difference(images[i], x_hats[i])", "difference(images[i], x_hats[i - 1])", STRIPS),
+    fault("page: maps are normalized image by image", "evaluation/page.py", "heat(maps[i], shown)",
+          "heat(maps[i], plots.scale(maps[i]))", STRIPS),
+    fault("page: a mask hides what it marks", "evaluation/plots.py", "(mask & ~inside)", "mask", STRIPS),
+    fault("page: reconstructions beyond black and white wrap around", "system/device.py", "(images.clamp(0, 1) * 255)",
+          "(images * 255)", "test_page.py::test_reconstructions_are_kept_as_bytes_where_they_are_asked_for"),
+    fault("page: three histograms at most", "evaluation/plots.py", "-(-len(scores) // ACROSS)", "1",
+          "test_page.py::test_every_figure_is_shown_and_every_score_has_a_histogram"),
+    fault("page of results: a | within a cell begins another", "tools/results_page.py", r"(?<!\\)\|", r"\|", TABLES),
+    fault("page of results: what a cell holds is taken for HTML", "tools/results_page.py",
+          "</em>\", html.escape(part))", "</em>\", part)", TABLES),
+    fault("page of results: CSV files without a table are not linked", "tools/results_page.py",
+          "if path.stem not in names]", "if path.stem in names]", TABLES),
+
     # -- pictures and maps of one's own images
     fault("maps are laid over pad's margins", "dataloader/images.py", ".astype(np.float32)).crop(shown)",
           ".astype(np.float32))", UNFITTED),

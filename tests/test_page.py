@@ -44,6 +44,9 @@ class Elements(HTMLParser):
     def handle_starttag(self, tag, attributes):
         self.found.append([tag, dict(attributes), ""])
 
+    def handle_endtag(self, tag):
+        self.found.append([f"/{tag}", {}, ""])
+
     def handle_data(self, text):
         if self.found:
             self.found[-1][2] += text
@@ -104,7 +107,10 @@ def test_every_methods_page_has_all_images_and_names_files_that_are_there(worksp
     width, height = Image.open(folder / found["strips"][-1]).size
     assert width == len(found["panels"]) * height
     assert found["panels"][0] == "input, what is anomalous outlined"
-    assert found["thresholds"][found["main"]].keys() >= {"oracle threshold", "threshold from validation"}
+    figures = json.loads((folder / "results.json").read_text())["scores"]
+    for name, values in found["thresholds"].items():
+        known = [figures[name][at]["threshold"] for at in ("at_val_threshold", "at_oracle_threshold")]
+        assert list(values.values()) == [threshold for threshold in known if threshold != "inf"]
 
 
 def test_validation_images_have_a_page_too(workspace, trained):
@@ -210,13 +216,13 @@ def test_an_infinite_threshold_is_none():
 def test_reconstructions_are_kept_as_bytes_where_they_are_asked_for():
     class Plain:
         def score(self, images, all_maps):
-            return Scores({"error": torch.zeros(len(images))}, reconstruction=images * 2 - 0.1)
+            return Scores({"error": torch.zeros(len(images))}, reconstruction=images * 2 - 0.11)
 
     images = torch.arange(40, dtype=torch.uint8)[:, None, None].expand(40, 4, 4) * 6
     assert score_images(Plain(), images, torch.device("cpu"), "").pictures == {}
     found = score_images(Plain(), images, torch.device("cpu"), "", keep_pictures=True).pictures["reconstruction"]
     assert found.dtype == np.uint8 and found.shape == (40, 4, 4)
-    assert found[:, 0, 0].tolist() == [min(max(round(12 * i - 25.5), 0), 255) for i in range(40)]
+    assert found[:, 0, 0].tolist() == [min(max(round(12 * i - 28.05), 0), 255) for i in range(40)]
 
 
 # -- results/ ---------------------------------------------------------------------------------------------------------
@@ -234,7 +240,7 @@ Written by `tools/<x>.py` from *all* & a_b.
 | a \\| b | c |
 | --- | --- |
 | <b>1</b> | – |
-| 2 \\| 3 | `x|y` |
+| 2 \\| 3 | `x\\|y` |
 
 A note.
 """
