@@ -9,6 +9,9 @@ training, there is a threshold of them alone, for the rate of false alarms that 
 normals.json, with which predict.py gives p-values. Test images that repeat training, unlabeled or validation images are
 looked for in every dataset of files, and where there are any, every figure is given without them too. Where all images
 are of one class there is no AUC, and their scores are written all the same.
+
+index.html shows all of it in a browser, from disk: the figures, and every image with its reconstruction and map (strips/),
+sorted by any score, by kind, and what a threshold misses or is wrongly alarmed by.
 """
 
 import argparse
@@ -134,7 +137,7 @@ def main() -> None:
         print(by_disease.table(rows, method.main_score))
         written.append("by_disease.csv")
     page.write(experiment, split, scored, results, written, duplicates)
-    print(f"Written: {', '.join(written)}, figures/ and the page {experiment.path('index.html')}")
+    print(f"Written: {', '.join(written)}, figures/ and index.html, a page of it all, in {experiment.folder}")
 
 
 if __name__ == "__main__":

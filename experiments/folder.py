@@ -7,6 +7,7 @@ checkpoints/<exp>/config.json    the settings; this copy alone drives eval and r
                   metrics.jsonl  one line per epoch             log.txt   what happened, with times
                   epochs/NNNN.csv  an epoch's scores (record_scores)
                   tensorboard/   figures/   results.json   scores.csv   normals.json
+                  index.html     a page to look at an evaluation, and strips/, its images
 """
 
 import json

@@ -188,7 +188,7 @@ def test_held_out_images_of_med_ad_give_a_threshold(workspace, capsys):
             assert "at_normals_threshold" not in results["scores"]["reconstruction"]
             continue
         assert "threshold of normals alone: recall" in said and "(for 5 % by 20 normal images)" in said
-        assert "Written: results.json, scores.csv, normals.json and figures/" in said
+        assert "Written: results.json, scores.csv, normals.json, figures/ and index.html" in said
         at = results["scores"]["reconstruction"]["at_normals_threshold"]
         kept = read_json(folder / "normals.json")
         assert (kept["checkpoint"], kept["epoch"], kept["precision"], at["normals"]) == ("best", 1, "fp32", 20)
