@@ -993,8 +993,6 @@ FAULTS = [
     # -- the notebook
     fault("notebook: an option that predict.py does not have", "notebook.ipynb", "--csv ", "--table ",
           "test_notebook.py::test_its_commands_can_be_parsed"),
-    fault("notebook: the page's strips are not written into it", "notebook.ipynb", "(?:figures|strips)", "(?:figures)",
-          "test_notebook.py::test_it_runs_through"),
 ]  # fmt: skip
 
 

@@ -47,6 +47,7 @@ def repository(tmp_path, monkeypatch):
     return tmp_path / "repository"
 
 
+@pytest.mark.slow
 def test_it_runs_through(repository, tmp_path, monkeypatch):
     monkeypatch.delenv("ANOMALY_DATA_ROOT", raising=False)
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
