@@ -10,8 +10,8 @@ normals.json, with which predict.py gives p-values. Test images that repeat trai
 looked for in every dataset of files, and where there are any, every figure is given without them too. Where all images
 are of one class there is no AUC, and their scores are written all the same.
 
-index.html shows all of it in a browser, from disk: the figures, and every image with its reconstruction and map
-(strips/), sorted by any score, by kind, and what a threshold misses or is wrongly alarmed by.
+index.html shows it all in a browser, from disk: the figures, and every image with its reconstruction and map (strips/),
+sorted by score, by kind, and what a threshold misses or takes for anomalous.
 """
 
 import argparse
