@@ -77,6 +77,8 @@ def test_only_what_is_missing_is_done_and_tabulated(run, workspace):
     mean, half = sum(aucs) / 2, abs(aucs[0] - aucs[1]) / 2**0.5  # with n − 1
     assert [row["method"] for row in rows] == ["AE"] and rows[0]["seeds"] == "0, 1"
     assert rows[0]["AUC"] == f"{100 * mean:.1f} ± {100 * half:.1f}"
+    assert rows[0]["experiments"] == f"{first}, {second}"
+    assert f"<span>{second}</span>" in (workspace / "results" / "index.html").read_text(encoding="utf-8")
 
     DONE.clear()
     Experiment(second).path("results.json").unlink()
