@@ -9,6 +9,7 @@ import torch
 from conftest import SHARED, assert_same_run, needs_shared
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from test_page import check_page
 from tiny import TINY, command, train
 
 import configs
@@ -96,6 +97,7 @@ def test_results_and_predictions_are_those_of_scores_csv(workspace, trained, met
         which = ["--exp", "a", "--device", "cpu", "--checkpoint", checkpoint]
         assert command("eval", *which) == 0
         results = json.loads((folder / "results.json").read_text())
+        check_page(folder)
         table = rows_of(folder / "scores.csv")
         labels = [int(row["label"]) for row in table]
         assert results["checkpoint"] == checkpoint and labels == split.labels.tolist()
