@@ -152,7 +152,7 @@ def build_trainer(experiment: Experiment, config: BaseConfig, dataset: Dataset, 
     scored = ["val"] * dataset.has_validation + ["test"] * (config.record_scores and dataset.has_test)
     splits = {name: dataset.split(name) for name in scored}
     loader = TrainLoader(dataset, config, device)
-    for stage in config.stages():
+    for stage in sorted(config.stages(), key=lambda stage: not stage.unlabeled):  # first what data may lack altogether
         loader.epoch(0, stage)  # every file is read, and a stage with too few found, before anything is written
     seed_everything(config.seed, "weights")
     method = METHODS[config.method](config).to(device)

@@ -258,7 +258,7 @@ PAIRS = {
               "patches_per_side=5"],
     "simsid": ["hierarchical=true", "skip_weights=1", "decoder_top_k=99", "slot_dim=0", "num_layers=9",
                "gumbel_top_k=-1", "decoder_mask_ratio=0"],
-    "ddad": ["members=1", "extra_data=0", "anomaly_rate=2", "refine_epochs=0", "refine_batch_size=1",
+    "ddad": ["members=1", "extra_data=0", "anomaly_rate=2", "refine_epochs=-1", "refine_batch_size=1",
              "refine_batch_size=99", "extra_data=-5"],
     "igd": ["local_side=64", "local_stride=5", "poly_epochs=1", "layers=layer1,layer2", "ssim_weight=2",
             "local_batch_size=0", "latent_size=0"],
