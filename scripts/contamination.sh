@@ -13,7 +13,7 @@ digit="dataset=digit" zhang="dataset=zhang"
 SQUID@$normal     zhang_best precision=bf16 $with | digit_quick precision=bf16 $with
 SimSID@$normal    simsid_zhang precision=bf16 $with | simsid $digit precision=bf16 image_size=64 base_channels=16 learning_rate=2e-4 recon_weight=10 main_score=reconstruction epochs=6 cosine_epochs=6 $with
 MemAE@$normal     memae_zhang $with | memae $digit epochs=30 $with
-f-AnoGAN@$normal  fanogan $zhang $with | fanogan $digit image_size=32 base_channels=16 epochs=8 encoder_epochs=2 $with
+f-AnoGAN@$normal  fanogan $zhang $with | fanogan $digit image_size=32 base_channels=16 epoch_batches=100 epochs=6 encoder_epochs=2 $with
 PatchCore@$normal patchcore $zhang $with | patchcore $digit backbone=efficientnet_lite0 image_size=96 $with
 LINES
     done
