@@ -4,7 +4,7 @@
 
 The paper's figure of DigitAnatomy. Of each kind of image the first test image is shown (--images: so many), or those
 named with --ids. All images and errors are on one gray scale; a method without reconstructions shows the map of its
-main score, from 0 to the highest value of these images. --out x.pdf writes a PDF.
+main score, in colours as eval.py's. --out x.pdf writes a PDF.
 """
 
 import argparse
@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 
 from commands import cli
 from dataloader import DataError, Split, build_dataset
+from evaluation.plots import HEAT, scale
 from experiments.folder import ExperimentError
 from system.device import to_float
 from system.files import write_atomically
@@ -106,9 +107,9 @@ def draw(seen: dict[str, Seen], kinds: list[str]) -> Figure:
     column = 1
     for name, each in seen.items():
         for title, panels in each.panels.items():
-            scale = {"cmap": "inferno", "vmax": panels.max() or 1.0} if each.heat else {"cmap": "gray", "vmax": 1}
+            low, high = scale(panels) if each.heat else (0, 1)
             for row, panel in enumerate(panels):
-                axes[row, column].imshow(panel, vmin=0, **scale)
+                axes[row, column].imshow(panel, cmap=HEAT if each.heat else "gray", vmin=low, vmax=high)
             axes[0, column].set_title(f"{name}\n{title}", fontsize=9)
             column += 1
     return figure
