@@ -2,6 +2,7 @@
 
     python benchmarks/cost.py 'zhang_best precision=bf16' patchcore 'ganomaly image_size=32' --out results/cost.md
     python benchmarks/cost.py zhang_best --vary image_size=64,96,128,192      # and how it grows
+    python benchmarks/cost.py padim patchcore --beside-anomalib               # where anomalib is installed
 
 A case is a configuration's name and changed settings. Each piece of work has a process of its own, one after another.
 Frozen features are as drawn, which costs what the pretrained ones cost.
@@ -11,6 +12,7 @@ import argparse
 import sys
 from collections.abc import Callable
 from functools import partial
+from importlib.util import find_spec
 from itertools import pairwise
 from math import log
 from pathlib import Path
@@ -23,6 +25,7 @@ import torch
 
 import configs
 from benchmarks import report
+from benchmarks.beside_anomalib import works as anomalib_works
 from benchmarks.measure import Work, Worker
 from benchmarks.workloads import Settings, fitting, scoring, stages_that_train, training
 from commands import cli
@@ -45,11 +48,16 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--fit-images", type=int, default=32, metavar="N", help="default: 32")
     parser.add_argument("--score-images", type=int, default=32, metavar="N", help="default: 32")
     parser.add_argument("--repeats", type=int, default=3, metavar="N", help="default: 3")
+    parser.add_argument(
+        "--beside-anomalib", action="store_true", help="padim and patchcore: anomalib's too, by turns with ours"
+    )
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"), help="default: auto")
     parser.add_argument("--out", type=Path, metavar="FILE.md", help="write the tables there too, as Markdown")
     args = parser.parse_args()
     if min(args.batches, args.fit_images, args.score_images, args.repeats) < 1:
         parser.error("counts must be at least 1")
+    if args.beside_anomalib and not find_spec("anomalib"):
+        parser.error("anomalib is not installed here: pip install anomalib, in an environment of its own")
     return args
 
 
@@ -99,18 +107,19 @@ def settings_of(case: str) -> Settings:
 def costs(case: str, args: argparse.Namespace, device: torch.device) -> dict[str, Cost]:
     """What each piece of a case's work costs."""
     found = {}
-    for what, (images, build) in works(settings_of(case), args, device).items():
-        worker = Worker(device, build)
-        rates = [images / worker.seconds() for _ in range(args.repeats)]
-        found[what] = Cost(images, rates, worker.finish().peak)
-        print(f"{case}: {what}, {median(rates):.3g} images/s", file=sys.stderr, flush=True)
+    for what, (images, *builds) in works(settings_of(case), args, device).items():
+        workers = [Worker(device, build) for build in builds]
+        by_turns = [[images / worker.seconds() for worker in workers] for _ in range(args.repeats)]
+        for whose, worker, *rates in zip(("", ", anomalib"), workers, *by_turns, strict=False):
+            found[what + whose] = Cost(images, rates, worker.finish().peak)
+            print(f"{case}: {what}{whose}, {median(rates):.3g} images/s", file=sys.stderr, flush=True)
     return found
 
 
 def works(
     settings: Settings, args: argparse.Namespace, device: torch.device
-) -> dict[str, tuple[int, Callable[[], Work]]]:
-    """What to measure of a case: its name → how many images one repetition takes, and what sets it up."""
+) -> dict[str, tuple[int | Callable[[], Work], ...]]:
+    """What to measure of a case: its name → how many images one repetition takes, what sets it up, and anomalib's."""
     found = {}
     stages = stages_that_train(configs.build(*settings))
     for stage in stages:
@@ -120,7 +129,12 @@ def works(
     if not stages:
         found["fitting"] = args.fit_images, partial(fitting, "ours", settings, device, args.fit_images)
     build = partial(scoring, "ours", settings, device, args.score_images, args.fit_images)
-    return found | {"scoring": (args.score_images, build)}
+    found["scoring"] = args.score_images, build
+    if args.beside_anomalib and settings[0] in ("padim", "patchcore"):
+        fit = partial(anomalib_works.fitting, settings, device, args.fit_images)
+        score = partial(anomalib_works.scoring, settings, device, args.score_images, args.fit_images)
+        return {"fitting": (*found["fitting"], fit), "scoring": (*found["scoring"], score)}
+    return found
 
 
 def exponents(vary: str, found: list[list[dict[str, Cost]]], cases: list[str]) -> list[str]:

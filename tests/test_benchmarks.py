@@ -113,6 +113,22 @@ def test_what_a_method_costs(name, workspace, monkeypatch):
     assert "## batch_size=2,4" in text and "| 2 → 4 |" in text
 
 
+def test_anomalibs_works_take_turns_with_ours(workspace, monkeypatch):
+    pytest.importorskip("anomalib")
+    monkeypatch.setattr(cost, "Worker", InProcess)
+    few = ["--device", "cpu", "--fit-images", 4, "--score-images", 2, "--repeats", 1, "--beside-anomalib"]
+    cases = ["padim image_size=64", "patchcore image_size=64 backbone=resnet18"]
+    assert command("cost", *cases, *few, "--out", "cost.md", module=cost) == 0
+    text = (workspace / "cost.md").read_text()
+    assert all(text.count(f"| {what} |") == 2 for what in ("fitting", "fitting, anomalib", "scoring, anomalib"))
+
+
+def test_anomalib_is_asked_for_where_it_is_missing(monkeypatch, capsys):
+    monkeypatch.setattr(cost, "find_spec", lambda name: None)
+    assert command("cost", "padim", "--beside-anomalib", module=cost) == 2
+    assert "anomalib is not installed here: pip install anomalib" in capsys.readouterr().err
+
+
 def test_what_reading_takes(workspace, monkeypatch):
     def in_process(work, *arguments):
         return reading._cost(work, *arguments, threads=1)
