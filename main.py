@@ -24,7 +24,7 @@ from configs import BaseConfig
 from dataloader import Dataset, build_dataset
 from dataloader.loader import TrainLoader
 from experiments.folder import Experiment, ExperimentError
-from experiments.settings import check_same, check_same_data, check_same_weights
+from experiments.settings import check_same, check_same_data, check_same_weights, lengthening
 from methods import METHODS
 from system import distributed
 from system.device import choose_device
@@ -102,12 +102,15 @@ def main() -> int | None:
         experiment.save_data(dataset.record())
         if args.source and not experiment.path("last.pt").exists():
             trainer.check_nothing_is_lost()
-            take_over(trainer, Experiment(args.source), args.stage)
+            source = Experiment(args.source)
+            check_same_data(source, build_dataset(source.load_config()[1], args.data_root))
+            check_same_weights(source, pretrained)
+            take_over(trainer, source, args.stage)
         if experiment.path("last.pt").exists():
             trainer.resume()
             if trainer.finished:
-                fitted = trainer.stage.batches == 0
-                longer = "" if fitted else f"To train on: --set {trainer.stage.epochs_key}=N. "
+                key = lengthening(config)
+                longer = f"To train on: --set {key}=N. " if key else ""
                 print(f"{experiment.folder} is finished: {trainer.epoch} epochs. To evaluate it: python eval.py --exp "
                       f"{args.exp}. {longer}To start anew: --overwrite.")  # fmt: skip
                 return None

@@ -6,7 +6,7 @@ import json
 import configs
 from configs import BaseConfig
 from dataloader import Dataset
-from experiments.folder import Experiment, ExperimentError
+from experiments.folder import IMPORTED, Experiment, ExperimentError
 
 FREE = (
     "data_root",
@@ -26,18 +26,26 @@ def check_same(experiment: Experiment, config: BaseConfig) -> None:
             "can be evaluated as what it is, but not trained on: give another --exp, or --overwrite to start anew. "
             "(DDAD's ensembles are the same in both: --from takes them over.)"
         )
-    before, after = saved.stages()[-1], config.stages()[-1]
-    changes = differences(saved, config, ignore=(*FREE, before.epochs_key))
-    if after.epochs < before.epochs:
-        changes.append(f"{before.epochs_key}: {before.epochs} → {after.epochs}")
+    key = lengthening(saved)
+    changes = differences(saved, config, ignore=(*FREE, key))
+    before, after = (each.stages()[-1].epochs for each in (saved, config))
+    if key and after < before:
+        changes.append(f"{key}: {before} → {after}")
     refuse(experiment, changes)
+
+
+def lengthening(config: BaseConfig) -> str:
+    """The setting that makes the last stage longer; "" where it concerns others too, or the method is only fitted."""
+    *others, last = config.stages()
+    shared = any(stage.epochs_key == last.epochs_key for stage in others)
+    return "" if shared or last.batches == 0 else last.epochs_key
 
 
 def check_same_data(experiment: Experiment, dataset: Dataset) -> None:
     """Refuse to go on with other training or validation images."""
     _, _, saved = experiment.load_config()
     found = dataset.fingerprint()
-    refuse(experiment, [f"training data: {saved} → {found}"] if found != saved else [])
+    refuse(experiment, [f"training data: {saved} → {found}"] if saved not in (found, IMPORTED) else [])
 
 
 def check_same_weights(experiment: Experiment, found: dict[str, dict[str, str]]) -> None:

@@ -57,7 +57,7 @@ class Ddad(Method):
         for name in (name for names in self.groups.values() for name in names):
             with seeded(config.seed, "weights", name):
                 self.members[name] = build_network(config.backbone, config)
-        for name, maps in (("dual", 2), ("intra", 1)):
+        for name, maps in (("dual", 2), ("intra", 1)) if config.refine_epochs else ():
             with seeded(config.seed, "weights", "refine", name):
                 self.refinement[name] = AsrNet(maps).to(memory_format=torch.channels_last)  # faster to convolve
         self.start_stage("ndm")
@@ -140,9 +140,8 @@ class Ddad(Method):
 
     def scores_of(self, images: torch.Tensor) -> Scores:
         found = self.discrepancies(to_network(images))
-        maps = {"inter": found.inter, "intra": found.intra, "rec": found.rec}
-        if self.config.refine_epochs:
-            maps = {f"r_{name}": p[:, 1:] for name, p in self.refined(found).items()} | maps  # (B, 1, S, S)
+        maps = {f"r_{name}": p[:, 1:] for name, p in self.refined(found).items()}  # (B, 1, S, S)
+        maps |= {"inter": found.inter, "intra": found.intra, "rec": found.rec}
         maps = {name: pixels for name, pixels in maps.items() if name not in self.untrained}
         return Scores(
             image={name: mean_of(pixels) for name, pixels in maps.items()},

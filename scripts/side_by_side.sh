@@ -5,7 +5,8 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source ./environment.sh
-scripts/benchmark.sh zhang --quick "$@"
+scripts/benchmark.sh zhang --quick --seeds 0 "$@"
+case " $* " in *" --help "* | *" -h "* | *" --dry-run "* | *" --slurm "* | *" --only"*) exit ;; esac
 shown=()
 for method in SQUID SimSID AE AE-U MemAE VAE f-AnoGAN GANomaly IGD IF PaDiM PatchCore RD4AD M-KD FAE-SSIM; do
     shown+=("$method=benchmark_zhang_quick_${method}_s0")

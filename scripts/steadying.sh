@@ -20,7 +20,8 @@ R1                        $on r1_weight=10 | $quick r1_weight=10
 LIST
 }
 batch "$@"
-case " $* " in *" --help "* | *" -h "* | *" --dry-run "* | *" --slurm "* | *" --only "*) exit ;; esac
+case " $* " in *" --help "* | *" -h "* | *" --dry-run "* | *" --slurm "* | *" --only"*) exit ;; esac
 done=$(batch "$@" --dry-run | sed -n 's/^# \(.*\): done$/\1/p')
+[ -n "$done" ] || exit 0 # all of it runs elsewhere
 "$PYTHON" tools/rules.py --exp $done --figure "results/${name}_epochs.png"
 "$PYTHON" tools/influence.py --exp $done

@@ -139,14 +139,21 @@ def test_lines_that_differ_in_a_later_stage_share_those_before_it_and_a_curve_ha
     assert curves["rec"] == {"1": [100 * results["scores"]["rec"]["auc"]]}
 
 
-def test_a_shared_stage_is_trained_again_where_its_experiment_runs_elsewhere(run, workspace):
+def test_a_stage_is_shared_once_it_is_trained_and_by_whom_it_may(run, workspace):
     small = " ".join([*TINY["ddad"][1], "refine_epochs=0"])
     text = f"A ddad_brain_ae {small}\nB ddad_brain_ae {small} anomaly_rate=1"
     assert run(text, "--seeds", "0", "--lines", "A")[0] == 0
-    Experiment("t_A_s0").path("results.json").unlink()
-    with FileLock(workspace / "checkpoints" / "t_A_s0" / ".lock"):
+    path = Experiment("t_A_s0").path("last.pt")
+    whole = torch.load(path, weights_only=True)
+    torch.save(whole | {"position": whole["position"] | {"epoch": 0}}, path)
+    with FileLock(workspace / "checkpoints" / "t_A_s0" / ".lock"):  # another command has just begun with it
         assert run(text, "--seeds", "0")[0] == 0
     assert not (workspace / "checkpoints" / "t_B_s0" / "log.txt").read_text().count("again, from")
+    torch.save(whole, path)
+    assert run(f"{text}\nC ddad_brain_ae {small.replace('refine_epochs=0', 'refine_epochs=1')}", "--seeds", "0")[0] == 0
+    assert (workspace / "checkpoints" / "t_C_s0" / "log.txt").read_text().count(
+        "the stage refine again, from t_A_s0"
+    ) == 1
 
 
 def test_a_panel_shows_mean_deviation_and_every_seed():
@@ -166,11 +173,19 @@ def test_other_scores_have_columns_where_all_lines_have_them(run, workspace):
     small = " ".join([*TINY["squid"][1], "epochs=1"])
     assert run(f"A digit_quick {small}\nB digit_quick {small} n_critic=1", "--seeds", "0")[0] == 0
     rows = table(workspace / "results" / "t.csv")
+    head = (workspace / "results" / "t.tex").read_text().splitlines()[2]
+    assert head.startswith("method & AUC & ") and head.endswith(r" & difference & AUC of discriminator \\")
     for line, row in zip("AB", rows, strict=True):
         scores = json.loads(Experiment(f"t_{line}_s0").path("results.json").read_text())["scores"]
         assert row["AUC"] == f"{100 * scores['reconstruction']['auc']:.1f}"
         assert row["AUC of discriminator"] == f"{100 * scores['discriminator']['auc']:.1f}"
     DONE.clear()
+    for line in "AB":  # of another dataset, say
+        path = Experiment(f"t_{line}_s0").path("results.json")
+        path.write_text(path.read_text().replace('"missing"', f'"missing in {line}"'))
+    assert run(f"A digit_quick {small}\nB digit_quick {small} n_critic=1", "--seeds", "0")[0] == 0
+    a, b = table(workspace / "results" / "t.csv")
+    assert a["AUC, missing in A"] != "–" == b["AUC, missing in A"] and b["AUC, missing in B"] != "–" != a["AUC, zero"]
     assert run(f"A digit_quick {small}\nAE ae_brain {AE}", "--seeds", "0")[0] == 0
     assert "AUC of discriminator" not in table(workspace / "results" / "t.csv")[0]
 
@@ -300,6 +315,17 @@ def test_latex_has_no_bare_signs():
         ("hyperparameters.sh --quick", 16),
         ("contamination.sh", 30),
         ("contamination.sh --quick", 30),
+        ("steadying.sh", 6),
+        ("steadying.sh --quick", 6),
+        ("simsid.sh", 3),
+        ("simsid.sh --quick", 1),
+        ("ddad_backbones.sh rsna", 3),
+        ("ddad_backbones.sh lag --quick", 3),
+        ("ddad_anomaly_rates.sh brain", 6),
+        ("ddad_anomaly_rates.sh vindr --quick", 6),
+        ("ddad_members.sh brain", 4),
+        ("ddad_members.sh brain --quick", 4),
+        ("side_by_side.sh", 19),
     ],
 )
 def test_every_line_of_the_scripts_can_be(call, experiments):

@@ -21,6 +21,7 @@ from evaluation.metrics import chi2_distance
 from methods.autoencoder import SingleAutoEncoder
 from methods.ddad import Ddad, focal_loss
 from methods.synthetic import Squares, blend, draw_partners, draw_squares, masks
+from training.repeat import shared_until
 
 CPU = torch.device("cpu")
 
@@ -376,9 +377,44 @@ def test_another_anomaly_rate_shares_the_normative_module_and_ends_as_if_trained
     assert command("main", *shared) == 0
     assert_same_run(workspace / "checkpoints" / "shared", workspace / "checkpoints" / "alone")
     assert command("main", *shared[:-1], "refine_epochs=1", "latent_size=8") == 1
-    assert (
-        "can change extra_data, anomaly_rate, udm_…, refine_… alone, and not\n  latent_size" in capsys.readouterr().err
-    )
+    assert "can change extra_data, anomaly_rate, refine_… alone, and not\n  latent_size" in capsys.readouterr().err
+
+
+def test_where_stages_share_their_length_none_is_made_longer(workspace, trained, capsys):
+    assert train("u", method="ddad", overrides=["refine_epochs=0"]) == 0
+    assert train("u", method="ddad", overrides=["refine_epochs=0"]) == 0
+    assert "To train on" not in capsys.readouterr().out
+    assert train("u", method="ddad", overrides=["refine_epochs=0", "epochs=2"]) == 1
+    assert "epochs: 1 → 2" in capsys.readouterr().err
+
+
+def test_refinement_comes_and_goes_with_the_modules_kept(workspace, uninterrupted, trained):
+    assert train("u", method="ddad", overrides=["refine_epochs=0"]) == 0
+    added = "--exp", "r", "--from", "u", "--stage", "refine", "--device", "cpu", "--set", "refine_epochs=2"
+    assert command("main", *added) == 0
+    assert_same_run(workspace / "checkpoints" / "r", uninterrupted)
+    trained("a", "ddad")
+    left_out = "--exp", "v", "--from", "a", "--stage", "udm", "--device", "cpu", "--set", "refine_epochs=0"
+    assert command("main", *left_out) == 0
+    assert_same_run(workspace / "checkpoints" / "v", workspace / "checkpoints" / "u")
+    saved, refined = configs.build(*TINY["ddad"]), configs.build(TINY["ddad"][0], [*TINY["ddad"][1], "refine_epochs=0"])
+    assert (shared_until(saved, refined), shared_until(refined, saved)) == ("udm", "refine")
+
+
+def test_what_other_images_trained_is_not_taken_over(workspace, trained, capsys):
+    trained("a", "ddad")
+    path = workspace / "checkpoints" / "a" / "config.json"
+    path.write_text(path.read_text().replace("sklearn-", "another-"))
+    assert repeat("b") == 1
+    assert "training data: another-" in capsys.readouterr().err
+
+
+def test_what_was_trained_in_another_order_is_not_taken_over(workspace, trained, capsys):
+    trained("a", "ddad")
+    path = workspace / "checkpoints" / "a" / "metrics.jsonl"
+    path.write_text(path.read_text().replace('"ndm"', '"x"').replace('"udm"', '"ndm"').replace('"x"', '"udm"'))
+    assert repeat("b") == 1
+    assert "trained its stages in another order" in capsys.readouterr().err
 
 
 def test_without_refinement_it_is_ddad_as_of_miccai(workspace, trained):

@@ -11,6 +11,7 @@ from forks import kill_in_training
 from scipy.ndimage import gaussian_filter
 from test_methods import build
 from tiny import command, train
+from torch.nn.functional import adaptive_avg_pool1d, interpolate, unfold
 
 from methods.maps import gaussian_blur, upsample
 from models.bank import Bank, greedy_coreset
@@ -93,6 +94,18 @@ def test_a_patch_is_pooled_over_its_neighbours():
     method.features.forward = changed
     moved = (method.patches(images)[0].reshape(6, 6, -1) - plain).abs().amax(2) > 1e-4
     assert moved[1:4, 1:4].all() and moved.sum() == 9
+
+
+def test_patches_are_the_means_that_are_published():
+    """As the paper has them: a neighbourhood's features, the deeper ones between places, then two means."""
+    method, _ = build("patchcore")
+    images, size = torch.rand(2, 1, 48, 48), method.config.pooled
+    parts = []
+    for f in method.features(images).values():
+        near = unfold(f, 3, padding=1).unflatten(2, f.shape[2:])
+        near = interpolate(near, size=(6, 6), mode="bilinear", align_corners=False)
+        parts.append(adaptive_avg_pool1d(near.flatten(2).transpose(1, 2), size))
+    torch.testing.assert_close(method.patches(images), adaptive_avg_pool1d(torch.cat(parts, 2), size))
 
 
 # -- the map ----------------------------------------------------------------------------------------------------------

@@ -144,3 +144,11 @@ def test_a_loss_that_is_not_finite_stops_with_the_batch_named(workspace, monkeyp
     assert "epoch 1, batch 4 (training images [" in capsys.readouterr().err
     saved = torch.load(workspace / "checkpoints" / "a" / "last.pt", weights_only=True)
     assert saved["position"]["batch"] == 3 and all(v.isfinite().all() for v in saved["method"].values())
+
+
+@pytest.mark.parametrize("name", [name for name in METHODS if len(configs.build(*TINY[name]).stages()) > 1])
+def test_the_last_stage_repeated_ends_as_it_did(workspace, trained, trained_once, name):
+    trained("a", name)
+    last = configs.build(*TINY[name]).stages()[-1].name
+    assert command("main", "--exp", "again", "--from", "a", "--stage", last, "--device", "cpu") == 0
+    assert_same_run(workspace / "checkpoints" / "again", trained_once(name))

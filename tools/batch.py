@@ -33,7 +33,7 @@ from commands import cli
 from commands.jobs import Job, describe, parse, places_for
 from configs import BaseConfig, ConfigError
 from dataloader import build_dataset
-from experiments.folder import CHECKPOINTS, Experiment
+from experiments.folder import CHECKPOINTS, Experiment, reached
 from experiments.settings import check_same
 from system.device import choose_device
 from tools import paper_table
@@ -64,15 +64,25 @@ class Planned:
         except ConfigError as error:
             raise ConfigError(f"{self.name}: {error}") from error
 
-    def commands(self, more: list[str]) -> list[list[str]]:
-        """main.py's and eval.py's; ``more`` is what both get."""
+    def commands(self, more: list[str], shared: bool = True) -> list[list[str]]:
+        """main.py's and eval.py's; ``more`` is what both get, ``shared`` whether the source's stages are taken over."""
         exp = ["--exp", self.experiment.name]
         settings = ["--set", *self.settings] if self.settings else []
         how = ["--config", self.config_name]
-        if self.source and not self.experiment.exists() and self.source.state != "running":
+        if self.source and shared and not self.experiment.exists():
             how = ["--from", self.source.experiment.name, "--stage", self.stage]
         train = ["main.py", *exp, *how, "--seed", str(self.seed), *settings, *more]
         return [[sys.executable, str(ROOT / command[0]), *command[1:]] for command in (train, ["eval.py", *exp, *more])]
+
+    @property
+    def can_share(self) -> bool:
+        """Whether the source has trained the stages before ``stage``."""
+        if not (self.source and self.source.experiment.path("last.pt").exists()):
+            return False
+        stages = self.config.stages()
+        before = stages[: [each.name for each in stages].index(self.stage)]
+        trained = reached(self.source.experiment.load_checkpoint("last.pt"))
+        return trained >= sum(stage.epochs for stage in before)
 
     @property
     def state(self) -> str:
@@ -248,7 +258,7 @@ class Batch:
         """Train and evaluate one; after a failure nothing more begins."""
         name, log = planned.experiment.name, self.logs / f"{planned.experiment.name}.txt"
         started = time.monotonic()
-        for command in planned.commands(self.more):
+        for command in planned.commands(self.more, planned.can_share):
             if self.failed:
                 return
             with open(log, "a", encoding="utf-8") as file:

@@ -6,7 +6,7 @@ Rows are replaced by experiment id and kept otherwise. In results.csv shares are
 not known is empty, and lists and tables are JSON. Experiments that differ by their seed alone are summed up in
 tables.md as mean ± standard deviation. Nothing in results/ is written by hand but published.csv, the papers' figures
 with their source; its column ``ours`` says which rows of results.csv stand beside a figure, as
-``column=value column=value``, of the main score where it names none.
+``column=value column=value``, of the main score where it names none, or ``setting=value``.
 """
 
 import argparse
@@ -20,6 +20,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+import configs
 from commands import cli
 from evaluation.report import prevalence
 from evaluation.tables import csv_text
@@ -178,9 +179,20 @@ def read_published(path: Path) -> list[dict[str, str]]:
             raise ExperimentError(
                 f"{where} has no source. Name it, or take the line out: a figure without a source is not printed."
             )
-        if wrong := [pair for pair in entry["ours"].split() if pair.partition("=")[0] not in TEXT]:
-            raise ExperimentError(f"{where}: {wrong[0]!r} must be column=value, a column of {', '.join(TEXT)}.")
+        known = {*TEXT, *(key for method in configs.SETTINGS.values() for key in method().as_dict())}
+        if wrong := [pair for pair in entry["ours"].split() if pair.partition("=")[0] not in known]:
+            raise ExperimentError(
+                f"{where}: {wrong[0]!r} must be column=value, a column of {', '.join(TEXT)}, or setting=value."
+            )
     return entries
+
+
+def value_of(row: Row, key: str) -> object:
+    """A column's value, or as text that of a setting of the row's configuration."""
+    if key in row:
+        return row[key]
+    changed = {line.partition(": ")[0]: line.rpartition(" → ")[2] for line in row["settings"] or ()}
+    return changed.get(key) or json.dumps(configs.build(row["config"]).as_dict().get(key))
 
 
 def tables(rows: list[Row], published: list[dict[str, str]]) -> str:
@@ -281,7 +293,11 @@ def beside_published(groups: list[list[Row]], published: list[dict[str, str]]) -
         for group in groups:
             first = group[0]
             named = wanted if "score" in wanted else wanted | {"main": True}
-            if wanted and first["split"] == "test" and all(first[key] == value for key, value in named.items()):
+            if (
+                wanted
+                and first["split"] == "test"
+                and all(value_of(first, key) == value for key, value in named.items())
+            ):
                 lines.append(
                     [entry["dataset"], entry["method"], entry["AUC"], entry["AP"] or "–",
                      f"{entry['accuracy'] or '–'} / {entry['F1'] or '–'}", entry["source"],

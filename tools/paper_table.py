@@ -12,7 +12,7 @@ epoch with the deviation over the last ten. Lines called SERIES@VALUE are points
 import json
 import statistics
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from configs import BaseConfig
 from evaluation.tables import csv_text
@@ -29,6 +29,7 @@ from tools.make_tables import (
     spread,
     total,
     trained,
+    value_of,
 )
 from tools.results import RESULTS, markdown, percent
 from tools.results import read_rows as read_csv
@@ -37,6 +38,7 @@ HEADER = (
     "method", "AUC", "AP", "acc / F1, val threshold", "AUC published", "difference", "epochs", "pretrained weights",
     "training, min", "seeds", "at commit",
 )  # fmt: skip
+IN_TEX = 6  # of these columns, those of the papers, and every score
 NOTE = (
     "Percent; mean ± standard deviation over seeds, of the main score on all test images. A difference is ours minus "
     "the published figure, in points; of a run of fewer epochs or with other settings it says nothing of the method."
@@ -111,7 +113,10 @@ def write(name: str, script: str, planned: Iterable[tuple[str, int, Experiment, 
     columns = (*header, "experiments")  # of the CSV file
     lines = [
         cells(line, group, missing[line], published)
-        + [spread([row[which] for row in group], name) if group else "–" for which, name in more.values()]
+        + [
+            spread([{name: row[which].get(name)} for row in group], name) if group else "–"
+            for which, name in more.values()
+        ]
         for line, group in groups.items()
     ]
     holes = sum(map(len, missing.values()))
@@ -122,21 +127,25 @@ def write(name: str, script: str, planned: Iterable[tuple[str, int, Experiment, 
     named = [", ".join(dict.fromkeys(row["experiment"] for row in group)) for group in groups.values()]
     rows = (dict(zip(columns, [*line, of], strict=True)) for line, of in zip(lines, named, strict=True))
     write_text(RESULTS / f"{name}.csv", csv_text(columns, rows))
-    write_text(RESULTS / f"{name}.tex", latex(lines))
+    scores = [len(HEADER) + i for i, (which, _) in enumerate(more.values()) if which == "scores"]
+    write_text(RESULTS / f"{name}.tex", latex(header, lines, [*range(IN_TEX), *scores]))
     drawn = paper_figure.draw(RESULTS / name, groups)
     results_page.write()
     print(f"Written: {RESULTS / name}.md, .csv{', .tex, .png and .pdf' if drawn else ' and .tex'}", flush=True)
 
 
 def more_columns(rows: list[Row]) -> dict[str, tuple[str, str]]:
-    """Title → (key of :func:`main_row`'s, name in it) of the columns beside HEADER: those that all rows have."""
+    """Title → (key of :func:`main_row`'s, name in it) of the columns beside HEADER: what any row has of the main score,
+    and of other scores what all have.
+    """
     titles = {"scores": "AUC of {}", "removed": "AUC of {}, duplicates removed", "kind": "AUC, {}", "epochs": "{}"}
+    same = len({(row["score"], *row["scores"]) for row in rows}) == 1
     columns = {}
     for which, title in titles.items():
-        names = [tuple(row[which]) for row in rows]
-        same = names and all(of == names[0] for of in names) and len({row["score"] for row in rows}) == 1
-        shown = [name for name in names[0] if which != "scores" or name != rows[0]["score"]] if same else []
-        columns |= {title.format(name): (which, name) for name in shown}
+        if same or which in ("kind", "epochs"):
+            names = dict.fromkeys(name for row in rows for name in row[which])
+            names = [name for name in names if which != "scores" or name != rows[0]["score"]]
+            columns |= {title.format(name): (which, name) for name in names}
     return columns
 
 
@@ -168,18 +177,28 @@ def cells(line: str, group: list[Row], missing: list[int], published: list[dict[
 
 
 def stands_for(entry: dict[str, str], row: Row) -> bool:
-    """Whether a published figure is that of a row's method and data."""
+    """Whether a published figure is that of a row's method, data and main score."""
     wanted = dict(pair.split("=") for pair in entry["ours"].split())
-    return bool(wanted) and "score" not in wanted and all(row[key] == value for key, value in wanted.items())
+    return bool(wanted) and all(value_of(row, key) == value for key, value in wanted.items())
 
 
-def latex(lines: list[list[str]]) -> str:
-    """A booktabs table of the first columns, those of the papers."""
-    shown = slice(0, 6)
-    rows = [" & ".join(escaped(cell) for cell in line[shown]) + r" \\" for line in (HEADER, *lines)]
+def latex(header: Sequence[str], lines: list[list[str]], columns: list[int]) -> str:
+    """A booktabs table of these columns."""
+    rows = [" & ".join(escaped(line[column]) for column in columns) + r" \\" for line in (header, *lines)]
     head, *body = rows
+    aligned = "l" + "r" * (len(columns) - 1)
     return (
-        "\n".join([r"\begin{tabular}{lrrrrr}", r"\toprule", head, r"\midrule", *body, r"\bottomrule", r"\end{tabular}"])
+        "\n".join(
+            [
+                rf"\begin{{tabular}}{{{aligned}}}",
+                r"\toprule",
+                head,
+                r"\midrule",
+                *body,
+                r"\bottomrule",
+                r"\end{tabular}",
+            ]
+        )
         + "\n"
     )
 

@@ -134,7 +134,8 @@ def examine(experiment: Experiment) -> list[dict[str, object]]:
         raise ExperimentError(
             f"{experiment.folder}: its data have no validation images, so there is nothing to choose."
         )
-    main_score = config.main_score or METHODS[config.method].score_names[0]
+    given = (config.main_score, *METHODS[config.method].score_names)  # not all are given with all settings
+    main_score = next(name for name in given if name in splits["val"].scores)
     common = {
         "experiment": experiment.name,
         "config": name,

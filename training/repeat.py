@@ -8,7 +8,8 @@ import re
 
 import torch
 
-from configs import BaseConfig
+from configs import BaseConfig, Stage
+from configs.stages import stage_of
 from experiments.folder import Experiment, ExperimentError, reached
 from experiments.log import log_until
 from experiments.settings import FREE, differences
@@ -19,12 +20,12 @@ from training.loop import Trainer
 
 def check_repeatable(source: Experiment, saved: BaseConfig, wanted: BaseConfig, stage: str) -> None:
     """Raise an ExperimentError for a stage that is not there, or changed settings that concern earlier ones."""
-    names = [each.name for each in saved.stages()]
+    names = [each.name for each in wanted.stages()]
     if stage not in names:
         raise ExperimentError(f"--stage {stage}: the stages of {source.folder} are {', '.join(names)}.")
     if others := earlier_changes(saved, wanted, stage):
-        later = saved.stages()[names.index(stage) :]
-        own = ", ".join(setting for each in later for setting in (*each.settings, f"{each.name}_…"))
+        later = from_stage(wanted, stage)
+        own = ", ".join(setting for each in later for setting in each.settings or (f"{each.name}_…",))
         raise ExperimentError(
             f"--from {source.name} --stage {stage} can change {own} alone, and not\n  " + "\n  ".join(others)
         )
@@ -34,25 +35,31 @@ def shared_until(saved: BaseConfig, wanted: BaseConfig) -> str | None:
     """The last stage from which on ``saved`` is to be repeated to become ``wanted``; None where that is all of it."""
     if saved.precision != wanted.precision:
         return None
-    later = [stage.name for stage in saved.stages()[1:]]
+    later = [stage.name for stage in wanted.stages()[1:]]
     return next((name for name in reversed(later) if not earlier_changes(saved, wanted, name)), None)
 
 
 def earlier_changes(saved: BaseConfig, wanted: BaseConfig, stage: str) -> list[str]:
     """The settings in which ``wanted`` differs that concern stages before this one, as lines."""
-    stages = saved.stages()
-    later = stages[[each.name for each in stages].index(stage) :]
+    later = from_stage(saved, stage) + from_stage(wanted, stage)
     own = {setting for each in later for setting in each.settings}
     prefixes = tuple(f"{each.name}_" for each in later)
     changes = differences(saved, wanted, ignore=(*FREE, "main_score", *own))
     return [line for line in changes if not line.startswith(prefixes)]
 
 
+def from_stage(config: BaseConfig, name: str) -> tuple[Stage, ...]:
+    """The stage of that name and those after it; none where it is not there."""
+    names = [stage.name for stage in config.stages()]
+    return config.stages()[names.index(name) :] if name in names else ()
+
+
 def take_over(trainer: Trainer, source: Experiment, stage: str) -> None:
     """Give ``trainer``'s new experiment what ``source`` had when ``stage`` began: last.pt, metrics.jsonl and log.txt.
 
     Raises:
-        ExperimentError: where ``source`` has not finished the stages before, or its weights do not fit.
+        ExperimentError: where ``source`` has not finished the stages before, or had them in another order, or its
+            weights do not fit.
     """
     method, names = trainer.method, [each.name for each in trainer.stages]
     before = trainer.stages[: names.index(stage)]
@@ -63,12 +70,18 @@ def take_over(trainer: Trainer, source: Experiment, stage: str) -> None:
             f"{source.folder} has trained {reached(saved)} of the {epochs} epochs before the stage {stage}. "
             f"Train those first: python main.py --exp {source.name}"
         )
+    rows = [row for row in source.read_metrics() if row["epoch"] <= epochs]
+    if any(row.get("stage", before[0].name) != stage_of(before, row["epoch"] - 1).name for row in rows):
+        raise ExperimentError(f"{source.folder}: an older version trained its stages in another order. Train it anew.")
+    own = method.state_dict()  # with the frozen parts, which last.pt is without
+    taken = {entry: value for entry, value in saved["method"].items() if entry in own}
     try:
-        method.load_state_dict(saved["method"] | untrained_entries(method, names[len(before) :]))
+        method.load_state_dict(own | taken | untrained_entries(method, names[len(before) :]))
     except RuntimeError as error:
         raise ExperimentError(f"{source.folder}: the weights do not fit the settings ({error}).") from error
 
-    trainer.rows = [row for row in source.read_metrics() if row["epoch"] <= epochs]
+    # where its last stage was one of these, it was validated, with the scores of that
+    trainer.rows = [{key: value for key, value in row.items() if not key.startswith("val_")} for row in rows]
     trainer.epoch = epochs
     trainer.global_step = sum(each.epochs * len(trainer.loader.epoch(0, each)) for each in before)
     trainer.start_stage()
