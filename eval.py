@@ -115,7 +115,6 @@ def main() -> None:
         results["duplicates_removed"] = report.without_duplicates(
             split, scored, duplicates, val_thresholds, method.groups, unseen, args.false_alarms
         )
-    experiment.path("index.html").unlink(missing_ok=True)  # which would show these files as another evaluation's
     report.write(experiment, split, scored, results, duplicates)
     written = ["results.json", "scores.csv"]
     # of other data nobody knows what was trained on, and with other statistics these are not predict.py's weights

@@ -23,7 +23,7 @@ from commands.jobs import train_seeds
 from configs import BaseConfig
 from dataloader import Dataset, build_dataset
 from dataloader.loader import TrainLoader
-from experiments.folder import Experiment, ExperimentError
+from experiments.folder import IMPORTED, Experiment, ExperimentError
 from experiments.settings import check_same, check_same_data, check_same_weights, lengthening
 from methods import METHODS
 from system import distributed
@@ -103,7 +103,9 @@ def main() -> int | None:
         if args.source and not experiment.path("last.pt").exists():
             trainer.check_nothing_is_lost()
             source = Experiment(args.source)
-            check_same_data(source, build_dataset(source.load_config()[1], args.data_root))
+            _, like, trained_on = source.load_config()
+            if trained_on != IMPORTED:
+                check_same_data(source, build_dataset(like, args.data_root))
             check_same_weights(source, pretrained)
             take_over(trainer, source, args.stage)
         if experiment.path("last.pt").exists():

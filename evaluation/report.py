@@ -134,6 +134,7 @@ def write(
     labels = split.labels.numpy()
     main = results["main_score"]
     write_text(experiment.path("results.json"), json.dumps(results, indent=2) + "\n")
+    experiment.path("index.html").unlink(missing_ok=True)  # a page of another evaluation, to be made anew
     first = {"id": split.ids, "label": labels.tolist(), "kind": split.kinds}
     if split.persons is not None:
         first["person"] = split.persons

@@ -6,7 +6,7 @@ import json
 import configs
 from configs import BaseConfig
 from dataloader import Dataset
-from experiments.folder import IMPORTED, Experiment, ExperimentError
+from experiments.folder import Experiment, ExperimentError
 
 FREE = (
     "data_root",
@@ -45,7 +45,7 @@ def check_same_data(experiment: Experiment, dataset: Dataset) -> None:
     """Refuse to go on with other training or validation images."""
     _, _, saved = experiment.load_config()
     found = dataset.fingerprint()
-    refuse(experiment, [f"training data: {saved} → {found}"] if saved not in (found, IMPORTED) else [])
+    refuse(experiment, [f"training data: {saved} → {found}"] if found != saved else [])
 
 
 def check_same_weights(experiment: Experiment, found: dict[str, dict[str, str]]) -> None:

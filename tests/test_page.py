@@ -118,6 +118,18 @@ def check_page(folder):
         assert list(values.values()) == [threshold for threshold in known if threshold != "inf"]
 
 
+def test_no_page_stands_beside_the_results_of_an_evaluation_that_was_cut(workspace, trained, monkeypatch):
+    folder = trained("c", "ae")
+    assert command("eval", "--exp", "c", "--device", "cpu") == 0 and (folder / "index.html").exists()
+
+    def cut(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(plots, "histograms", cut)
+    assert command("eval", "--exp", "c", "--device", "cpu", "--split", "val") == 130
+    assert json.loads((folder / "results.json").read_text())["split"] == "val" and not (folder / "index.html").exists()
+
+
 def test_validation_images_have_a_page_too(workspace, trained):
     folder = trained("v", "ae")
     assert command("eval", "--exp", "v", "--device", "cpu", "--split", "val") == 0
