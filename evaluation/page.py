@@ -37,9 +37,7 @@ def write(
         files: what the evaluation wrote into the folder, to be linked; its figures are found there.
         duplicates: id → how a test image repeats another.
     """
-    page, strips = experiment.path("index.html"), experiment.path(STRIPS)
-    page.unlink(missing_ok=True)  # no page ever shows another evaluation's strips
-    shutil.rmtree(strips, ignore_errors=True)
+    shutil.rmtree(experiment.path(STRIPS), ignore_errors=True)  # of another evaluation
     names = [f"{STRIPS}/{i:05d}.jpg" for i in range(len(split))]
     panels, strip = painter(split, scored, results["main_score"])
     with ThreadPoolExecutor() as pool:  # one draws while others wait for the disk
@@ -69,7 +67,7 @@ def write(
     }
     # </script> in a name would end the element
     data = json.dumps(found, ensure_ascii=False, allow_nan=False).replace("<", r"\u003c")
-    write_text(page, filled(HERE / "page.html", DATA=data))
+    write_text(experiment.path("index.html"), filled(HERE / "page.html", DATA=data))
 
 
 def filled(template: Path, **parts: str) -> str:
