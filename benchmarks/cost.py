@@ -107,7 +107,7 @@ def settings_of(case: str) -> Settings:
 def costs(case: str, args: argparse.Namespace, device: torch.device) -> dict[str, Cost]:
     """What each piece of a case's work costs."""
     found = {}
-    for what, (images, *builds) in works(settings_of(case), args, device).items():
+    for what, (images, builds) in works(settings_of(case), args, device).items():
         workers = [Worker(device, build) for build in builds]
         by_turns = [[images / worker.seconds() for worker in workers] for _ in range(args.repeats)]
         for whose, worker, *rates in zip(("", ", anomalib"), workers, *by_turns, strict=False):
@@ -118,22 +118,24 @@ def costs(case: str, args: argparse.Namespace, device: torch.device) -> dict[str
 
 def works(
     settings: Settings, args: argparse.Namespace, device: torch.device
-) -> dict[str, tuple[int | Callable[[], Work], ...]]:
-    """What to measure of a case: its name → how many images one repetition takes, what sets it up, and anomalib's."""
+) -> dict[str, tuple[int, list[Callable[[], Work]]]]:
+    """What to measure of a case: its name → how many images one repetition takes, and what sets it up: ours, and where
+    it is asked for anomalib's.
+    """
     found = {}
     stages = stages_that_train(configs.build(*settings))
     for stage in stages:
         images = args.batches * stage.batch_size * stage.orders
         build = partial(training, "ours", settings, device, stage.name, args.batches)
-        found["training" if len(stages) == 1 else f"training, {stage.name}"] = images, build
+        found["training" if len(stages) == 1 else f"training, {stage.name}"] = images, [build]
     if not stages:
-        found["fitting"] = args.fit_images, partial(fitting, "ours", settings, device, args.fit_images)
+        found["fitting"] = args.fit_images, [partial(fitting, "ours", settings, device, args.fit_images)]
     build = partial(scoring, "ours", settings, device, args.score_images, args.fit_images)
-    found["scoring"] = args.score_images, build
+    found["scoring"] = args.score_images, [build]
     if args.beside_anomalib and settings[0] in ("padim", "patchcore"):
-        fit = partial(anomalib_works.fitting, settings, device, args.fit_images)
-        score = partial(anomalib_works.scoring, settings, device, args.score_images, args.fit_images)
-        return {"fitting": (*found["fitting"], fit), "scoring": (*found["scoring"], score)}
+        found["fitting"][1].append(partial(anomalib_works.fitting, settings, device, args.fit_images))
+        of = args.score_images, args.fit_images
+        found["scoring"][1].append(partial(anomalib_works.scoring, settings, device, *of))
     return found
 
 

@@ -3,12 +3,8 @@
 #   scripts/ddad_anomaly_rates.sh rsna|vindr|brain|lag [options]; --help lists them
 # The normative module does not see unlabeled images, and is trained once a seed.
 set -euo pipefail
-case "${1:-}" in rsna | vindr | brain | lag) on="$1" && shift ;; *)
-    echo "usage: scripts/ddad_anomaly_rates.sh rsna|vindr|brain|lag [--quick] [--seeds 0,1,2] [options]" >&2 && exit 2 ;;
-esac
-cd "$(dirname "$0")/.."
-source ./environment.sh
+source "$(dirname "$0")/on_medad.sh"
 for rate in 0 0.2 0.4 0.6 0.8 1; do
     with="anomaly_rate=$rate refine_epochs=0"
-    echo "'anomaly rate@$rate' ddad_${on}_ae $with | ddad dataset=digit digits_per_epoch=500 extra_data=500 epochs=20 $with"
+    echo "'anomaly rate@$rate' ddad_${on}_ae $with | ddad $quick $with"
 done | "$PYTHON" tools/batch.py --name "ddad_anomaly_rates_$on" --script "scripts/ddad_anomaly_rates.sh $on" "$@"

@@ -21,7 +21,7 @@ LIST
 }
 batch "$@"
 case " $* " in *" --help "* | *" -h "* | *" --dry-run "* | *" --slurm "* | *" --only"*) exit ;; esac
-done=$(batch "$@" --dry-run | sed -n 's/^# \(.*\): done$/\1/p')
-[ -n "$done" ] || exit 0 # all of it runs elsewhere
-"$PYTHON" tools/rules.py --exp $done --figure "results/${name}_epochs.png"
-"$PYTHON" tools/influence.py --exp $done
+finished=$(batch "$@" --dry-run | sed -n 's/^# \(.*\): done$/\1/p')
+[ -n "$finished" ] || exit 0 # all of it runs elsewhere
+"$PYTHON" tools/rules.py --exp $finished --figure "results/${name}_epochs.png"
+"$PYTHON" tools/influence.py --exp $finished

@@ -764,7 +764,7 @@ FAULTS = [
     fault("an ensemble's networks count as their last one", "tools/paper_table.py",
           "{name: statistics.mean(of) for", "{name: of[-1] for", LATER_STAGE),
     fault("a stage is taken over from an experiment that is not trained yet", "tools/batch.py",
-          "planned.can_share)", "True)", "test_batch.py::test_a_stage_is_shared_once_it_is_trained_and_by_whom_it_may"),
+          "planned.can_share)", "True)", "test_batch.py::test_a_stage_is_shared_once_it_is_trained"),
     fault("a stage with frozen parts cannot be repeated", "training/repeat.py", "own | taken |", "taken |",
           "test_resume.py::test_the_last_stage_repeated_ends_as_it_did"),
     fault("what other images trained is taken over", "main.py",

@@ -139,7 +139,7 @@ def test_lines_that_differ_in_a_later_stage_share_those_before_it_and_a_curve_ha
     assert curves["rec"] == {"1": [100 * results["scores"]["rec"]["auc"]]}
 
 
-def test_a_stage_is_shared_once_it_is_trained_and_by_whom_it_may(run, workspace):
+def test_a_stage_is_shared_once_it_is_trained(run, workspace):
     small = " ".join([*TINY["ddad"][1], "refine_epochs=0"])
     text = f"A ddad_brain_ae {small}\nB ddad_brain_ae {small} anomaly_rate=1"
     assert run(text, "--seeds", "0", "--lines", "A")[0] == 0

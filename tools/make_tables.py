@@ -374,9 +374,12 @@ def different(values: Iterable[object]) -> str:
 
 
 def spread(group: list[Row], key: str) -> str:
-    """Mean and standard deviation (n − 1) in percent; – where one is not known."""
-    values = [row[key] for row in group]
-    if None in values:
+    return mean_and_deviation([row[key] for row in group])
+
+
+def mean_and_deviation(values: list[float | None]) -> str:
+    """Of shares over seeds, in percent, the deviation with n − 1; – where one is not known, or there is none."""
+    if not values or None in values:
         return "–"
     deviation = f" ± {percent(statistics.stdev(values))}" if len(values) > 1 else ""
     return percent(statistics.mean(values)) + deviation

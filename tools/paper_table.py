@@ -23,6 +23,7 @@ from tools.make_tables import (
     Row,
     accuracy_and_f1,
     different,
+    mean_and_deviation,
     pretrained,
     read_published,
     read_rows,
@@ -113,10 +114,7 @@ def write(name: str, script: str, planned: Iterable[tuple[str, int, Experiment, 
     columns = (*header, "experiments")  # of the CSV file
     lines = [
         cells(line, group, missing[line], published)
-        + [
-            spread([{name: row[which].get(name)} for row in group], name) if group else "–"
-            for which, name in more.values()
-        ]
+        + [mean_and_deviation([row[which].get(name) for row in group]) for which, name in more.values()]
         for line, group in groups.items()
     ]
     holes = sum(map(len, missing.values()))
