@@ -64,8 +64,50 @@ def test_what_is_no_anatomy(root, capsys):
     found = [Image.open(root / "test" / of / f"{i}.png").convert("L") for of in ("good", "crack") for i in range(4)]
     means = [np.asarray(image).mean() for image in found]
     pairs = np.mean([[a > n for a in means[4:]] for n in means[:4]])
-    assert f"mean gray level: AUC {100 * max(pairs, 1 - pairs):.1f} % (normal " in said
-    assert f"mean gray level: AUC {100 * max(pairs, 1 - pairs):.1f} %" in said and "file size: AUC" in said
+    assert f"mean gray level: AUC {100 * max(pairs, 1 - pairs):.1f} % (normal " in said and "file size: AUC" in said
+
+
+def test_smoothness_by_hand(tmp_path, capsys):
+    """Stripes of columns: neighbours across differ by twice the height, neighbours along not at all."""
+    for of, heights in {"train/good": (1, 2), "test/good": (10, 20, 30), "test/crack": (6, 7, 25)}.items():
+        for i, height in enumerate(heights):
+            (tmp_path / of).mkdir(parents=True, exist_ok=True)
+            stripes = np.tile(np.array([100 + height, 100 - height], np.uint8), (64, 32))
+            Image.fromarray(stripes).save(tmp_path / of / f"{i}.png")
+    # the mean over both directions is the height; of 9 pairs the anomalous image is the smoother in 7
+    expected = "mean step between neighbouring pixels at 64×64: AUC 77.8 % (normal 20 ± 8; anomalous 13 ± 9 of 255)"
+    assert expected in check(capsys, "folder", tmp_path)
+
+
+def of_persons(root, split, persons, bright):
+    """Four images of each person, much alike; ``bright`` lights up the upper half."""
+    for person in persons:
+        for i in range(4):
+            path = gray(root / split / "normal_256" / f"IM-{person}_{i}.png", person)
+            pixels = np.asarray(Image.open(path)) + np.random.RandomState(i).randint(0, 3, (64, 64))
+            pixels[:32] += bright
+            Image.fromarray(pixels.astype(np.uint8)).save(path)
+    for there in {split, "val"}:
+        gray(root / there / "pneumonia_256" / "person1_bacteria_1.png", 1)
+    gray(root / "val" / "normal_256" / "IM-99_1.png", 99)
+
+
+def of_normals(said):
+    return float(said.partition("test normal, of train normal: AUC ")[2].split(" ")[0])
+
+
+def test_splits_that_differ_are_told_apart(tmp_path, capsys):
+    of_persons(tmp_path, "train", range(40), bright=0)
+    of_persons(tmp_path, "test", range(40, 60), bright=30)
+    said = check(capsys, "zhang", tmp_path)
+    assert of_normals(said) == 100 and "test anomalous, of train anomalous: too few to say" in said
+
+
+def test_splits_of_other_persons_are_not_told_apart_by_the_persons(tmp_path, capsys):
+    """With a person's images in several folds the AUC would be near 100 %."""
+    of_persons(tmp_path, "train", range(40), bright=0)
+    of_persons(tmp_path, "test", range(40, 60), bright=0)
+    assert 25 < of_normals(check(capsys, "zhang", tmp_path)) < 75
 
 
 def test_persons_in_two_splits(tmp_path, capsys):

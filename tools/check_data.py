@@ -1,4 +1,5 @@
-"""What a dataset holds, which of its images are the same, and what tells its classes apart without the anatomy."""
+"""What a dataset holds, which of its images are the same, whether its splits are alike, and what tells its classes
+apart without the anatomy."""
 
 import hashlib
 from collections import Counter
@@ -9,6 +10,10 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from PIL import Image
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from dataloader import Dataset, FileDataset
 from dataloader.base import in_words
@@ -20,6 +25,8 @@ PARTS = ("train", "unlabeled", "val", "test")
 SPLITS = ("train", "val", "test")
 CLASSES = ("normal", "anomalous")
 CHUNK = 256  # images that are compared with others at a time
+COARSE = 16  # pixels a side that are enough to see whether splits differ
+FOLDS = 5
 
 
 class Picture(NamedTuple):
@@ -48,7 +55,8 @@ def check(dataset: Dataset) -> str:
         f"Images that repeat one before them. Rule: {RULE}.",
         *repeats(pictures, standardised(grays)),
         *persons(pictures),
-        *traits([pictures[i] for i in evaluated], grays[evaluated].double().mean((1, 2)).numpy()),
+        *differences(pictures, grays),
+        *traits([pictures[i] for i in evaluated], grays[evaluated].double()),
     ]
     return "\n".join(lines)
 
@@ -143,11 +151,45 @@ def persons(pictures: list[Picture]) -> list[str]:
     return lines
 
 
+# -- whether the splits are alike ----------------------------------------------------------------------------------
+
+
+def differences(pictures: list[Picture], grays: torch.Tensor) -> list[str]:
+    """A line for every class of validation and test: how well its images are told from training's of the same class.
+
+    By a linear classifier of :data:`COARSE` × :data:`COARSE` pixels, cross-validated, a person's images in one fold.
+    """
+    rows = standardised(torch.nn.functional.avg_pool2d(grays.float(), SIDE // COARSE)).numpy()
+    whose = np.array([picture.person or f"image {i}" for i, picture in enumerate(pictures)])
+    lines = []
+    for split, (label, name) in product(SPLITS[1:], enumerate(CLASSES)):
+        sides = [
+            [i for i, picture in enumerate(pictures) if (picture.split, picture.label) == (side, label)]
+            for side in ("train", split)
+        ]
+        if all(sides):
+            enough = min(len(set(whose[side])) for side in sides) >= FOLDS
+            found = f"AUC {100 * told_apart(rows, whose, *sides):.1f} %" if enough else "too few to say"
+            lines.append(f"  {split} {name}, of train {name}: {found}")
+    header = "Whether another split's images are like training's of the same class, to a linear classifier of"
+    return [f"{header} {COARSE}×{COARSE} pixels (50 % if so):", *lines] if lines else []
+
+
+def told_apart(rows: np.ndarray, whose: np.ndarray, of_train: list[int], of_other: list[int]) -> float:
+    """The cross-validated AUC with which rows (N, D) of one split are told from another's."""
+    places = of_train + of_other
+    other = np.repeat([0, 1], [len(of_train), len(of_other)])
+    model = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, class_weight="balanced", max_iter=1000))
+    folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=0)
+    said = cross_val_predict(model, rows[places], other, groups=whose[places], cv=folds, method="decision_function")
+    return auc(other, said)
+
+
 # -- what is no anatomy -----------------------------------------------------------------------------------------------
 
 
-def traits(pictures: list[Picture], gray: np.ndarray) -> list[str]:
-    """What of one split's images is no anatomy, and the AUC that each has alone. ``gray`` (N,) is their mean level."""
+def traits(pictures: list[Picture], grays: torch.Tensor) -> list[str]:
+    """What of one split's images (N, SIDE, SIDE) is no anatomy, and the AUC that each has alone."""
     labels = np.array([picture.label for picture in pictures])
     if len(set(labels)) < 2:
         return ["What tells the classes apart: nothing to say, as no split with both is evaluated."]
@@ -159,7 +201,12 @@ def traits(pictures: list[Picture], gray: np.ndarray) -> list[str]:
             number("image size", labels, pixels / 1e3, "thousand pixels"),
             number("file size", labels, size / 1e3, "kB"),
         ]
-    return [*lines, number("mean gray level", labels, gray, "of 255")]
+    steps = (grays.diff(dim=1).abs().mean((1, 2)) + grays.diff(dim=2).abs().mean((1, 2))) / 2
+    return [
+        *lines,
+        number("mean gray level", labels, grays.mean((1, 2)).numpy(), "of 255"),
+        number(f"mean step between neighbouring pixels at {SIDE}×{SIDE}", labels, steps.numpy(), "of 255"),
+    ]
 
 
 def shape_of(path: Path) -> tuple[str, int, int]:
