@@ -95,6 +95,12 @@ def test_only_what_is_missing_is_done_and_tabulated(run, workspace):
     DONE.clear()
     assert run(LIST, "--quick", "--seeds", "0,1")[0] == 0 and DONE == []
     assert "Written by `scripts/t.sh --quick`." in (workspace / "results" / "t_quick.md").read_text()
+    whole = table(workspace / "results" / "t_quick.csv")
+    assert run(LIST, "--quick", "--seeds", "1", "--lines", "Memory")[0] == 0 and DONE == []
+    assert table(workspace / "results" / "t_quick.csv") == whole
+    other = LIST.replace("| epochs=1", "| epochs=1 multiplier=0.5")
+    assert run(other, "--quick", "--seeds", "1", "--lines", "Memory")[0] == 0 and DONE == []
+    assert table(workspace / "results" / "t_quick.csv") == whole[1:]  # the AE there is has other settings
 
 
 def test_lines_of_the_same_settings_share_an_experiment_and_are_points_of_curves(run, workspace):

@@ -3,6 +3,7 @@
     scripts/benchmark.sh [--quick] [--seeds 0,1,2] [--data-root DIR] [--dry-run | --slurm]
 
 The scripts in scripts/ give the list. The same command again does only what is missing, and goes on with what was cut.
+The table has what was asked for, and what else of the list is done: other lines, other seeds.
 Experiments that differ in a later stage alone (DDAD at several anomaly rates) share the stages before it.
 A line of the list is an experiment: a name for the table, a configuration and its settings; after a ``|`` what --quick
 adds to them, or has in their place where it begins with a configuration:
@@ -18,9 +19,11 @@ import sys
 import threading
 import time
 from collections import Counter, defaultdict
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import product
 from pathlib import Path
 from typing import TextIO
 
@@ -33,7 +36,7 @@ from commands import cli
 from commands.jobs import Job, describe, parse, places_for
 from configs import BaseConfig, ConfigError
 from dataloader import build_dataset
-from experiments.folder import CHECKPOINTS, Experiment, reached
+from experiments.folder import CHECKPOINTS, Experiment, ExperimentError, reached
 from experiments.settings import check_same
 from system.device import choose_device
 from tools import paper_table
@@ -100,7 +103,13 @@ class Planned:
 
 def main() -> int:
     args = arguments()
-    points = read_plan(sys.stdin, args)
+    lines, seeds = read_list(sys.stdin, args.quick), parse(args.seeds)
+    wanted = chosen(lines, args.lines)
+    points = [planned for planned in planned_of(args.name, lines, seeds) if planned.name in wanted]
+    points = sharing(sorted(points, key=lambda p: (seeds.index(p.seed), wanted.index(p.name))))
+    for planned in points:
+        if planned.experiment.exists():
+            check_same(planned.experiment, planned.config)
     plan = list({planned.experiment.name: planned for planned in points}.values())
     if args.jobs is not None and args.jobs < 1:
         raise ConfigError(f"--jobs {args.jobs}: must be at least 1.")
@@ -122,7 +131,10 @@ def main() -> int:
     check_data(plan, args.data_root)
     code = Batch(args, plan, more).run()
     if args.only is None:
-        paper_table.write(args.name, args.script, [(p.name, p.seed, p.experiment, p.state == "done") for p in points])
+        rows = sorted(
+            [*points, *done_before(args.name, lines, points)], key=lambda p: (list(lines).index(p.name), p.seed)
+        )
+        paper_table.write(args.name, args.script, [(p.name, p.seed, p.experiment, p.state == "done") for p in rows])
     return code
 
 
@@ -144,49 +156,62 @@ def arguments() -> argparse.Namespace:
     return args
 
 
-def read_plan(lines: TextIO, args: argparse.Namespace) -> list[Planned]:
-    """All experiments, seed after seed, so that a first table is there early. Lines of equal settings share one.
+def read_list(text: TextIO, quick: bool) -> dict[str, list[str]]:
+    """Every line's name → its configuration and settings.
 
     Raises:
-        ConfigError: for a line that is no experiment, two of one name, or settings that cannot be.
-        ExperimentError: where an experiment of that name has other settings.
+        ConfigError: for a line that is no experiment, two of one name, or none.
     """
-    chosen = {}
-    for line in lines:
+    lines = {}
+    for line in text:
         try:
-            full, _, quick = (shlex.split(part) for part in line.partition("|"))
+            full, _, short = (shlex.split(part) for part in line.partition("|"))
         except ValueError as error:
             raise ConfigError(f"{line.strip()!r}: {error}. Mend the line.") from error
         if not full:
             continue
         name, *words = full
-        if args.quick and not quick:
+        if quick and not short:
             raise ConfigError(f"--quick: {name} has no settings for it. Give some after a |.")
-        if args.quick:
-            words = words + quick if "=" in quick[0] else quick
-        if not words or name in chosen:
+        if quick:
+            words = words + short if "=" in short[0] else short
+        if not words or name in lines:
             raise ConfigError(
                 f"{line.strip()!r}: {'a second line of that name' if words else 'no configuration. Name one'}."
             )
-        chosen[name] = words
-    if not chosen:
+        lines[name] = words
+    if not lines:
         raise ConfigError("The list of experiments is empty: give a line for each on stdin, as the scripts do.")
-    wanted = args.lines.split(",") if args.lines else chosen
-    if unknown := [name for name in wanted if name not in chosen]:
-        raise ConfigError(f"--lines {args.lines}: no line {unknown[0]}; there are {', '.join(chosen)}.")
-    plan = [
-        Planned(
-            name, seed, Experiment(f"{args.name}_{identifier(name)}_s{seed}"), chosen[name][0], tuple(chosen[name][1:])
-        )
-        for seed in parse(args.seeds)
-        for name in wanted
-    ]
-    first: dict[str, Experiment] = {}  # settings → the experiment that has them
+    return lines
+
+
+def chosen(lines: dict[str, list[str]], given: str | None) -> list[str]:
+    """The names of --lines, else all. Raises ConfigError."""
+    wanted = given.split(",") if given else list(lines)
+    if unknown := [name for name in wanted if name not in lines]:
+        raise ConfigError(f"--lines {given}: no line {unknown[0]}; there are {', '.join(lines)}.")
+    return wanted
+
+
+def planned_of(table: str, lines: dict[str, list[str]], seeds: Iterable[int]) -> list[Planned]:
+    """Every line with every seed; lines of equal settings share the first one's experiment.
+
+    Raises:
+        ConfigError: for settings that cannot be.
+    """
+    plan, first = [], {}  # settings → the experiment that has them
+    for seed, (name, (config_name, *settings)) in product(seeds, lines.items()):
+        own = Experiment(f"{table}_{identifier(name)}_s{seed}")
+        planned = Planned(name, seed, own, config_name, tuple(settings))
+        of_settings = json.dumps([config_name, planned.config.as_dict()])
+        plan.append(replace(planned, experiment=first.setdefault(of_settings, planned.experiment)))
+    return plan
+
+
+def sharing(plan: list[Planned]) -> list[Planned]:
+    """The plan, each with the one before it whose first stages are its own too."""
+    plan = list(plan)
     for i, planned in enumerate(plan):
-        settings = json.dumps([planned.config_name, planned.config.as_dict()])
-        plan[i] = planned = replace(planned, experiment=first.setdefault(settings, planned.experiment))
-        if planned.experiment.exists():
-            check_same(planned.experiment, planned.config)
         for earlier in plan[:i]:
             whole = earlier.source is None and earlier.config_name == planned.config_name
             stage = shared_until(earlier.config, planned.config) if whole else None
@@ -194,6 +219,23 @@ def read_plan(lines: TextIO, args: argparse.Namespace) -> list[Planned]:
                 plan[i] = replace(planned, source=earlier, stage=stage)
                 break
     return plan
+
+
+def done_before(table: str, lines: dict[str, list[str]], points: list[Planned]) -> list[Planned]:
+    """What else of the list is done: other lines and other seeds than ``points``, of the list's settings."""
+    names = (path.name.rpartition("_s")[2] for path in CHECKPOINTS.glob(f"{table}_*_s*"))
+    seeds = sorted({int(seed) for seed in names if seed.isdecimal()})
+    asked = {(planned.name, planned.seed) for planned in points}
+    others = [p for p in planned_of(table, lines, seeds) if (p.name, p.seed) not in asked]
+    return [planned for planned in others if planned.state == "done" and is_same(planned)]
+
+
+def is_same(planned: Planned) -> bool:
+    try:
+        check_same(planned.experiment, planned.config)
+    except (ConfigError, ExperimentError):
+        return False
+    return True
 
 
 def chains(plan: list[Planned]) -> list[list[Planned]]:
