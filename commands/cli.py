@@ -2,6 +2,7 @@
 
 import argparse
 import math
+import os
 import sys
 import warnings
 from collections.abc import Callable
@@ -114,10 +115,26 @@ def run(main: Callable[[], int | None]) -> None:
     sys.exit(code)
 
 
+def nobody_reads() -> bool:
+    """Whether what read our output has ended, as ``head`` does; from then on output goes nowhere."""
+    try:
+        print(flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return True
+    return False
+
+
 def outcome(main: Callable[[], int | None]) -> int:
     """The exit code of ``main``; of several processes the first to fail says why."""
     try:
-        return main() or 0
+        code = main() or 0
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        if not nobody_reads():
+            raise
+        return 141  # as a shell says of a command that SIGPIPE ended
     except EXPECTED as error:
         distributed.say_once(f"error: {error}")
         return 1

@@ -24,4 +24,11 @@ case " $* " in *" --help "* | *" -h "* | *" --dry-run "* | *" --slurm "* | *" --
 finished=$(batch "$@" --dry-run | sed -n 's/^# \(.*\): done$/\1/p')
 [ -n "$finished" ] || exit 0 # all of it runs elsewhere
 "$PYTHON" tools/rules.py --exp $finished --figure "results/${name}_epochs.png"
-"$PYTHON" tools/influence.py --exp $finished
+where=()
+for ((i = 1; i <= $#; i++)); do
+    case "${!i}" in
+        --data-root | --device) next=$((i + 1)) && where+=("${!i}" "${!next}") ;;
+        --data-root=* | --device=*) where+=("${!i}") ;;
+    esac
+done
+"$PYTHON" tools/influence.py --exp $finished ${where[@]+"${where[@]}"}

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from test_page import check_page
 from tiny import TINY, command, train
 
 import configs
+from commands import cli
 from dataloader import build_dataset
 from evaluation import plots
 from methods import METHODS
@@ -172,3 +174,20 @@ def test_digit_best_with_mnist_trains_and_evaluates(workspace):
                    "epochs=1", "digits_per_epoch=16", "base_channels=8", "matrix_slots=20") == 0  # fmt: skip
     assert command("eval", "--exp", "m") == 0
     assert json.loads((workspace / "checkpoints" / "m" / "results.json").read_text())["data"].startswith("mnist-")
+
+
+def test_a_reader_that_leaves_ends_a_command_quietly(monkeypatch):
+    """As `main.py … | head` does; another pipe's end is still an error."""
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "w") as stdout:
+        monkeypatch.setattr("sys.stdout", stdout)
+        assert cli.outcome(lambda: print("said")) == 141
+        print("nothing is left that could complain", flush=True)
+    monkeypatch.undo()
+
+    def other():
+        raise BrokenPipeError(32, "Broken pipe")
+
+    with pytest.raises(BrokenPipeError):
+        cli.outcome(other)
