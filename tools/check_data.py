@@ -56,7 +56,7 @@ def check(dataset: Dataset) -> str:
         *repeats(pictures, standardised(grays)),
         *persons(pictures),
         *differences(pictures, grays),
-        *traits([pictures[i] for i in evaluated], grays[evaluated].double()),
+        *traits([pictures[i] for i in evaluated], grays[evaluated]),
     ]
     return "\n".join(lines)
 
@@ -84,8 +84,14 @@ def in_memory(dataset: Dataset) -> tuple[list[Picture], torch.Tensor]:
     for part, *of_part in parts:
         for image, label, kind in zip(*of_part, strict=True):
             pictures.append(Picture(part, label, kind, "", hashlib.sha256(image.numpy().tobytes()).digest()))
-            small.append(np.asarray(Image.fromarray(image.numpy()).resize((SIDE, SIDE), Image.Resampling.BOX)))
-    return pictures, torch.from_numpy(np.stack(small))
+            small.append(shrunk(image))
+    return pictures, torch.stack(small)
+
+
+def shrunk(image: torch.Tensor) -> torch.Tensor:
+    """(H, W) uint8 → (SIDE, SIDE) uint8."""
+    small = Image.fromarray(image.numpy()).resize((SIDE, SIDE), Image.Resampling.BOX)
+    return torch.from_numpy(np.array(small))
 
 
 def counts(pictures: list[Picture]) -> list[str]:
@@ -201,12 +207,17 @@ def traits(pictures: list[Picture], grays: torch.Tensor) -> list[str]:
             number("image size", labels, pixels / 1e3, "thousand pixels"),
             number("file size", labels, size / 1e3, "kB"),
         ]
-    steps = (grays.diff(dim=1).abs().mean((1, 2)) + grays.diff(dim=2).abs().mean((1, 2))) / 2
     return [
         *lines,
-        number("mean gray level", labels, grays.mean((1, 2)).numpy(), "of 255"),
-        number(f"mean step between neighbouring pixels at {SIDE}×{SIDE}", labels, steps.numpy(), "of 255"),
+        number("mean gray level", labels, grays.double().mean((1, 2)).numpy(), "of 255"),
+        number(f"mean step between neighbouring pixels at {SIDE}×{SIDE}", labels, mean_step(grays), "of 255"),
     ]
+
+
+def mean_step(grays: torch.Tensor) -> np.ndarray:
+    """How much neighbouring pixels of each image (N, H, W) differ, across and down: (N,)."""
+    across, down = (grays.double().diff(dim=dim).abs().mean((1, 2)) for dim in (2, 1))
+    return ((across + down) / 2).numpy()
 
 
 def shape_of(path: Path) -> tuple[str, int, int]:
