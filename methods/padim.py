@@ -72,8 +72,12 @@ class Padim(Method):
     def embedded(self, images: torch.Tensor) -> torch.Tensor:
         """The chosen channels of all layers, replicated to the first one's grid: (B, 1, H, W) → (B, d, h, w)."""
         layers = list(self.features(images).values())
-        grid = layers[0].shape[2:]
-        return torch.cat([interpolate(f, size=grid, mode="nearest") for f in layers], dim=1)[:, self.chosen]
+        grid, before, found = layers[0].shape[2:], 0, []
+        for f in layers:
+            own = self.chosen[(self.chosen >= before) & (self.chosen < before + f.shape[1])] - before
+            before += f.shape[1]
+            found.append(interpolate(f[:, own], size=grid, mode="nearest"))
+        return torch.cat(found, dim=1)
 
     def scores_of(self, images: torch.Tensor) -> Scores:
         f = self.embedded(images)  # (B, d, h, w)
