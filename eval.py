@@ -54,7 +54,7 @@ def arguments() -> argparse.Namespace:
 
 def main() -> None:
     args = arguments()
-    experiment, name, config, trained_on, method, checkpoint, device = cli.load_trained(args)
+    experiment, name, config, trained_on, method, checkpoint, weights, device = cli.load_trained(args)
     dataset = build_dataset(config, args.data_root)
     found = dataset.fingerprint()
     evaluated = args.split or ("test" if dataset.has_test else "val")
@@ -100,7 +100,7 @@ def main() -> None:
         "seed": config.seed,
         "settings": changed_settings(name, config),
         "pretrained": experiment.pretrained(),
-        "checkpoint": args.checkpoint,
+        "checkpoint": weights,
         **report.progress(experiment, method, checkpoint),
         "trained": run_parts(experiment),
         "precision": method.config.precision,
@@ -120,14 +120,12 @@ def main() -> None:
     # of other data nobody knows what was trained on, and with other statistics these are not predict.py's weights
     keeps_normals = held_out is not None and same_data and not args.reestimate_batch_norm
     if keeps_normals:
-        normals.write(experiment, held_out.image, args.checkpoint, results["epoch"], results["precision"])
+        normals.write(experiment, held_out.image, weights, results["epoch"], results["precision"])
         written.append(normals.FILE)
     if args.save_maps:
         report.write_maps(experiment, split, scored)
         written.append("maps.npz")
-    print(
-        f"{args.exp}: {name}, {args.checkpoint} checkpoint of epoch {results['epoch']}, {evaluated}: {split.in_words()}"
-    )
+    print(f"{args.exp}: {name}, {weights} checkpoint of epoch {results['epoch']}, {evaluated}: {split.in_words()}")
     if not dataset.has_test:
         print("There is no test set: these are the validation images, which were not trained on.")
     print(report.summary(results))

@@ -97,7 +97,7 @@ def write_scores(args: argparse.Namespace, trained: cli.Trained, found: ScoredFi
     if (threshold := trained.checkpoint.get("val_thresholds", {}).get(main_score)) is not None:
         told.by_validation(threshold)
     epoch, precision = reached(trained.checkpoint), trained.method.config.precision
-    if kept := normals.read(trained.experiment, args.checkpoint, epoch, precision):
+    if kept := normals.read(trained.experiment, trained.weights, epoch, precision):
         told.by_normals(kept[main_score], args.false_alarms)
     else:
         print(f"note: no p-values: {normals.how_to_get(args.exp, args.checkpoint)}", file=sys.stderr)

@@ -39,8 +39,9 @@ def add_common(parser: argparse.ArgumentParser) -> None:
 def add_trained(parser: argparse.ArgumentParser) -> None:
     """Which weights of the experiment are taken, and how they compute."""
     parser.add_argument(
-        "--checkpoint", default="best", choices=WEIGHTS,
-        help="default: best on validation; averaged: last.pt's averaged weights (with average_decay)",
+        "--checkpoint", choices=WEIGHTS,
+        help="default: the setting checkpoint, best on validation unless it was set; averaged: last.pt's averaged "
+        "weights (with average_decay)",
     )  # fmt: skip
     precisions = get_args(BaseConfig.keys()["precision"])
     parser.add_argument("--precision", choices=precisions, help="default: what it was trained in")
@@ -75,6 +76,7 @@ class Trained(NamedTuple):
     data: str  # the fingerprint of what it was trained on
     method: Method
     checkpoint: dict[str, Any]
+    weights: str  # which of experiments.folder.WEIGHTS these are
     device: torch.device
 
 
@@ -86,9 +88,10 @@ def load_trained(args: argparse.Namespace) -> Trained:
     used = configs.override(config, [f"precision={args.precision}"]) if args.precision else config
     tune(used.precision)
     method = METHODS[config.method](used)
-    checkpoint = experiment.load_weights(args.checkpoint, method)
+    weights = args.checkpoint or config.checkpoint
+    checkpoint = experiment.load_weights(weights, method)
     method.untrained = tuple(checkpoint.get("untrained", ()))
-    return Trained(experiment, name, config, data, method.to(device), checkpoint, device)
+    return Trained(experiment, name, config, data, method.to(device), checkpoint, weights, device)
 
 
 def add_data_root(parser: argparse.ArgumentParser) -> None:

@@ -58,6 +58,8 @@ class BaseConfig:
     val_every: int = 1  # epochs from one validation to the next; the last epoch always validates
     best_rule: Literal["tolerance", "strict", "last"] = "strict"  # last: the final epoch's weights, whatever its AUC
     best_tolerance: float = 0.5  # percentage points of AUC below the best that still replace best.pt
+    # whose weights are evaluated unless --checkpoint says otherwise (experiments/folder.py); averaged: the last epoch's
+    checkpoint: Literal["best", "last", "averaged", "best_averaged"] = "best"
 
     def __init__(self, **overrides: Any):
         hints = self.keys()
@@ -88,6 +90,8 @@ class BaseConfig:
         self.check_share("train_normal_fraction")
         if not 0 <= self.average_decay < 1:
             raise ConfigError(f"average_decay = {self.average_decay}: must lie in [0, 1).")
+        if "averaged" in self.checkpoint and not self.average_decay:
+            raise ConfigError(f"checkpoint = {self.checkpoint}: no weights are averaged. Give average_decay=0.999 too.")
 
     def stages(self) -> tuple[Stage, ...]:
         """The phases of training, one after another."""

@@ -118,7 +118,7 @@ def read(experiment: Experiment, checkpoint: str, epoch: int, precision: str) ->
     return scores if found == (checkpoint, epoch, precision) else None
 
 
-def how_to_get(experiment: str, checkpoint: str) -> str:
+def how_to_get(experiment: str, checkpoint: str | None) -> str:
     """What to do where :func:`read` finds none."""
-    of = "" if checkpoint == "best" else f" --checkpoint {checkpoint}"
+    of = f" --checkpoint {checkpoint}" if checkpoint else ""
     return f"python eval.py --exp {experiment}{of} keeps the scores of held-out normal images, where there are any."

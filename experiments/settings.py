@@ -12,6 +12,7 @@ FREE = (
     "data_root",
     "save_seconds",
     "record_scores",
+    "checkpoint",
     "precision",
 )  # log.txt tells from which epoch on a precision was in use
 

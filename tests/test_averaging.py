@@ -9,7 +9,9 @@ from conftest import assert_same_run, same
 from forks import kill_in_training
 from tiny import EVERY_STEP, command, train
 
+from experiments.folder import Experiment
 from methods import METHODS
+from tools.paper_table import finished
 
 AVERAGED = ["average_decay=0.7", "record_scores=true"]
 
@@ -116,6 +118,19 @@ def test_the_best_average_is_chosen_by_its_own_validation(trained, capsys):
     assert f"best_averaged checkpoint of epoch {best['epoch']}" in capsys.readouterr().out
 
 
+def test_what_is_evaluated_is_a_setting(trained, capsys):
+    folder = trained("a", overrides=[*AVERAGED, "checkpoint=averaged"])
+    evaluate = ("eval", "--exp", "a", "--device", "cpu")
+    assert command(*evaluate) == 0
+    assert "averaged checkpoint of epoch 2" in capsys.readouterr().out
+    assert json.loads((folder / "results.json").read_text())["checkpoint"] == "averaged"
+    assert finished(Experiment("a"), Experiment("a").load_config()[1])
+    assert command(*evaluate, "--checkpoint", "best") == 0
+    assert json.loads((folder / "results.json").read_text())["checkpoint"] == "best"
+    assert not finished(Experiment("a"), Experiment("a").load_config()[1])
+    assert train("a", overrides=[*AVERAGED, "checkpoint=best"]) == 0  # training has nothing to do with it
+
+
 @pytest.mark.slow  # test_remedies.py kills one that has an average
 def test_a_killed_run_keeps_its_average(workspace, trained_once):
     whole = trained_once("squid", AVERAGED)
@@ -150,3 +165,5 @@ def test_no_averaged_weights_is_an_error_that_says_how_to_get_them(trained, caps
 def test_a_decay_of_one_is_refused(workspace, capsys):
     assert train("a", overrides=["average_decay=1"]) == 1
     assert "average_decay = 1.0: must lie in [0, 1)" in capsys.readouterr().err
+    assert train("a", overrides=["checkpoint=averaged"]) == 1
+    assert "checkpoint = averaged: no weights are averaged" in capsys.readouterr().err

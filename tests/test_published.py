@@ -24,7 +24,7 @@ OURS = {
     "data_root": "", "seed": 0, "precision": "fp32", "sync_batch_norm": False, "save_seconds": 60.0, "val_every": 1,
     "average_decay": 0.0, "record_scores": False,
     "contamination": "drawn", "train_normal_fraction": 1.0, "max_batches": 0, "lr_steps": (200, 300), "lr_factor": 0.2,
-    "cosine_epochs": 300, "cosine_min": 1e-5, "best_tolerance": 0.5,
+    "cosine_epochs": 300, "cosine_min": 1e-5, "best_tolerance": 0.5, "checkpoint": "best",
 }  # fmt: skip
 
 INPAINTING = {
@@ -178,7 +178,7 @@ BASELINES = {  # methods without rows: their settings as they stand, on digits u
         "epochs": 200, "encoder_epochs": 40, "epoch_batches": 500,  # ours: 20,000 steps of generator and encoder
     },
 }  # fmt: skip
-OF_THIS_REPOSITORY = {"digit_quick"}
+OF_THIS_REPOSITORY = {"digit_quick", "zhang_steady"}
 INPAINTING_ROWS = [name for name in PUBLISHED if PUBLISHED[name]["method"] in ("squid", "simsid")]
 SQUID_BASE = {
     **SQUID, "dataset": "digit", "epochs": 400, "lr_schedule": "steps", "queue_slots": 1000, "matrix_slots": 500,

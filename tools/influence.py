@@ -102,7 +102,7 @@ def main() -> None:
 
 def examine(args: argparse.Namespace) -> list[dict[str, object]]:
     """The rows of one experiment, and its figure. Raises ExperimentError where its method has no memory."""
-    experiment, config_name, config, _, method, checkpoint, device = cli.load_trained(args)
+    experiment, config_name, config, _, method, checkpoint, weights, device = cli.load_trained(args)
     if not hasattr(method, "slot_weights"):
         having = " and ".join(name for name, known in METHODS.items() if hasattr(known, "slot_weights"))
         raise ExperimentError(
@@ -119,7 +119,7 @@ def examine(args: argparse.Namespace) -> list[dict[str, object]]:
         "config": config_name,
         "method": config.method,
         "dataset": config.dataset,
-        "checkpoint": args.checkpoint,
+        "checkpoint": weights,
         "epoch": position(checkpoint)[0],
         "split": args.split,
         "images": in_words(int(labels.sum()), len(labels)),

@@ -48,13 +48,13 @@ TEX = {"±": r"$\pm$", "%": r"\%", "_": r"\_", "&": r"\&", "–": "--", "−": "
 
 
 def finished(experiment: Experiment, config: BaseConfig) -> bool:
-    """Whether it is trained for as long as ``config`` says, and its best checkpoint evaluated on test images since."""
+    """Whether it is trained for as long as ``config`` says, and its checkpoint evaluated on test images since."""
     results, last = experiment.path("results.json"), experiment.path("last.pt")
     if not (results.exists() and last.exists()) or results.stat().st_mtime < last.stat().st_mtime:
         return False
     try:
         found = json.loads(results.read_text(encoding="utf-8"))
-        asked = (found["split"], found["checkpoint"]) == ("test", "best")
+        asked = (found["split"], found["checkpoint"]) == ("test", config.checkpoint)
         return asked and (found.get("epochs_trained") or 0) >= sum(stage.epochs for stage in config.stages())
     except (ValueError, KeyError, TypeError):  # damaged
         return False

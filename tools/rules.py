@@ -245,7 +245,7 @@ def over_seeds(rows: list[dict[str, str]], key: str) -> str:
 
 def draw(rows: list[dict[str, object]], path: Path) -> None:
     """Validation and test AUC over the epochs; a colour per configuration and settings, a thin line per run."""
-    figure = Figure(figsize=(11, 4.2))
+    figure = Figure(figsize=(11, 4.4), layout="constrained")
     axes = figure.subplots(1, 2, sharey=True)
     kinds = list(dict.fromkeys((row["config"], row["settings"], row["weights"]) for row in rows))
     for axis, split in zip(axes, ("val", "test"), strict=True):
@@ -261,7 +261,7 @@ def draw(rows: list[dict[str, object]], path: Path) -> None:
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         title = {"val": "validation", "test": "test, shown only: it decides nothing"}[split]
         axis.set(xlabel="epoch", ylabel=f"AUC of the {rows[0]['score']} score, %", title=title)
-    axes[0].legend(fontsize=8)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", fontsize=8)
     save(figure, path)
 
 

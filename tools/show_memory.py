@@ -51,7 +51,7 @@ def main() -> None:
     cli.add_trained(parser)
     cli.add_data_root(parser)
     args = parser.parse_args()
-    experiment, _, config, _, method, checkpoint, device = cli.load_trained(args)
+    experiment, _, config, _, method, checkpoint, _, device = cli.load_trained(args)
     if not hasattr(method, "slot_weights"):
         raise ExperimentError(
             f"{experiment.folder}: {config.method} has no space-aware memory to show; squid and simsid "
