@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image, ImageOps
-from tqdm import tqdm
 
 from dataloader.cache import Kept, cache_folder
 from dataloader.dicom import read_dicom
 from dataloader.errors import DataError
+from system.progress import watched
 
 DICOM = {".dcm", ".dicom"}
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"} | DICOM
@@ -44,7 +44,7 @@ def read_images(
 
     def decode(rows: Sequence[int]) -> None:
         with ThreadPoolExecutor() as pool:
-            for _ in tqdm(pool.map(read, rows), f"reading {what}", len(rows), disable=None, leave=False):
+            for _ in watched(pool.map(read, rows), f"reading {what}", len(rows)):
                 pass
 
     folder = cache_folder()

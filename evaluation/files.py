@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from tqdm import tqdm
 
 from configs import BaseConfig
 from dataloader.base import in_colour
@@ -23,6 +22,7 @@ from evaluation.plots import sampled, scale
 from evaluation.scoring import Scored, joined, score_images
 from experiments.folder import ExperimentError
 from methods import Method
+from system.progress import watched
 
 AT_ONCE = 64  # files
 
@@ -121,13 +121,12 @@ def read_in_parts(paths: Sequence[Path], config: BaseConfig, failed: list[str], 
         except DataError as error:
             return str(error)
 
-    with ThreadPoolExecutor() as pool, tqdm(total=len(paths), desc=what, disable=None, leave=False) as bar:
-        for start in range(0, len(paths), AT_ONCE):
+    with ThreadPoolExecutor() as pool:
+        for start in watched(range(0, len(paths), AT_ONCE), f"{what}, {AT_ONCE} at a time"):
             found = list(pool.map(read, paths[start : start + AT_ONCE]))
             failed += [why for why in found if isinstance(why, str)]
             if files := [file for file in found if isinstance(file, ReadFile)]:
                 yield files
-            bar.update(len(found))
 
 
 def read_file(path: Path, config: BaseConfig) -> ReadFile:

@@ -4,13 +4,13 @@ from dataclasses import dataclass, field, fields
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from dataloader import Split
 from evaluation import metrics
 from methods import Method
 from system import distributed
 from system.device import to_float, to_uint8
+from system.progress import watched
 
 SCORE_BATCH = 32  # images; scores do not depend on it
 SCORE_PIXELS_ON_CPU = 2**17  # 8 images of 128 × 128: more take more memory and hardly less time
@@ -59,7 +59,7 @@ def score_images(
     Several processes score whole batches each, so that every score is computed as a single process would; all get all.
     """
     found = []
-    for batch in tqdm(distributed.shard(score_batches(images, device)), what, disable=None, leave=False):
+    for batch in watched(distributed.shard(score_batches(images, device)), what):
         scores = method.score(to_float(batch, device), all_maps=keep_maps)
         maps = {name: pixels.squeeze(1).cpu() for name, pixels in scores.maps.items()} if keep_maps else {}
         x_hat = scores.reconstruction if keep_pictures else None

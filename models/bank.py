@@ -1,9 +1,9 @@
 """A bank of patch features: the nearest of them, and which to keep."""
 
 import torch
-from tqdm import tqdm
 
 from models.fitted import Fitted
+from system.progress import watched
 
 ROWS_AT_ONCE = 4096  # of the bank: distances to them are (queries, rows)
 
@@ -41,7 +41,7 @@ def greedy_coreset(features: torch.Tensor, count: int, rng: torch.Generator, sta
     farthest = torch.stack([distances(index) for index in first]).mean(0)
     # made at once: a small tensor kept from every turn would lie between the large ones, and the heap would only grow
     picks = torch.empty(count, dtype=torch.long, device=features.device)
-    for k in tqdm(range(count), "choosing the bank", disable=None, leave=False):
+    for k in watched(range(count), "choosing the bank"):
         picks[k] = farthest.argmax()
         farthest = torch.minimum(farthest, distances(picks[k]))
         farthest[picks[k]] = -1  # never again

@@ -1,1 +1,1 @@
-"""What knows nothing of ours: files, devices, processes, seeds, signals."""
+"""What knows nothing of ours: files, devices, processes, seeds, signals, progress."""

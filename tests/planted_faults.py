@@ -769,6 +769,8 @@ FAULTS = [
     fault("a table of some lines takes the others away", "tools/batch.py",
           "[*points, *done_before(args.name, lines, points)]", "[*points]",
           "test_batch.py::test_only_what_is_missing_is_done_and_tabulated"),
+    fault("long work is silent in a log", "system/progress.py", "now - spoke >= SILENCE", "False",
+          "test_progress.py::test_long_work_speaks_once_a_minute_in_a_log"),
     fault("the checkpoint that was set is not evaluated", "commands/cli.py", "args.checkpoint or config.checkpoint",
           'args.checkpoint or "best"', "test_averaging.py::test_what_is_evaluated_is_a_setting"),
     fault("a table mixes in other settings", "tools/batch.py", ' == "done" and is_same(planned)', ' == "done"',

@@ -10,7 +10,8 @@ from tiny import TINY, command, train
 import configs
 from configs import Stage
 from methods import Method
-from training.progress import Progress, in_words
+from system.progress import in_words, watched
+from training.progress import Progress
 
 STAGES = (Stage("gan", 3, 4), Stage("encoder", 2, 4))
 
@@ -27,6 +28,7 @@ class Clock:
 def clock(monkeypatch):
     clock = Clock()
     monkeypatch.setattr("training.progress.monotonic", clock)
+    monkeypatch.setattr("system.progress.monotonic", clock)
     return clock
 
 
@@ -80,6 +82,23 @@ def test_a_resumed_epoch_is_timed_from_where_it_went_on(clock):
     progress.begin(1, 0)
     clock.now += 400
     assert progress.line(20, 20) == "epoch 2/2, batch 20 of 20, 20 s a batch"
+
+
+def test_long_work_speaks_once_a_minute_in_a_log(clock, capsys):
+    seen = []
+    for item in watched("abcdefgh", "reading"):
+        seen.append(item)
+        clock.now += 25
+    assert "".join(seen) == "abcdefgh"
+    assert capsys.readouterr().err.splitlines() == [
+        "reading: 3 of 8, about 2 min left", "reading: 6 of 8, about 50 s left"
+    ]  # fmt: skip
+
+
+def test_long_work_has_a_bar_on_a_terminal(clock, monkeypatch, capsys):
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    assert list(watched(iter("ab"), "reading", 2)) == ["a", "b"]
+    assert "reading:" in capsys.readouterr().err and clock.now == 1000
 
 
 @pytest.mark.parametrize(

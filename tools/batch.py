@@ -39,9 +39,9 @@ from dataloader import build_dataset
 from experiments.folder import CHECKPOINTS, Experiment, ExperimentError, reached
 from experiments.settings import check_same
 from system.device import choose_device
+from system.progress import in_words
 from tools import paper_table
 from tools.paper_table import finished
-from training.progress import in_words
 from training.repeat import shared_until
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -19,7 +19,6 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 from torch.utils.hooks import RemovableHandle
-from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -35,6 +34,7 @@ from methods import METHODS
 from methods.squid import Squid
 from system.device import to_float
 from system.files import write_text
+from system.progress import watched
 from system.provenance import provenance
 from system.seeding import generator
 from tools.results import RESULTS, markdown, replace_rows
@@ -196,7 +196,7 @@ def measure(
     student, changes = method.generator.student, interventions(method.generator, memories)
     parts: dict[str, list] = {name: [] for name in (UNTOUCHED, YARDSTICK, *changes)}
     batches = list(zip(score_batches(images, device), score_batches(images[other], device), strict=True))
-    for own, partner in tqdm(batches, "intervening", disable=None, leave=False):
+    for own, partner in watched(batches, "intervening"):
         own, partner = to_float(own, device), to_float(partner, device)
         seen = []
         with student.register_forward_pre_hook(lambda _, inputs, seen=seen: seen.append(inputs[:2])):

@@ -33,7 +33,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -44,6 +43,7 @@ from dataloader.dicom import patient_of, read_dicom
 from dataloader.images import DICOM
 from dataloader.medad import parse_lists
 from system.files import write_atomically, write_text
+from system.progress import watched
 from system.seeding import generator
 from tools import covidx_lists
 from tools.check_data import check
@@ -94,7 +94,7 @@ def prepare(args: argparse.Namespace) -> str:
     else:
         parts = drawn_parts(originals, read_patients(originals), COUNTS[args.dataset], args.seed)
     tested = {original.name for original in parts["test", 1]}
-    for original in tqdm([o for part in parts.values() for o in part], "writing images", disable=None, leave=False):
+    for original in watched([o for part in parts.values() for o in part], "writing images"):
         write_image(original, original.boxes if original.name in tested else (), args.out, args.raw)
     names = {part: [original.name for original in chosen] for part, chosen in parts.items()}
     train = {"0": names["train", 0], "unlabeled": {str(label): names["unlabeled", label] for label in (0, 1)}}

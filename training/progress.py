@@ -6,8 +6,7 @@ from time import monotonic
 
 from configs import Stage
 from configs.stages import stage_of
-
-SILENCE = 60.0  # seconds after which a log gets a line within an epoch, where no bar shows how far it is
+from system.progress import SILENCE, in_words
 
 
 class Progress:
@@ -58,14 +57,3 @@ class Progress:
             return ""
         stage = "" if self.stage == self.stages[-1] else f" in the stage {self.stage.name}"
         return f", about {in_words(left)} left{stage}"
-
-
-def in_words(seconds: float) -> str:
-    """A duration: 40 s, 5 min, 6 h 12 min, 3 d 4 h."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    if minutes < 90:
-        return f"{minutes} min"
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours < 48 else f"{hours // 24} d {hours % 24} h"
