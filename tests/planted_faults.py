@@ -552,7 +552,7 @@ FAULTS = [
           FROZEN),
     fault("images are not normalised", "models/features.py", "(images - self.mean) / self.std",
           "images + 0 * self.mean",
-          "test_patchcore.py::test_images_are_normalised_as_imagenets_were"),
+          "test_patchcore.py::test_images_are_normalised_as_those_that_the_network_was_trained_on"),
     fault("the nearest row of the last part alone", "models/bank.py", "torch.cat([best, near], dim=1)",
           "near", "test_patchcore.py::test_the_nearest_row_is_found_through_all_parts_of_the_bank"),
     fault("the coreset takes the nearest", "models/bank.py", "farthest.argmax()", "farthest.argmin()",

