@@ -24,7 +24,7 @@ AE-PL       ae_pl $on              | $lite layers=layer2 epochs=10
 FAE-SSIM    fae_ssim $on           | $lite image_size=96 layers=layer1,layer2 channels=32,48,64 epochs=3
 f-AnoGAN    fanogan $on            | dataset=digit image_size=32 base_channels=16 epoch_batches=100 epochs=6 encoder_epochs=2
 GANomaly    ganomaly $on           | dataset=digit base_channels=32 epochs=12
-IGD         igd $on                | $lite image_size=64 base_channels=16 epochs=4 local_epochs=1 poly_epochs=4
+IGD         igd $on                | $lite image_size=64 base_channels=16 epochs=4 local_epochs=1 poly_epochs=4 refresh_every=1
 IF          implicit_field $on     | dataset=digit image_size=48 width=128 code_size=64 frequencies=6 points=256 digits_per_epoch=300 epochs=40 prior_epochs=40 lr_steps=10,20,30 fit_iterations=50 fit_points=256
 CutPaste    cutpaste $on           | dataset=digit image_size=48 steps_per_epoch=40 epochs=4 cosine_epochs=4
 M-KD        mkd $on                | $lite image_size=64 epochs=4
