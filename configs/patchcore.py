@@ -1,4 +1,4 @@
-"""PatchCore's settings (docs/methods.md)."""
+"""PatchCore's settings (docs/baselines.md)."""
 
 from typing import Literal
 

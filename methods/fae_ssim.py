@@ -6,6 +6,7 @@ structure, the image is anomalous.
 Deviations from the authors' program (of brain MRI) and its fork for chest radiographs, whose settings are the default:
 - The ImageNet network stays as it is; theirs is put in training mode with the rest, and its batch norm drifts.
 - The loss is 1 − SSIM, theirs −SSIM: the same gradients, and a map that is not negative.
+- An epoch is so many steps; a batch may reach from one pass over the images into the next.
 - ``ssim`` is the fork's score. ``top_tenth`` is the release's, where it has one; its program gives NaN for an image
   without foreground, or with the same similarity everywhere. In the release's preprocessing alone, the foreground is
   what lies above the middle of the range, as it is there; otherwise it is what is not black.

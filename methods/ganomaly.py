@@ -6,6 +6,7 @@ Deviations from the authors' program:
 - Scores are of evaluation mode: batch norm's running statistics, so that an image's score does not depend on the images
   beside it. The program scores in training mode, scales scores to [0, 1] over the test set, and keeps the best epoch on
   the test set; here the last epoch counts.
+- Images are stretched to a square; the program resizes the shorter side and takes the middle (``fit=crop``).
 - The map, |x − x̂|, is ours: the paper has none.
 - The discriminator's cross-entropy is computed from logits.
 """

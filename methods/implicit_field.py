@@ -8,6 +8,7 @@ Deviations from the authors' program, which is for volumes of brains:
 - Places are pixels; the classes are k-means' clusters of the training images' intensities. An image's percentiles are
   of its pixels above 0, as theirs; its zeros are of the lowest class.
 - Coordinates are of pixel centres, in training, fitting and scoring; theirs are off by up to a pixel in the first two.
+- At 64 pixels the four highest of ten frequencies are constant at pixels' centres, and say nothing.
 - Losses are means over points, not sums, which Adam does not tell apart.
 - Images that a dataset makes anew for every epoch (DigitAnatomy) stay those of the first, whose codes are learned.
 - All codes are shortened to norm 1 when drawn and after each iteration; theirs when next looked at.

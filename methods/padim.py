@@ -5,8 +5,8 @@ At every place of an image, features of a network trained on ImageNet follow a G
 anomalous as it is far from its place's, by the Mahalanobis distance.
 
 Deviations from the public program (the authors gave none):
-- Images are resized to the final size, bilinearly; it resizes to 256 (Lanczos) and cuts the margin off, which on
-  radiographs is anatomy.
+- Images are stretched to the final size, bilinearly; it resizes the shorter side to 256 (Lanczos) and takes the middle
+  224 × 224, which on radiographs cuts anatomy off. ``fit=crop`` takes the middle square, without that margin.
 - Which channels are kept is saved with the Gaussians; it draws them anew in every process.
 - Moments are summed up batch by batch; it keeps the features of all images. Maps are not scaled over the test set.
 """

@@ -31,7 +31,7 @@ MOMENTUM = 0.9  # of SGD
 class Dn2(Method):
     """Image score: ``distance``, the sum of the squared distances to the nearest training images. It has no map.
 
-    All is computed in float32, whatever ``precision`` says: distances are differences of nearly equal features.
+    With bf16 all is computed in float32 none the less: distances are differences of nearly equal features.
     """
 
     score_names = ("distance",)

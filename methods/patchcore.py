@@ -3,7 +3,8 @@
 A patch is normal if features like its own, of a network trained on ImageNet, are among those of normal images.
 
 Deviations from the authors' program:
-- Images are resized to the final size; theirs resizes to 256 and cuts the margin off, which on radiographs is anatomy.
+- Images are stretched to the final size; theirs resizes the shorter side to 256 and takes the middle 224 × 224, which
+  on radiographs cuts anatomy off. ``fit=crop`` takes the middle square, without that margin.
 - The bank is chosen among ``candidates`` patches drawn at random, where there are more, and is ``bank_ratio`` of all
   patches; theirs chooses among all, which takes 12 GB for 3800 images.
 - Distances are exact (theirs: faiss), and the published re-weighting is left out, as it is in the program.
@@ -12,6 +13,7 @@ Deviations from the authors' program:
 import torch
 from torch.nn.functional import adaptive_avg_pool1d, interpolate, unfold
 
+from configs.base import ConfigError
 from configs.patchcore import PatchCoreConfig
 from dataloader.loader import TrainLoader
 from methods.base import Method, Scores
@@ -36,13 +38,14 @@ class PatchCore(Method):
 
     @torch.no_grad()
     def fit(self, loader: TrainLoader, epoch: int = 0) -> None:
-        """Fill the bank from the training images, unaugmented and in order."""
+        """Fill the bank from the training images, unaugmented and in order. Raises ConfigError for too large a bank."""
         config = self.config
         rng = generator(config.seed, "bank")
         # 1. the candidates: the same share of every batch's patches, drawn at random
         kept, total, seen, taken = [], loader.training_size(), 0, 0
         for images in loader.unaugmented():
             patches = self.patches(images)  # (B, h·w, d)
+            self.check_candidates(total * patches.shape[1], patches.shape[2])
             share = min(1.0, config.candidates / (total * patches.shape[1]))
             patches = patches.flatten(0, 1)  # (B·h·w, d)
             seen += len(patches)
@@ -53,8 +56,18 @@ class PatchCore(Method):
         candidates = torch.cat(kept)  # (n, d)
 
         # 2. of these, the ones that cover the others best, in a random projection
-        count = min(max(int(seen * config.bank_ratio), 1), len(candidates))
+        count = max(int(seen * config.bank_ratio), 1)
         self.bank.rows = candidates[greedy_coreset(self.projected(candidates), count, rng).to(candidates.device)]
+
+    def check_candidates(self, patches: int, dimensions: int) -> None:
+        """Raise ConfigError where the bank would be larger than what it is chosen from."""
+        count, candidates = int(patches * self.config.bank_ratio), self.config.candidates
+        if count > candidates:
+            raise ConfigError(
+                f"bank_ratio = {self.config.bank_ratio}: of {patches} patches that is {count}, more than the "
+                f"{candidates} candidates that they are chosen from. Give --set candidates={patches}, which take "
+                f"{4 * patches * dimensions / 1e9:.1f} GB, or fewer; or a smaller bank_ratio."
+            )
 
     def projected(self, patches: torch.Tensor) -> torch.Tensor:
         """(n, d) → (n, projected)."""

@@ -4,6 +4,7 @@ import torch
 
 from models.fitted import Fitted
 from system.progress import watched
+from system.tuning import full_products
 
 ROWS_AT_ONCE = 4096  # of the bank: distances to them are (queries, rows)
 
@@ -15,6 +16,7 @@ class Bank(Fitted):
         super().__init__()
         self.register_buffer("rows", torch.zeros(0, 0))
 
+    @full_products()
     def nearest(self, queries: torch.Tensor, count: int = 1) -> torch.Tensor:
         """Squared distances of each query to its ``count`` nearest rows, summed: (q, d) → (q,)."""
         best = queries.new_full((len(queries), count), torch.inf)
@@ -26,6 +28,7 @@ class Bank(Fitted):
         return best.clamp(min=0).sum(1)  # rounding
 
 
+@full_products()
 def greedy_coreset(features: torch.Tensor, count: int, rng: torch.Generator, starts: int = 10) -> torch.Tensor:
     """Indices (count,) of features (n, d): each pick is the one farthest from the picks before it.
 

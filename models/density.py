@@ -6,6 +6,7 @@ import torch
 from sklearn.covariance import LedoitWolf
 
 from models.fitted import Fitted
+from system.tuning import full_products
 
 
 class Density(Fitted):
@@ -23,11 +24,13 @@ class Density(Fitted):
         self.rows = rows
         self.mean, self.precision = (torch.from_numpy(x).to(rows) for x in (found.location_, found.precision_))
 
+    @full_products()
     def mahalanobis(self, z: torch.Tensor) -> torch.Tensor:
         """Distance to the mean: (B, d) → (B,)."""
         offset = z - self.mean
         return (offset @ self.precision * offset).sum(1).clamp(min=0).sqrt()  # rounding
 
+    @full_products()
     def log_density(self, z: torch.Tensor, bandwidth: float) -> torch.Tensor:
         """Of Gaussian kernels, as scikit-learn's ``KernelDensity.score_samples``: (B, d) → (B,)."""
         n, d = self.rows.shape

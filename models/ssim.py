@@ -7,6 +7,8 @@ from typing import NamedTuple
 import torch
 from torch.nn.functional import avg_pool2d
 
+from system.tuning import full_products
+
 C1, C2 = 0.01**2, 0.03**2  # of values in [0, 1]
 SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # finest first
 LEAST = 1e-3  # of a scale's similarity: the gradient of its root has no bound at 0
@@ -28,7 +30,8 @@ def similarity(
     """
     rows, columns = (band(side, window, sigma, padding).to(x) for side in x.shape[2:])
     moments = torch.stack([x, y, x * x, y * y, x * y])  # (5, B, C, H, W)
-    mu_x, mu_y, xx, yy, xy = rows @ (moments @ columns.T)  # (B, C, h, w) each
+    with full_products():  # variances are differences of moments
+        mu_x, mu_y, xx, yy, xy = rows @ (moments @ columns.T)  # (B, C, h, w) each
     luminance = (2 * mu_x * mu_y + c1) / (mu_x**2 + mu_y**2 + c1)
     contrast = (2 * (xy - mu_x * mu_y) + c2) / (xx - mu_x**2 + yy - mu_y**2 + c2)
     return Similarity(luminance * contrast, contrast)

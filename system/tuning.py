@@ -8,6 +8,8 @@ import ctypes
 import math
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -29,6 +31,18 @@ def tune(precision: str) -> None:
         keep_memory()
     fit_threads()
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
+
+
+@contextmanager
+def full_products() -> Iterator[None]:
+    """Within the ``with``, a GPU multiplies float32 as it is, whatever the precision: where nearly equal products are
+    subtracted, TF32 would leave its own rounding alone."""
+    former = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = former
 
 
 def keep_memory() -> None:

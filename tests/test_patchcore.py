@@ -15,6 +15,7 @@ from test_methods import build
 from tiny import command, train
 from torch.nn.functional import adaptive_avg_pool1d, interpolate, unfold
 
+from configs import ConfigError
 from methods.maps import gaussian_blur, upsample
 from models.bank import Bank, greedy_coreset
 from models.features import BACKBONES, FrozenFeatures, WeightsError
@@ -68,6 +69,12 @@ def test_a_bank_of_all_patches_finds_its_own_images_normal():
     scale = method.patches(images).square().sum(2).mean()
     assert method.score(images).image["distance"].max() < 1e-5 * scale
     assert method.score(torch.rand_like(images)).image["distance"].min() > 1e-3 * scale
+
+
+def test_a_bank_larger_than_what_it_is_chosen_from_is_refused():
+    method, loader = build("patchcore", "bank_ratio=0.5", "candidates=200")
+    with pytest.raises(ConfigError, match=r"more than the 200 candidates.*Give --set candidates=\d+, which take"):
+        method.fit(loader)
 
 
 def test_candidates_are_drawn_from_all_images_and_the_bank_is_its_share_of_all_patches():

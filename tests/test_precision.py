@@ -11,6 +11,7 @@ import torch
 from conftest import ROOT
 from test_methods import build, images_of, start, stepping
 from tiny import command, train
+from torch.overrides import TorchFunctionMode
 
 import configs
 from dataloader.loader import Batch
@@ -18,7 +19,10 @@ from experiments.folder import Experiment
 from experiments.log import run_parts
 from methods import METHODS
 from models.autoencoder import LatentMemory
+from models.bank import Bank, greedy_coreset
+from models.density import Density
 from models.memory import gumbel_shrinkage
+from models.ssim import similarity
 from system.tuning import cpu_quota
 
 
@@ -156,3 +160,41 @@ for entry in entries:
 """
     found = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert "'hg'" in found.stdout  # madvise(MADV_HUGEPAGE)
+
+
+class Products(TorchFunctionMode):
+    """Notes of every product of matrices whether TF32 may compute it."""
+
+    def __init__(self):
+        super().__init__()
+        self.shortened = []
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        if function in (torch.Tensor.matmul, torch.Tensor.__matmul__, torch.matmul, torch.cdist):
+            self.shortened.append(torch.backends.cuda.matmul.allow_tf32)
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.fixture
+def tf32():
+    torch.backends.cuda.matmul.allow_tf32 = True
+    yield
+    torch.backends.cuda.matmul.allow_tf32 = False
+
+
+@pytest.mark.parametrize("what", ["similarity", "nearest", "coreset", "mahalanobis", "kernels"])
+def test_differences_of_products_are_never_of_tf32(what, tf32):
+    rows, bank, density = torch.rand(20, 4), Bank(), Density()
+    bank.rows = rows
+    density.fit(rows)
+    work = {
+        "similarity": lambda: similarity(torch.rand(1, 1, 16, 16), torch.rand(1, 1, 16, 16)),
+        "nearest": lambda: bank.nearest(rows),
+        "coreset": lambda: greedy_coreset(rows, 3, torch.Generator()),
+        "mahalanobis": lambda: density.mahalanobis(rows),
+        "kernels": lambda: density.log_density(rows, 1.0),
+    }[what]
+    with Products() as products:
+        work()
+    assert products.shortened and not any(products.shortened)
+    assert torch.backends.cuda.matmul.allow_tf32

@@ -16,7 +16,8 @@ from methods import Method
 
 
 class Average:
-    """Of ``method``'s parameters and batch norm's running statistics; all else of its state is taken as it is.
+    """Of ``method``'s parameters and batch norm's running statistics; all else of its state, such as queues and the
+    statistics of scores, is what it was when the average was last scored.
 
     It starts as the weights are. With step t, counted from 0, it becomes d · average + (1 − d) · weights, where
     d = min(decay, (1 + t) / (10 + t)): the start, which is hardly trained, is soon forgotten.
