@@ -94,6 +94,7 @@ def main() -> int | None:
             pretrained = experiment.pretrained()
         else:
             pretrained = trainer.method.load_pretrained()
+            trainer.start_stage()  # an average starts as the weights are
             if going_on:
                 check_same_weights(experiment, pretrained)
         if args.overwrite:

@@ -11,7 +11,9 @@ from tiny import EVERY_STEP, command, train
 
 from experiments.folder import Experiment
 from methods import METHODS
+from models.features import BACKBONES
 from tools.paper_table import finished
+from training.averaging import Average
 
 AVERAGED = ["average_decay=0.7", "record_scores=true"]
 
@@ -116,6 +118,21 @@ def test_the_best_average_is_chosen_by_its_own_validation(trained, capsys):
         assert best["val_auc"] == found[best["epoch"] - 1][key]
     assert command("eval", "--exp", "a", "--device", "cpu", "--checkpoint", "best_averaged") == 0
     assert f"best_averaged checkpoint of epoch {best['epoch']}" in capsys.readouterr().out
+
+
+def test_an_average_starts_as_the_pretrained_weights_are(workspace, monkeypatch):
+    torch.manual_seed(1)
+    torch.save(BACKBONES["resnet18"].build().state_dict(), "w.pth")
+    apart = []
+
+    def update(average):
+        state = average.method.state_dict()
+        apart.extend(float((average.weights[name] - state[name]).abs().max()) for name in average.names)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Average, "update", update)
+    train("a", method="panda", overrides=["average_decay=0.7", "weights=w.pth"])
+    assert 0 < max(apart) < 1e-3  # one small step
 
 
 def test_what_is_evaluated_is_a_setting(trained, capsys):
