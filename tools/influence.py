@@ -110,8 +110,8 @@ def examine(args: argparse.Namespace) -> list[dict[str, object]]:
             f"{having} have. Give --exp experiments of these."
         )
     images, labels = chosen(build_dataset(config, args.data_root).split(args.split), args.images)
-    weights = slot_weights(method, images, device)
-    found = measure(method, images, partners(len(images)), weights, device)
+    of_slots = slot_weights(method, images, device)
+    found = measure(method, images, partners(len(images)), of_slots, device)
     made = provenance(device)
     common = {
         "experiment": experiment.name,
@@ -127,7 +127,7 @@ def examine(args: argparse.Namespace) -> list[dict[str, object]]:
         "commit": made["commit"],
         "device": made["device"],
     }
-    usage = {bypass(memory): values.mean(1) for memory, values in weights.items()}  # (J, S) each
+    usage = {bypass(memory): values.mean(1) for memory, values in of_slots.items()}  # (J, S) each
     rows = [row | common for row in figures(found, labels.numpy(), usage, f"the {args.split} images")]
     draw(rows, experiment.path("figures/influence.png"))
     return rows
