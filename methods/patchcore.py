@@ -83,14 +83,18 @@ class PatchCore(Method):
         grid = next(iter(layers)).shape[2:]
         pooled = []
         for f in layers:  # (B, C, h', w')
-            near = unfold(f, NEIGHBOURHOOD, padding=NEIGHBOURHOOD // 2)  # (B, C·9, h'·w')
-            of_layer = adaptive_avg_pool1d(near.transpose(1, 2), self.config.pooled)  # (B, h'·w', pooled)
+            of_layer = self.neighbourhoods(f)  # (B, h'·w', pooled)
             if f.shape[2:] != grid:  # pooled before: both are linear, and there is less to interpolate
                 of_layer = of_layer.transpose(1, 2).unflatten(2, f.shape[2:])
                 of_layer = interpolate(of_layer, size=grid, mode="bilinear", align_corners=False)
                 of_layer = of_layer.flatten(2).transpose(1, 2)  # (B, h·w, pooled)
             pooled.append(of_layer)
         return adaptive_avg_pool1d(torch.cat(pooled, dim=2), self.config.pooled)
+
+    def neighbourhoods(self, f: torch.Tensor) -> torch.Tensor:
+        """The features around every patch, averaged to as many as are kept: (B, C, h, w) → (B, h·w, pooled)."""
+        near = unfold(f, NEIGHBOURHOOD, padding=NEIGHBOURHOOD // 2)  # (B, C·9, h·w)
+        return adaptive_avg_pool1d(near.transpose(1, 2), self.config.pooled)
 
     def scores_of(self, images: torch.Tensor) -> Scores:
         patches = self.patches(images)  # (B, h·w, d)
