@@ -781,6 +781,8 @@ FAULTS = [
           "test_progress.py::test_long_work_speaks_once_a_minute_in_a_log"),
     fault("the checkpoint that was set is not evaluated", "commands/cli.py", "args.checkpoint or config.checkpoint",
           'args.checkpoint or "best"', "test_averaging.py::test_what_is_evaluated_is_a_setting"),
+    fault("a table of some lines does not name the others", "tools/batch.py", "rows, left_out)", "rows)",
+          "test_batch.py::test_only_what_is_missing_is_done_and_tabulated"),
     fault("a table mixes in other settings", "tools/batch.py", ' == "done" and is_same(planned)', ' == "done"',
           "test_batch.py::test_only_what_is_missing_is_done_and_tabulated"),
     fault("equal settings are trained twice", "tools/batch.py", "first.setdefault(of_settings, planned.experiment)",

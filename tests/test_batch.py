@@ -80,6 +80,9 @@ def test_only_what_is_missing_is_done_and_tabulated(run, workspace):
     assert rows[0]["experiments"] == f"{first}, {second}"
     assert f"<span>{second}</span>" in (workspace / "results" / "index.html").read_text(encoding="utf-8")
 
+    beside = workspace / "results" / "t_quick.md"
+    assert beside.read_text().endswith(" Neither asked for nor done: Memory.\n")
+
     DONE.clear()
     Experiment(second).path("results.json").unlink()
     code, out, _ = run(LIST, "--quick", "--seeds", "0,1")
@@ -94,7 +97,7 @@ def test_only_what_is_missing_is_done_and_tabulated(run, workspace):
 
     DONE.clear()
     assert run(LIST, "--quick", "--seeds", "0,1")[0] == 0 and DONE == []
-    assert "Written by `scripts/t.sh --quick`." in (workspace / "results" / "t_quick.md").read_text()
+    assert "Written by `scripts/t.sh --quick`." in beside.read_text() and "Neither" not in beside.read_text()
     whole = table(workspace / "results" / "t_quick.csv")
     assert run(LIST, "--quick", "--seeds", "1", "--lines", "Memory")[0] == 0 and DONE == []
     assert table(workspace / "results" / "t_quick.csv") == whole

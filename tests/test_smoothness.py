@@ -32,7 +32,7 @@ def test_pairs_and_their_order_by_hand():
 
 
 def test_the_interval_draws_persons():
-    """A person's two images are drawn together: of two persons in each class nine samples of sixteen mix them."""
+    """Two persons a class, two images each: with one of them drawn twice in each class, none or all are in order."""
     labels, persons = np.array([0] * 4 + [1] * 4), list("aabbccdd")
     scores = np.array([0.0, 0, 3, 3, 1, 1, 4, 4])
     everything = np.ones((4, 4), dtype=bool)

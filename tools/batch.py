@@ -131,10 +131,11 @@ def main() -> int:
     check_data(plan, args.data_root)
     code = Batch(args, plan, more).run()
     if args.only is None:
-        rows = sorted(
-            [*points, *done_before(args.name, lines, points)], key=lambda p: (list(lines).index(p.name), p.seed)
-        )
-        paper_table.write(args.name, args.script, [(p.name, p.seed, p.experiment, p.state == "done") for p in rows])
+        tabulated = [*points, *done_before(args.name, lines, points)]
+        tabulated.sort(key=lambda p: (list(lines).index(p.name), p.seed))
+        left_out = [name for name in lines if name not in {planned.name for planned in tabulated}]
+        rows = [(p.name, p.seed, p.experiment, p.state == "done") for p in tabulated]
+        paper_table.write(args.name, args.script, rows, left_out)
     return code
 
 

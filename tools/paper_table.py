@@ -102,8 +102,12 @@ def in_words(experiment: Experiment) -> str:
     return f"{row['score']} AUC {percent(row['auc'])} %"
 
 
-def write(name: str, script: str, planned: Iterable[tuple[str, int, Experiment, bool]]) -> None:
-    """The table ``name`` that ``script`` makes, of (line, seed, experiment, whether it is finished)."""
+def write(
+    name: str, script: str, planned: Iterable[tuple[str, int, Experiment, bool]], left_out: Sequence[str] = ()
+) -> None:
+    """The table ``name`` that ``script`` makes, of (line, seed, experiment, whether it is finished); ``left_out`` are
+    the script's other lines.
+    """
     groups, missing = defaultdict(list), defaultdict(list)
     for line, seed, experiment, there in planned:
         groups[line] += [main_row(experiment)] if there else []
@@ -119,6 +123,7 @@ def write(name: str, script: str, planned: Iterable[tuple[str, int, Experiment, 
     ]
     holes = sum(map(len, missing.values()))
     note = NOTE + (f" Not finished: {holes} of {holes + sum(map(len, groups.values()))} runs." if holes else "")
+    note += f" Neither asked for nor done: {', '.join(left_out)}." if left_out else ""
     title = f"# {name}"
     made = f"Written by `{script}{' --quick' * name.endswith('_quick')}`."
     write_text(RESULTS / f"{name}.md", "\n".join([title, "", made, "", *markdown(header, lines), "", note]) + "\n")
