@@ -144,11 +144,11 @@ def mark_of(path: Path) -> str:
         stat = path.stat()
     except OSError:  # reading it says what is wrong
         return ""
-    return f"{stat.st_size} {stat.st_mtime_ns} {os.path.abspath(path)}"
+    return f"{stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns} {os.path.abspath(path)}"
 
 
 def path_of(mark: str) -> Path:
-    return Path(mark.split(" ", 2)[2])
+    return Path(mark.split(" ", 3)[3])
 
 
 @cache

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image, ImageOps
+from PIL.TiffImagePlugin import PHOTOMETRIC_INTERPRETATION
 
 from dataloader.cache import Kept, cache_folder
 from dataloader.dicom import read_dicom
@@ -20,7 +21,7 @@ from system.progress import watched
 DICOM = {".dcm", ".dicom"}
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"} | DICOM
 FORMATS = "PNG, JPEG, BMP, TIFF or DICOM (.dcm) files"
-READER = 1  # to be raised where read_image comes to make other pixels of a file
+READER = 2  # to be raised where read_image comes to make other pixels of a file
 
 
 def read_images(
@@ -112,6 +113,7 @@ def decoded(path: Path, convert: Callable[[Image.Image], Image.Image]) -> Image.
             # an MPO is a camera's JPEG: its other frames are the same view again
             if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
                 raise ValueError(f"it has {image.n_frames} frames, and an image is one")
+            ImageOps.exif_transpose(image, in_place=True)  # as it is looked at, not as the camera was held
             return convert(image)
     except FileNotFoundError:
         raise DataError(f"{path}: no such file. Mend the path.") from None
@@ -146,10 +148,7 @@ def unfitted(pixels: np.ndarray, size: tuple[int, int], fit: str) -> np.ndarray:
 def to_gray(image: Image.Image) -> Image.Image:
     """8-bit gray: 16-bit scaled by its full range (not clipped), colour by luma, transparency on black."""
     if image.mode.startswith("I"):
-        pixels = np.asarray(image).astype(np.int64)
-        if pixels.min() < 0 or pixels.max() > 65535:
-            raise ValueError("32-bit pixels outside 0 … 65535")
-        return Image.fromarray(((pixels + 128) // 257).astype(np.uint8))
+        return Image.fromarray(((wide_pixels(image) + 128) // 257).astype(np.uint8))
     if image.mode == "F":
         raise ValueError("floating-point pixels have no known range; save it as 8- or 16-bit")
     if image.mode in ("P", "PA", "LA", "RGBA", "La", "RGBa"):
@@ -157,6 +156,15 @@ def to_gray(image: Image.Image) -> Image.Image:
         black = Image.new("RGBA", rgba.size, (0, 0, 0, 255))
         return Image.alpha_composite(black, rgba).convert("L")
     return image.convert("L")
+
+
+def wide_pixels(image: Image.Image) -> np.ndarray:
+    """The pixels of more than 8 bits as int64 from 0 (black) to 65535. Raises ValueError."""
+    pixels = np.asarray(image).astype(np.int64)
+    if pixels.min() < 0 or pixels.max() > 65535:
+        raise ValueError("32-bit pixels outside 0 … 65535")
+    # Pillow turns a TIFF's WhiteIsZero round in 8 bits, and leaves it in 16
+    return 65535 - pixels if getattr(image, "tag_v2", {}).get(PHOTOMETRIC_INTERPRETATION) == 0 else pixels
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -172,7 +180,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 def to_marked(image: Image.Image) -> Image.Image:
     """8-bit: 255 where the image is not black, however dark it is."""
-    pixels = np.asarray(image if image.mode.startswith("I") else to_gray(image))
+    pixels = wide_pixels(image) if image.mode.startswith("I") else np.asarray(to_gray(image))
     return Image.fromarray(np.where(pixels > 0, 255, 0).astype(np.uint8))
 
 

@@ -15,7 +15,10 @@ HOW_TO = (
     "Name a folder of normal images with --data-root, or one with train/good and val/<class>, test/<class>, or a CSV "
     "file with a column path (docs/own_images.md)."
 )
-SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+SPLITS = {
+    **{"train": "train", "training": "train", "test": "test", "testing": "test"},
+    **{"val": "val", "valid": "val", "validation": "val"},
+}
 NORMAL = {"good", "normal"}
 MASKS = "ground_truth"
 BESIDE = {"img": False, "label": True}  # within a class's folder: whether masks are there
@@ -64,7 +67,7 @@ def from_folders(root: Path) -> Items:
     files = {file: file.relative_to(root).parts for file in image_files(root)}
     if not files:
         raise DataError(f"{root}: holds no {FORMATS}. {HOW_TO}")
-    if not any(len(parts) > 1 and parts[0].lower() == "train" for parts in files.values()):
+    if not any(len(parts) > 1 and SPLITS.get(parts[0].lower()) == "train" for parts in files.values()):
         return {"train": all_normal(root, files), "val": [], "test": []}
     places = {file: place for file, parts in files.items() if (place := place_of(parts))}
     if beside := sorted({parts[0] for file, parts in files.items() if file not in places}):

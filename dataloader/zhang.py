@@ -2,9 +2,9 @@
 
 Layouts: {train,test}/{NORMAL,PNEUMONIA}, with or without CellData/chest_xray/ above (Kaggle's 16 val images belong
 to train); or SQUID's {train,val,test}/{normal_256,pneumonia_256}. Validation, where the folders have none, is
-val_split.json in the data root ({"val": {"NORMAL": [names], "PNEUMONIA": [names]}}), else 100 + 100 training images
-by a fixed rule. Pneumonia images of one person stand in training and validation, which only matters where
-train_normal_fraction lets anomalous images into training.
+val_split.json in the data root or beside train/ ({"val": {"NORMAL": [names], "PNEUMONIA": [names]}}), else 100 + 100
+training images by a fixed rule. Pneumonia images of one person stand in training and validation, which only matters
+where train_normal_fraction lets anomalous images into training.
 
 Persons are read off the file names. Pneumonia: ``person100`` of person100_bacteria_475.jpeg; a number with a bacterial
 and a viral image counts as one person. Normal: no name says whose image it is, so that what shares its IM number and
@@ -57,7 +57,7 @@ class ZhangLab(FileDataset):
             train = items["train"] + items["val"]  # Kaggle's val is far too small to validate with
             for label, name in enumerate(classes):
                 require_items(train, label, f"train {name}", folder / "train" / name)
-            items |= self._carve_validation(train)
+            items |= self._carve_validation(train, folder)
         for split, label in (("train", 0), ("val", 0), ("val", 1), ("test", 0), ("test", 1)):
             require_items(items[split], label, f"{split} {classes[label]}", folder / split / classes[label])
         return items
@@ -67,9 +67,10 @@ class ZhangLab(FileDataset):
         person = re.match(r"person\d+|(NORMAL2-)?IM-\d+", path.name)
         return Item(path, label, _kind(path) if label else "normal", person=person[0] if person else "")
 
-    def _carve_validation(self, train: list[Item]) -> dict[str, list[Item]]:
-        listed = self.root / "val_split.json"
-        chosen = self._listed(listed, train) if listed.exists() else self._drawn(train)
+    def _carve_validation(self, train: list[Item], folder: Path) -> dict[str, list[Item]]:
+        lists = (self.root / "val_split.json", folder / "val_split.json")
+        listed = next((path for path in lists if path.exists()), None)
+        chosen = self._listed(listed, train) if listed else self._drawn(train)
         return {
             "train": [item for item in train if item.path not in chosen],
             "val": [item for item in train if item.path in chosen],

@@ -6,12 +6,13 @@ import hashlib
 import json
 import struct
 from itertools import product
+from struct import pack
 
 import numpy as np
 import pytest
 import torch
 from conftest import SHARED, needs_shared
-from PIL import Image
+from PIL import ExifTags, Image
 from torchvision.transforms import InterpolationMode, RandomResizedCrop
 from torchvision.transforms.functional import affine as torchvision_affine
 from torchvision.transforms.functional import resize, resized_crop
@@ -52,8 +53,33 @@ def test_every_mode_becomes_gray_of_the_right_brightness(tmp_path):
         assert (read_image(tmp_path / f"{name}.png", 4, "bicubic") == 128).all(), name
     Image.new("RGB", (8, 8), (255, 0, 0)).save(tmp_path / "red.png")
     assert (read_image(tmp_path / "red.png", 4, "bicubic") == 76).all()  # luma, not the first channel
+    for order, kind in (("<", "little"), (">", "big")):
+        (tmp_path / f"{kind}.tif").write_bytes(white_is_zero(order, np.full((8, 8), 127 * 257)))
+    assert (read_image(tmp_path / "little.tif", 4, "bicubic") == 128).all()
+    with pytest.raises(DataError, match="big.tif"):  # which Pillow does not know
+        read_image(tmp_path / "big.tif", 4, "bicubic")
     Image.new("1", (8, 8), 1).save(tmp_path / "bilevel.png")
     assert (read_image(tmp_path / "bilevel.png", 4, "bicubic") == 255).all()
+
+
+def white_is_zero(order, pixels):
+    """A TIFF file of 16-bit pixels of which 0 is white: header, one strip, a directory of whole numbers."""
+    height, width = pixels.shape
+    strip = pixels.astype(f"{order}u2").tobytes()
+    tags = {256: width, 257: height, 258: 16, 259: 1, 262: 0, 273: 8, 277: 1, 278: height, 279: len(strip)}
+    entries = b"".join(pack(f"{order}HHII", tag, 4, 1, value) for tag, value in tags.items())
+    head = (b"II" if order == "<" else b"MM") + pack(f"{order}HI", 42, 8 + len(strip))
+    return head + strip + pack(f"{order}H", len(tags)) + entries + bytes(4)
+
+
+def test_an_image_is_read_as_it_is_looked_at(tmp_path):
+    half = Image.new("L", (40, 20), 0)
+    half.paste(255, (0, 0, 20, 20))  # white on the left
+    turned = Image.Exif()
+    turned[ExifTags.Base.Orientation] = 6  # to be turned to the right
+    half.save(tmp_path / "a.jpg", exif=turned)
+    found = read_image(tmp_path / "a.jpg", 8, "box")
+    assert (found[:4] > 250).all() and (found[4:] < 5).all()
 
 
 @pytest.mark.parametrize(
@@ -244,6 +270,13 @@ def test_zhang_validation_list(tmp_path):
     data = zhang(tmp_path)
     assert [i.path.name for i in data.items["val"]] == ["IM-0003.jpeg", "person4_bacteria_4.jpeg"]
     assert len(data.training_images(0)) == 9
+    (tmp_path / "chest_xray").mkdir()
+    for name in ("train", "test", "val_split.json"):
+        (tmp_path / name).rename(tmp_path / "chest_xray" / name)
+    assert zhang(tmp_path).fingerprint() == zhang(tmp_path / "chest_xray").fingerprint()
+    assert [i.path.name for i in zhang(tmp_path).items["val"]] == ["IM-0003.jpeg", "person4_bacteria_4.jpeg"]
+    for name in ("train", "test"):
+        (tmp_path / "chest_xray" / name).rename(tmp_path / name)
     (tmp_path / "val_split.json").write_text(json.dumps({"val": {**listed, "NORMAL": ["gone.jpeg"]}}))
     with pytest.raises(DataError, match="gone.jpeg"):
         _ = zhang(tmp_path).items

@@ -90,15 +90,24 @@ def make_mvtec(root, train=4):
         mark(root / "ground_truth" / "scratch" / f"{i:03}_mask.png")
 
 
-@pytest.mark.parametrize("validation", ["val", "valid", "Validation"])
-def test_splits_and_classes_with_masks_by_name(tmp_path, validation):
+def test_kinds_of_training_images_are_not_all_normal(tmp_path):
+    for kind in ("glioma", "notumor"):  # as the Brain Tumor download lies
+        write(tmp_path / "Training" / kind / "a.png")
+        write(tmp_path / "Testing" / kind / "b.png")
+    with pytest.raises(DataError, match="anomalous"):
+        _ = own(tmp_path).items
+
+
+@pytest.mark.parametrize(("validation", "test"), [("val", "test"), ("valid", "Testing"), ("Validation", "test")])
+def test_splits_and_classes_with_masks_by_name(tmp_path, validation, test):
     make_mvtec(tmp_path)
     (tmp_path / "val").rename(tmp_path / validation)
+    (tmp_path / "test").rename(tmp_path / test)
     (tmp_path / "train" / "good").rename(tmp_path / "train" / "NORMAL")
     found = listed(own(tmp_path))
     assert found["train"] == [(f"train/NORMAL/{i:03}.png", "normal", None) for i in range(4)]
     assert [kind for _, kind, _ in found["val"]] == ["normal", "normal", "scratch", "scratch"]
-    assert found["test"][2:] == [(f"test/scratch/{i:03}.png", "scratch", f"{i:03}_mask.png") for i in range(2)]
+    assert found["test"][2:] == [(f"{test}/scratch/{i:03}.png", "scratch", f"{i:03}_mask.png") for i in range(2)]
     split = own(tmp_path).split("test")
     expected = torch.zeros(4, SIDE, SIDE, dtype=torch.bool)
     expected[2:, : SIDE // 2, : SIDE // 2] = True

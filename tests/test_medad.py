@@ -423,6 +423,20 @@ def test_an_original_download_is_prepared_trained_on_and_evaluated(workspace, ca
 
 
 @needs_pydicom
+def test_images_made_one_way_are_not_mixed_with_those_made_another(workspace, capsys):
+    make_rsna(workspace / "original")
+    assert prepare("rsna") == 0
+    before = {path: path.read_bytes() for path in sorted((workspace / "rsna").rglob("*")) if path.is_file()}
+    assert prepare("rsna", "--raw") == 1
+    (workspace / "rsna" / "prepared.json").unlink()
+    assert prepare("rsna") == 1
+    assert capsys.readouterr().err.count("Name another folder with --out") == 2
+    (workspace / "rsna" / "prepared.json").write_text('{"dataset": "rsna", "raw": false, "side": 512}\n')
+    assert prepare("rsna") == 0
+    assert before == {path: path.read_bytes() for path in sorted((workspace / "rsna").rglob("*")) if path.is_file()}
+
+
+@needs_pydicom
 def test_no_patient_is_in_the_test_set_and_outside(workspace):
     make_rsna(workspace / "original")
     assert prepare("rsna") == 0

@@ -10,10 +10,10 @@ benchmark (or in their proportions, where the download is smaller), so that no p
 it; where the files do not name a patient, every image is its own.
 
 RSNA and VinDr-CXR are DICOM and become 512×512 PNG (pip install -r requirements-dicom.txt); others are copied as they
-are. Files that are there already are kept, so an interrupted run goes on. A DICOM file's rescale and window (VOI) are
-applied, and what it then spans is stretched to 8 bits; --raw stretches the stored pixels, as DDAD's program does. The
-radiologists' boxes in anomalous test images become masks/, filled, all boxes of an image together, and so eval.py has
-pixel figures: rough ones, as a box is more than what is in it.
+are. Files that are there already are kept, so an interrupted run goes on; prepared.json says how they were made. A
+DICOM file's rescale and window (VOI) are applied, and what it then spans is stretched to 8 bits; --raw stretches the
+stored pixels, as DDAD's program does. The radiologists' boxes in anomalous test images become masks/, filled, all boxes
+of an image together, and so eval.py has pixel figures: rough ones, as a box is more than what is in it.
 
 covidx gets its four lists alone (train_squid.txt …), made of COVIDx's own in the folder --source; no patient is in two
 of training, validation and test. Which images SQUID's authors held out is not public: these lists are ours.
@@ -93,6 +93,7 @@ def prepare(args: argparse.Namespace) -> str:
         parts = listed_parts(args.lists, originals)
     else:
         parts = drawn_parts(originals, read_patients(originals), COUNTS[args.dataset], args.seed)
+    claim(args.out, {"dataset": args.dataset, "raw": args.raw, "side": PNG_SIDE})
     tested = {original.name for original in parts["test", 1]}
     for original in watched([o for part in parts.values() for o in part], "writing images"):
         write_image(original, original.boxes if original.name in tested else (), args.out, args.raw)
@@ -102,6 +103,22 @@ def prepare(args: argparse.Namespace) -> str:
     write_text(args.out / "data.json", json.dumps(content, indent=1) + "\n")
     counts = ", ".join(f"{split} {('normal', 'anomalous')[label]} {len(p)}" for (split, label), p in parts.items())
     return f"{args.out}: {counts}. Train with --data-root {args.out}"
+
+
+def claim(out: Path, settings: dict[str, str | bool | int]) -> None:
+    """Write down how the images of a folder are made. Raises DataError where some are there, made otherwise."""
+    path = out / "prepared.json"
+    try:
+        made = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    except ValueError as error:
+        raise DataError(f"{path}: is no JSON ({error}). Name another folder with --out.") from error
+    if made != settings and (out / "images").exists():
+        how = f"that were made with {made}" if made else "and no prepared.json that says how they were made"
+        raise DataError(
+            f"{out}: has images {how}; asked for is {settings}. Name another folder with --out, or, if they were made "
+            f"like that, write {json.dumps(settings)} into {path}."
+        )
+    write_text(path, json.dumps(settings) + "\n")
 
 
 def listed_parts(path: Path, originals: list[Original]) -> dict[PART, list[Original]]:
