@@ -90,13 +90,18 @@ def main() -> None:
         return  # its scores are with the first process, which writes
     duplicates = dataset.duplicates() if evaluated == "test" else None
 
-    unseen = held_out if evaluated == "test" else None  # a threshold is not judged on the images that it is of
+    if evaluated == "val":  # a threshold is not judged on the images that it is of
+        val_thresholds = {}
+    # of other data, nobody knows which images were held out
+    unseen = held_out if evaluated == "test" and same_data else None
     results = {
         "experiment": args.exp,
         "config": name,
         "method": config.method,
         "dataset": config.dataset,
         "data": found,
+        "data_set": dataset.fingerprint_of_all(),
+        "trained_on": trained_on,
         "seed": config.seed,
         "settings": changed_settings(name, config),
         "pretrained": experiment.pretrained(),

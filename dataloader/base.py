@@ -3,7 +3,7 @@
 import hashlib
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -105,6 +105,10 @@ class Dataset(ABC):
     @abstractmethod
     def fingerprint(self) -> str:
         """A digest of what is trained on, so that a resumed run cannot go on with other data."""
+
+    def fingerprint_of_all(self) -> str:
+        """A digest of all splits, whichever of the images this experiment's seed and settings take."""
+        return self.fingerprint()
 
     def anomalous_training_ids(self) -> list[str]:
         """The anomalous images among the training images (train_normal_fraction)."""
@@ -217,7 +221,10 @@ class FileDataset(Dataset):
 
     def fingerprint(self) -> str:
         """Of the names, sizes and labels of the files that a run depends on; wherever they lie."""
-        return digest([f"{i.path.name} {i.path.stat().st_size} {i.label}" for i in self.used_items()])
+        return digest(map(described, self.used_items()))
+
+    def fingerprint_of_all(self) -> str:
+        return digest(f"{split} {described(item)}" for split, items in self.items.items() for item in items)
 
     def used_items(self) -> list[Item]:
         """What a run depends on: training and validation files."""
@@ -279,7 +286,11 @@ def read_lines(path: Path) -> list[str]:
         raise DataError(f"{path}: not text in UTF-8 ({error}). Save it anew.") from error
 
 
-def digest(parts: Sequence[str]) -> str:
+def described(item: Item) -> str:
+    return f"{item.path.name} {item.path.stat().st_size} {item.label}"
+
+
+def digest(parts: Iterable[str]) -> str:
     """A short hash of strings in their order."""
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 

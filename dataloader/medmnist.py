@@ -57,6 +57,9 @@ class PneumoniaMnist(Dataset):
         parts = [part[self._training] for part in self._arrays["train"]] + list(self._arrays["val"])
         return digest([hashlib.sha256(part.tobytes()).hexdigest() for part in parts])
 
+    def fingerprint_of_all(self) -> str:
+        return digest(hashlib.sha256(part.tobytes()).hexdigest() for parts in self._arrays.values() for part in parts)
+
     def anomalous_training_ids(self) -> list[str]:
         labels = self._arrays["train"][1]
         return [image_id("train", i) for i in self._training if labels[i]]

@@ -13,7 +13,7 @@ from dataloader.duplicates import RULE
 from evaluation import localisation, metrics, normals, plots
 from evaluation.scoring import Scored, selected
 from evaluation.tables import score_table
-from experiments.folder import Experiment, ExperimentError, reached
+from experiments.folder import IMPORTED, Experiment, ExperimentError, reached
 from methods import Method
 from system.files import write_atomically, write_text
 
@@ -224,12 +224,17 @@ def summary(results: dict) -> str:
     lines += network_lines(results) + pixel_lines(results)
     if not any("at_val_threshold" in found for found in results["scores"].values()):
         lines.append(
-            "There is no validation set with anomalous images, so there are no figures at a threshold chosen on one."
+            "A threshold chosen on validation would be of these very images, so there are no figures at one."
+            if results["split"] == "val"
+            else "There is no validation set with anomalous images, so there are no figures at a threshold chosen on "
+            "one."
         )
     if not any("at_normals_threshold" in found for found in results["scores"].values()):
         lines.append(
             "The threshold of normal images alone is of these very images, so there are no figures at it."
             if results["split"] == "val"
+            else "The data are not those that were trained on, so there is no threshold of held-out normal images."
+            if results["trained_on"] not in (results["data"], IMPORTED)
             else "No normal images are held out, so there is no threshold of them: train with --set held_out=0.2."
         )
     if "duplicates_removed" in results:

@@ -10,6 +10,7 @@ import torch
 from conftest import ROOT
 from tiny import command, train
 
+import configs
 from configs import Stage
 from evaluation import report
 from experiments.folder import Experiment
@@ -17,16 +18,17 @@ from tools import make_tables
 from tools.results import RESULTS
 
 KEYS = [
-    "experiment", "config", "method", "dataset", "data", "seed", "settings", "pretrained", "checkpoint", "epochs",
-    "epochs_trained", "epoch", "stages_planned", "stages_trained", "stages", "training_seconds", "trained",
-    "precision", "split", "images", "main_score", "classes", "interval", "scores", "localisation", "pixel_images",
+    "experiment", "config", "method", "dataset", "data", "data_set", "trained_on", "seed", "settings", "pretrained",
+    "checkpoint", "epochs", "epochs_trained", "epoch", "stages_planned", "stages_trained", "stages",
+    "training_seconds", "trained", "precision", "split", "images", "main_score", "classes", "interval", "scores", "localisation", "pixel_images",
     "commit", "python", "torch", "device", "packages",
 ]  # fmt: skip
 HEADER = (
-    "experiment,config,method,dataset,data,seed,settings,pretrained,precision,epochs,epochs_trained,checkpoint,epoch,"
+    "experiment,config,method,dataset,data,data_set,trained_on,seed,settings,pretrained,precision,epochs,epochs_trained,checkpoint,epoch,"
     "stages_planned,stages_trained,stages,training_seconds,split,normal,anomalous,prevalence,score,main,auc,auc_low,"
     "auc_high,interval,average_precision,accuracy_at_val_threshold,f1_at_val_threshold,accuracy_at_oracle_threshold,"
-    "f1_at_oracle_threshold,per_kind_auc,val_auc_per_epoch,trained_commit,trained_device,commit,torch,device"
+    "f1_at_oracle_threshold,per_kind_auc,val_auc_per_epoch,trained_commit,trained_device,trained_precision,"
+    "commit,torch,device"
 )
 
 
@@ -91,6 +93,30 @@ def test_what_results_json_holds(trained):
     assert results["stages_planned"] == results["stages_trained"] == {"train": 2}
     last = torch.load(trained / "last.pt", weights_only=True)
     assert results["epochs_trained"] == 2 and results["training_seconds"] == last["seconds"]
+
+
+def test_what_is_not_alike_is_not_averaged(experiment):
+    commits = [{"commit": "abc", "device": "cpu", "precision": "fp32"}]
+    experiment("a", trained=commits)
+    experiment("b", trained=commits, seed=1)
+    experiment("again", trained=commits, seed=1)  # the same seed: no spread over seeds
+    experiment("bf16", trained=[commits[0] | {"precision": "bf16"}], seed=2)
+    experiment("drawn", trained=commits, seed=3, data="x", trained_on="x")  # of the same data set, by another seed
+    experiment("elsewhere", trained=commits, seed=4, data="x")  # evaluated on what it was not trained on
+    experiment("other", trained=commits, seed=5, data_set="y")
+    for name, seed in (("c", 6), ("d", 7)):
+        experiment(name, trained=[commits[0] | {"commit": "abc-dirty"}], seed=seed)
+    assert tabulate("a", "b", "again", "bf16", "drawn", "elsewhere", "other", "c", "d") == 0
+    assert sorted(line["seeds"] for line in measured()) == ["0, 1, 3", "1", "2", "4", "5", "6", "7"]
+    assert {line["in"] for line in measured()} == {"fp32"}
+
+
+def test_the_curve_of_validation_is_not_that_of_an_evaluation_with_other_settings(experiment):
+    experiment("a")
+    settings = json.loads(Path("checkpoints/a/results.json").read_text())["settings"]
+    experiment("b", settings=[*settings, "reestimate_batch_norm: false → true"])
+    assert tabulate("a", "b") == 0
+    assert len(lines("Validation AUC per epoch")) == 2 and rows_of_table()[1]["val_auc_per_epoch"] == {}
 
 
 def test_the_validation_threshold_is_of_the_validation_images_alone(experiment, monkeypatch):
@@ -240,7 +266,7 @@ def test_figures_without_duplicates_are_marked_as_not_comparable(experiment):
     assert "Not finished: 1 of 2 epochs" in shown and "95 % interval by person" in shown
 
 
-PUBLISHED = "dataset,method,AUC,AP,accuracy,F1,source,remark,ours\n"
+PUBLISHED = "dataset,method,AUC,AP,accuracy,F1,source,remark,ours,target\n"
 
 
 def publish(*entries):
@@ -252,10 +278,10 @@ def test_published_figures_stand_beside_ours(experiment):
     experiment("a", epochs_trained=5, epochs=200, stages_trained={"train": 5}, stages_planned={"train": 200})
     experiment("v", split="val")
     publish(
-        "Digits,SQUID,87.6 ± 1.5,,80.3,84.7,S (a README),dataset=digit is ours,dataset=digit method=squid",
-        "Digits,its discriminator,70.0,71.0,,,P (table 1),,config=digit_quick score=discriminator",
-        "Digits,SimSID,91.1,,,,S (a README),,dataset=digit method=simsid",
-        "Digits,f-AnoGAN,75.5,,,,S (a README),,",
+        "Digits,SQUID,87.6 ± 1.5,,80.3,84.7,S (a README),dataset=digit is ours,dataset=digit method=squid,",
+        "Digits,its discriminator,70.0,71.0,,,P (table 1),,config=digit_quick score=discriminator,",
+        "Digits,SimSID,91.1,,,,S (a README),,dataset=digit method=simsid,",
+        "Digits,f-AnoGAN,75.5,,,,S (a README),,,",
     )
     assert tabulate("a", "v") == 0
     main, other = lines("Published and ours")
@@ -266,12 +292,32 @@ def test_published_figures_stand_beside_ours(experiment):
     assert [line["method"] for line in lines("Published")] == ["SQUID", "its discriminator", "SimSID", "f-AnoGAN"]
 
 
+def test_ours_is_measured_by_a_target_where_it_is_the_published_run():
+    entry = {"ours": "dataset=zhang method=squid", "target": ""}
+    stages = {"train": 200}
+    row = {
+        "config": "zhang_best", "dataset": "zhang", "settings": ['precision: "fp32" → "bf16"'],
+        "stages_planned": stages, "stages_trained": stages,
+    }  # fmt: skip
+    assert make_tables.is_measured_by(row, entry)
+    assert not make_tables.is_measured_by(row, entry | {"target": "no"})
+    assert not make_tables.is_measured_by(row | {"settings": ["train_normal_fraction: 1 → 0.5"]}, entry)
+    assert not make_tables.is_measured_by(row | {"stages_trained": {"train": 199}}, entry)
+    short = {"train": 20}
+    assert not make_tables.is_measured_by(row | {"stages_planned": short, "stages_trained": short}, entry)
+    rated = row | {"config": "ddad_rsna_ae", "dataset": "rsna", "settings": ["anomaly_rate: 0.6 → 0.2"]}
+    stages = {stage.name: stage.epochs for stage in configs.build("ddad_rsna_ae").stages()}
+    rated |= dict.fromkeys(("stages_planned", "stages_trained"), stages)
+    assert make_tables.is_measured_by(rated, {"ours": "score=inter anomaly_rate=0.2", "target": ""})
+    assert not make_tables.is_measured_by(rated, {"ours": "score=inter", "target": ""})
+
+
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
-        ("Digits,SQUID,87.6,,,,,,", "published.csv, line 2: SQUID on Digits has no source"),
-        ("Digits,SQUID,87.6,,,,S,,methd=squid", "line 2: SQUID on Digits: 'methd=squid' must be column=value"),
-        ("Digits,SQUID,87.6,,,,S,,squid", "'squid' must be column=value"),
+        ("Digits,SQUID,87.6,,,,,,,", "published.csv, line 2: SQUID on Digits has no source"),
+        ("Digits,SQUID,87.6,,,,S,,methd=squid,", "line 2: SQUID on Digits: 'methd=squid' must be column=value"),
+        ("Digits,SQUID,87.6,,,,S,,squid,", "'squid' must be column=value"),
     ],
 )
 def test_published_figures_that_cannot_be_used_are_named(experiment, capsys, entry, message):

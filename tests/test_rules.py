@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy.stats import spearmanr
 from tiny import command
 
 from tools import rules
@@ -26,6 +27,20 @@ def test_agreement_is_the_mean_rank_correlation_with_the_others():
     # Spearman: 1 − 6 Σ d² / (4 · 15); 0 and 1: 0.8, 0 and 2: −1, 1 and 2: −0.8
     assert rules.agreement(scores) == pytest.approx([-0.1, 0, -0.9])
     assert rules.agreement(scores[:1]) == [0]
+
+
+def test_equal_scores_agree_with_nothing_in_whatever_order_the_images_come():
+    labels = np.repeat([0, 1], 50)
+    scores = labels + np.random.default_rng(0).normal(0, 0.5, (20, 100))
+    scores[7] = 0.5  # an epoch that gives every image the same
+    scores[3, 10:] = 0.5
+    found = rules.agreement(scores)
+    assert found[7] == 0 and found.argmax() not in (3, 7)
+    shuffled = np.random.default_rng(1).permutation(100)
+    assert rules.agreement(scores[:, shuffled]) == pytest.approx(found)
+    assert found[3] == pytest.approx(
+        np.mean([spearmanr(scores[3], scores[i])[0] for i in range(20) if i not in (3, 7)]) * 18 / 19
+    )
 
 
 def test_labels_change_nothing_for_the_rules_without_labels():

@@ -215,6 +215,9 @@ def check_seeds(name: str, every: list[Evaluated]) -> None:
             raise ExperimentError(
                 f"{name}: {each.file.parent} has the seed of another, {each.row['seed']}. Name it once."
             )
+    commits = dict.fromkeys(commit for each in every for commit in each.row["trained_commit"])
+    if len(commits) > 1:
+        print(f"note: {name}: its seeds were trained at several commits, {', '.join(commits)}.", file=sys.stderr)
 
 
 def in_order_of(first: Evaluated, other: Evaluated) -> np.ndarray:

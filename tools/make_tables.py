@@ -6,7 +6,8 @@ Rows are replaced by experiment id and kept otherwise. In results.csv shares are
 not known is empty, and lists and tables are JSON. Experiments that differ by their seed alone are summed up in
 tables.md as mean ± standard deviation. Nothing in results/ is written by hand but published.csv, the papers' figures
 with their source; its column ``ours`` says which rows of results.csv stand beside a figure, as
-``column=value column=value``, of the main score where it names none, or ``setting=value``.
+``column=value column=value``, of the main score where it names none, or ``setting=value``; ``target`` is ``no`` for a
+figure that is quoted and that ours are not measured by.
 """
 
 import argparse
@@ -15,7 +16,7 @@ import json
 import statistics
 import sys
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -24,29 +25,32 @@ import configs
 from commands import cli
 from evaluation.report import prevalence
 from evaluation.tables import csv_text
-from experiments.folder import Experiment, ExperimentError
+from experiments.folder import IMPORTED, Experiment, ExperimentError
+from experiments.settings import changed_settings
 from system.files import write_text
 from tools import results, results_page
 from tools.results import RESULTS, markdown, percent
 
 TEXT = (
-    "experiment", "config", "method", "dataset", "data", "precision", "checkpoint", "split", "score", "commit", "torch",
-    "device",
+    "experiment", "config", "method", "dataset", "data", "data_set", "trained_on", "precision", "checkpoint", "split",
+    "score", "commit", "torch", "device",
 )  # fmt: skip
 FIELDS = (
-    "experiment", "config", "method", "dataset", "data", "seed", "settings", "pretrained", "precision", "epochs",
+    "experiment", "config", "method", "dataset", "data", "data_set", "trained_on", "seed", "settings",
+    "pretrained", "precision", "epochs",
     "epochs_trained", "checkpoint", "epoch", "stages_planned", "stages_trained", "stages", "training_seconds",
     "split", "normal", "anomalous", "prevalence", "score", "main", "auc", "auc_low", "auc_high", "interval",
     "average_precision", "accuracy_at_val_threshold", "f1_at_val_threshold", "accuracy_at_oracle_threshold",
-    "f1_at_oracle_threshold", "per_kind_auc", "val_auc_per_epoch", "trained_commit", "trained_device", "commit",
-    "torch", "device",
+    "f1_at_oracle_threshold", "per_kind_auc", "val_auc_per_epoch", "trained_commit", "trained_device",
+    "trained_precision", "commit", "torch", "device",
 )  # fmt: skip
-ADDED = ("pretrained",)  # columns that files of an earlier version lack: there was nothing to put in
+ADDED = {"pretrained", "data_set", "trained_on", "trained_precision"}  # columns that files of an earlier version lack
 SAME = (  # of runs that are averaged
-    "dataset", "data", "config", "settings", "pretrained", "stages_planned", "stages_trained", "checkpoint",
-    "precision", "split", "normal", "anomalous",
+    "dataset", "data_set", "config", "settings", "pretrained", "stages_planned", "stages_trained",
+    "checkpoint", "trained_precision", "precision", "split", "normal", "anomalous",
 )  # fmt: skip
 DUPLICATES = "duplicates removed"
+DIRTY = "-dirty"  # what follows a commit that there were changes beside
 PUBLISHED = ("dataset", "method", "AUC", "AP", "accuracy", "F1", "source", "remark")
 
 Row = dict[str, object]  # of results.csv: a value for each of FIELDS, None where it is not known
@@ -85,7 +89,7 @@ def read_table(path: Path) -> list[Row]:
         "Move it away, and make its rows anew: evaluate its experiments again with eval.py and name them all to "
         "tools/make_tables.py."
     )
-    if columns not in (FIELDS, tuple(field for field in FIELDS if field not in ADDED)):
+    if not set(FIELDS) - ADDED <= set(columns) <= set(FIELDS):
         raise ExperimentError(f"{path}: has other columns than this version writes. {anew}")
     try:
         return [
@@ -121,9 +125,14 @@ def rows_from(path: Path, found: dict, experiment: Experiment) -> list[Row]:
     if not any("auc" in figures for figures in found["scores"].values()):
         raise ExperimentError(f"{path}: all its images are of one class, so it has no AUC to tabulate. Leave it out.")
     found["pretrained"] = found.get("pretrained") or None
-    for key in ("commit", "device"):  # of all parts of the run
-        found[f"trained_{key}"] = list(dict.fromkeys(made[key] for made in found["trained"]))
-    rows = rows_of(found, found, experiment.read_metrics())
+    for key in ("commit", "device", "precision"):  # of all parts of the run; the precision of old ones is not known
+        found[f"trained_{key}"] = list(dict.fromkeys(made[key] for made in found["trained"] if made.get(key)))
+    epochs = experiment.read_metrics()
+    if experiment.exists():
+        name, config, _ = experiment.load_config()
+        if found["settings"] != changed_settings(name, config):
+            epochs = []  # validated otherwise than this evaluation was made
+    rows = rows_of(found, found, epochs)
     if "duplicates_removed" in found:
         rows += rows_of({**found, "split": f"{found['split']}, {DUPLICATES}"}, found["duplicates_removed"], [])
     return rows
@@ -171,7 +180,7 @@ def read_published(path: Path) -> list[dict[str, str]]:
     with open(path, newline="", encoding="utf-8") as file:
         table = csv.DictReader(file, restval="")
         entries = list(table)
-    if absent := [column for column in (*PUBLISHED, "ours") if column not in (table.fieldnames or ())]:
+    if absent := [column for column in (*PUBLISHED, "ours", "target") if column not in (table.fieldnames or ())]:
         raise ExperimentError(f"{path}: has no column {', '.join(absent)}. Add it.")
     for number, entry in enumerate(entries, start=2):
         where = f"{path}, line {number}: {entry['method']} on {entry['dataset']}"
@@ -193,6 +202,19 @@ def value_of(row: Row, key: str) -> object:
         return row[key]
     changed = {line.partition(": ")[0]: line.rpartition(" → ")[2] for line in row["settings"] or ()}
     return changed.get(key) or json.dumps(configs.build(row["config"]).as_dict().get(key))
+
+
+def is_measured_by(row: Row, entry: dict[str, str]) -> bool:
+    """Whether a published figure is a target, and the row is that configuration, trained for all its epochs."""
+    named = {pair.partition("=")[0] for pair in entry["ours"].split()}
+    changes = {line.partition(": ")[0] for line in row["settings"]}
+    stages = configs.build(row["config"], [f"dataset={row['dataset']}"]).stages()
+    as_published = {stage.name: stage.epochs for stage in stages}
+    return (
+        entry["target"] != "no"
+        and changes <= {"dataset", "precision", *named}
+        and row["stages_trained"] == row["stages_planned"] == as_published
+    )
 
 
 def tables(rows: list[Row], published: list[dict[str, str]]) -> str:
@@ -227,17 +249,40 @@ BESIDE_NOTE = (
 PUBLISHED_NOTE = "Source P: the paper or its authors' repository; S: quoted by a later paper's repository."
 
 
+def alike(row: Row) -> str:
+    """What a row shares with those of other seeds, of whatever commits; one evaluated on other data than those it was
+    trained on stands alone.
+    """
+    elsewhere = row["trained_on"] not in (None, row["data"], IMPORTED)
+    shared = [row[key] for key in SAME] + ([] if row["data_set"] else [row["data"]])
+    return json.dumps(shared + ([row["experiment"]] if elsewhere else []))
+
+
 def run(row: Row) -> str:
-    """What a row shares with those of other seeds; a run of which no commit is known stands alone."""
-    return json.dumps([row[key] for key in SAME] + [row["trained_commit"] or row["experiment"]])
+    """What a row shares with those of other seeds of the same code; one of unknown code (of no commit, or of changes
+    beside it) stands alone.
+    """
+    commits = row["trained_commit"]
+    known = commits and not any(commit.endswith(DIRTY) for commit in commits)
+    return json.dumps([alike(row), commits if known else row["experiment"]])
 
 
-def grouped(rows: list[Row]) -> list[list[Row]]:
-    """The rows of one score that differ by their seed alone, together."""
+def grouped(rows: list[Row], key: Callable[[Row], str] = run) -> list[list[Row]]:
+    """The rows of one score that differ by their seed alone, together; of two runs of one seed each has its own."""
     groups = defaultdict(list)
     for row in rows:
-        groups[run(row), row["score"]].append(row)
-    return list(groups.values())
+        alike = groups[key(row), row["score"]]
+        fitting = (group for group in alike if all(is_seed_of(row, other) for other in group))
+        if (group := next(fitting, None)) is not None:
+            group.append(row)
+        else:
+            alike.append([row])
+    return [group for alike in groups.values() for group in alike]
+
+
+def is_seed_of(row: Row, other: Row) -> bool:
+    """Whether rows that are alike are of two seeds, or of networks of one ensemble."""
+    return row["experiment"] == other["experiment"] or row["seed"] != other["seed"]
 
 
 def measured(groups: list[list[Row]]) -> list[str]:
@@ -245,7 +290,7 @@ def measured(groups: list[list[Row]]) -> list[str]:
         ["configuration", "data", "changed settings", "pretrained weights", "epochs planned", "epochs trained",
          "checkpoint, epoch", "training, min", "score", "split", "normal : anomalous", "seeds", "AUC", "95 % interval",
          "AP",
-         "acc / F1, val threshold", "acc / F1, oracle threshold", "AUC per kind", "trained on", "at commit",
+         "acc / F1, val threshold", "acc / F1, oracle threshold", "AUC per kind", "trained on", "in", "at commit",
          "evaluated on", "in", "at commit"],
         [summary(group) for group in groups],
     )  # fmt: skip
@@ -263,7 +308,7 @@ def summary(group: list[Row]) -> list[str]:
     ]
     return [
         first["config"],
-        f"{first['dataset']} ({first['data']})",
+        f"{first['dataset']} ({different(row['data'] for row in group)})",
         changed(first),
         pretrained(first),
         total(first["stages_planned"]),
@@ -280,7 +325,10 @@ def summary(group: list[Row]) -> list[str]:
         accuracy_and_f1(group, "val") + mark,
         accuracy_and_f1(group, "oracle") + mark,
         per_kind(group),
-        *(different(of for row in group for of in row[key]) for key in ("trained_device", "trained_commit")),
+        *(
+            different(of for row in group for of in row[key] or ())
+            for key in ("trained_device", "trained_precision", "trained_commit")
+        ),
         *(different(row[key] for row in group) for key in ("device", "precision", "commit")),
     ]
 
@@ -326,7 +374,7 @@ def side_by_side(groups: list[list[Row]]) -> list[str]:
     """The AUC of methods that give more than two scores: a column per score, a line per run and split."""
     runs = defaultdict(dict)  # run → score → group
     for group in groups:
-        runs[run(group[0])][group[0]["score"]] = group
+        runs[run(group[0]), seeds(group)][group[0]["score"]] = group
     many = [of_score for of_score in runs.values() if len(of_score) > 2]
     names = sorted({name for of_score in many for name in of_score})
     lines = []

@@ -1,8 +1,9 @@
 """The table of a script in scripts/, a line a method: results/NAME.md, .csv and .tex, a figure of what is varied, and
 results/index.html anew.
 
-Mean ± standard deviation (n − 1) over the seeds that are finished; those that are not are named. Where
-results/published.csv has a figure for a line, it stands beside ours with the difference. Where all lines have them,
+Mean ± standard deviation (n − 1) over the seeds that are finished; those that are not are named, and what is not alike
+is not averaged. Where results/published.csv has a figure for a line, it stands beside ours, with the difference where
+the two can be compared. Where all lines have them,
 there are columns for the scores that are not the main one, for every score without the test images that repeat others,
 and for the main one by kind of anomaly, by disease, and, where every epoch was scored (``record_scores``), of the last
 epoch with the deviation over the last ten. Lines called SERIES@VALUE are points of a curve
@@ -17,12 +18,16 @@ from collections.abc import Iterable, Sequence
 from configs import BaseConfig
 from evaluation.tables import csv_text
 from experiments.folder import Experiment
+from experiments.settings import changed_settings
 from system.files import write_text
 from tools import paper_figure, results_page, rules
 from tools.make_tables import (
     Row,
     accuracy_and_f1,
+    alike,
     different,
+    grouped,
+    is_measured_by,
     mean_and_deviation,
     pretrained,
     read_published,
@@ -42,7 +47,8 @@ HEADER = (
 IN_TEX = 6  # of these columns, those of the papers, and every score
 NOTE = (
     "Percent; mean ± standard deviation over seeds, of the main score on all test images. A difference is ours minus "
-    "the published figure, in points; of a run of fewer epochs or with other settings it says nothing of the method."
+    "the published figure, in points, where ours is the published configuration, trained for all its epochs. Seeds of "
+    "other data, weights, settings or precision have a line of their own."
 )
 TEX = {"±": r"$\pm$", "%": r"\%", "_": r"\_", "&": r"\&", "–": "--", "−": "$-$", "#": r"\#"}
 
@@ -54,8 +60,11 @@ def finished(experiment: Experiment, config: BaseConfig) -> bool:
         return False
     try:
         found = json.loads(results.read_text(encoding="utf-8"))
-        asked = (found["split"], found["checkpoint"]) == ("test", config.checkpoint)
-        return asked and (found.get("epochs_trained") or 0) >= sum(stage.epochs for stage in config.stages())
+        asked = {"split": "test", "checkpoint": config.checkpoint, "precision": config.precision}
+        asked["settings"] = changed_settings(found["config"], config)
+        return found | asked == found and (found.get("epochs_trained") or 0) >= sum(
+            stage.epochs for stage in config.stages()
+        )
     except (ValueError, KeyError, TypeError):  # damaged
         return False
 
@@ -93,7 +102,7 @@ def last_epochs(experiment: Experiment, main: Row) -> dict[str, float]:
             auc = recorded.auc(score)
             found[f"AUC, last epoch, {weights} weights"] = float(auc[-1])
             if len(auc) > 1:
-                found[f"sd, last {rules.FEW} epochs, {weights} weights"] = rules.deviation(auc) / 100
+                found[f"sd, last {rules.FEW} recorded, {weights} weights"] = rules.deviation(auc) / 100
     return found
 
 
@@ -116,10 +125,12 @@ def write(
     more = more_columns([row for group in groups.values() for row in group])
     header = (*HEADER, *more)
     columns = (*header, "experiments")  # of the CSV file
+    split = {line: grouped(group, alike) or [[]] for line, group in groups.items()}
+    parts = [(line, part, missing[line] if part is of[0] else []) for line, of in split.items() for part in of]
     lines = [
-        cells(line, group, missing[line], published)
-        + [mean_and_deviation([row[which].get(name) for row in group]) for which, name in more.values()]
-        for line, group in groups.items()
+        cells(line, part, holes, published)
+        + [mean_and_deviation([row[which].get(name) for row in part]) for which, name in more.values()]
+        for line, part, holes in parts
     ]
     holes = sum(map(len, missing.values()))
     note = NOTE + (f" Not finished: {holes} of {holes + sum(map(len, groups.values()))} runs." if holes else "")
@@ -127,12 +138,12 @@ def write(
     title = f"# {name}"
     made = f"Written by `{script}{' --quick' * name.endswith('_quick')}`."
     write_text(RESULTS / f"{name}.md", "\n".join([title, "", made, "", *markdown(header, lines), "", note]) + "\n")
-    named = [", ".join(dict.fromkeys(row["experiment"] for row in group)) for group in groups.values()]
+    named = [", ".join(dict.fromkeys(row["experiment"] for row in group)) for _, group, _ in parts]
     rows = (dict(zip(columns, [*line, of], strict=True)) for line, of in zip(lines, named, strict=True))
     write_text(RESULTS / f"{name}.csv", csv_text(columns, rows))
     scores = [len(HEADER) + i for i, (which, _) in enumerate(more.values()) if which == "scores"]
     write_text(RESULTS / f"{name}.tex", latex(header, lines, [*range(IN_TEX), *scores]))
-    drawn = paper_figure.draw(RESULTS / name, groups)
+    drawn = paper_figure.draw(RESULTS / name, {line: max(of, key=len) for line, of in split.items()})
     results_page.write()
     print(f"Written: {RESULTS / name}.md, .csv{', .tex, .png and .pdf' if drawn else ' and .tex'}", flush=True)
 
@@ -157,10 +168,10 @@ def cells(line: str, group: list[Row], missing: list[int], published: list[dict[
     if not group:
         return [line, *["–"] * (len(HEADER) - 3), *holes, "–"]
     first = group[0]
-    figures = [entry["AUC"] for entry in published if stands_for(entry, first)]
+    entry = next((entry for entry in published if stands_for(entry, first)), {"AUC": ""})
     difference = (
-        f"{100 * statistics.mean(row['auc'] for row in group) - float(figures[0].split()[0]):+.1f}".replace("-", "−")
-        if figures and figures[0]
+        f"{100 * statistics.mean(row['auc'] for row in group) - float(entry['AUC'].split()[0]):+.1f}".replace("-", "−")
+        if entry["AUC"] and is_measured_by(first, entry)
         else "–"
     )
     minutes = [row["training_seconds"] / 60 for row in group if row["training_seconds"] is not None]
@@ -169,7 +180,7 @@ def cells(line: str, group: list[Row], missing: list[int], published: list[dict[
         spread(group, "auc"),
         spread(group, "average_precision"),
         accuracy_and_f1(group, "val"),
-        figures[0] if figures and figures[0] else "–",
+        entry["AUC"] or "–",
         difference,
         trained(first) if first["stages_trained"] != first["stages_planned"] else total(first["stages_trained"]),
         pretrained(first),

@@ -28,6 +28,7 @@ from typing import NamedTuple
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from scipy.stats import rankdata
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -46,9 +47,9 @@ WEIGHTS = {"": "trained", "_averaged": "averaged"}  # what is appended to a scor
 TEXT = ("split", "id", "label", "person")  # a recorded table's columns that are no scores
 NO_EPOCH = f"mean of {FEW}"
 FIELDS = (
-    "experiment", "config", "settings", "seed", "score", "epochs_trained", "trained_commit", "weights", "rule", "epoch",
-    "val_auc", "test_auc", "test_auc_low", "test_auc_high", "interval_by", "gap_points", "deviation_points",
-    "val_auc_per_epoch", "test_auc_per_epoch",
+    "experiment", "config", "dataset", "data", "settings", "seed", "score", "epochs_trained", "trained_commit",
+    "weights", "rule", "epoch", "val_auc", "test_auc", "test_auc_low", "test_auc_high", "interval_by", "gap_points",
+    "deviation_points", "val_auc_per_epoch", "test_auc_per_epoch",
 )  # fmt: skip
 NOTES = f"""# Rules for the checkpoint
 
@@ -128,7 +129,7 @@ def table_of(file: Path) -> list[dict[str, str]]:
 
 def examine(experiment: Experiment) -> list[dict[str, object]]:
     """A row for every rule and both kinds of weights."""
-    name, config, _ = experiment.load_config()
+    name, config, data = experiment.load_config()
     epochs, splits = read(experiment)
     if "val" not in splits:
         raise ExperimentError(
@@ -139,6 +140,8 @@ def examine(experiment: Experiment) -> list[dict[str, object]]:
     common = {
         "experiment": experiment.name,
         "config": name,
+        "dataset": config.dataset,
+        "data": data,
         "settings": "; ".join(changed_settings(name, config)),
         "seed": config.seed,
         "score": main_score,
@@ -186,8 +189,12 @@ def agreement(scores: np.ndarray) -> np.ndarray:
     count = len(scores)
     if count == 1:
         return np.zeros(1)
-    ranks = scores.argsort(1).argsort(1)
-    return (np.corrcoef(ranks).sum(1) - 1) / (count - 1)
+    ranks = rankdata(scores, axis=1)  # of equal scores the mean: their order says whose they are
+    ranks -= ranks.mean(1, keepdims=True)
+    length = np.linalg.norm(ranks, axis=1, keepdims=True)
+    ranks = np.divide(ranks, length, out=np.zeros_like(ranks), where=length > 0)  # all equal: agrees with none
+    correlation = ranks @ ranks.T
+    return (correlation.sum(1) - correlation.diagonal()) / (count - 1)
 
 
 def taken(scores: np.ndarray, epoch: int | None) -> np.ndarray:
@@ -204,19 +211,26 @@ def deviation(auc: np.ndarray) -> float | str:
 
 
 def tables(rows: list[dict[str, str]]) -> list[str]:
-    """Markdown: a table for every configuration, settings, length and commit, with a line per rule over its seeds."""
+    """Markdown: a table for every configuration, data, settings, length and commit, with a line per rule over its
+    seeds; a second run of the same seed has a table of its own.
+    """
     runs = defaultdict(lambda: defaultdict(list))
     for row in rows:
-        run = tuple(row[key] for key in ("config", "settings", "epochs_trained", "score", "trained_commit"))
-        runs[run][row["weights"], row["rule"]].append(row)
+        run = tuple(
+            str(row[key]) for key in ("config", "data", "settings", "epochs_trained", "score", "trained_commit")
+        )
+        number = 0
+        while any(other["seed"] == row["seed"] for other in runs[run, number][row["weights"], row["rule"]]):
+            number += 1
+        runs[run, number][row["weights"], row["rule"]].append(row)
     lines = []
-    for (config, settings, epochs, score, commit), of_rule in runs.items():
+    for ((config, data, settings, epochs, score, commit), _), of_rule in runs.items():
         seeds = dict.fromkeys(row["seed"] for of in of_rule.values() for row in of)
         cells = [line(*rule, of) for rule, of in of_rule.items()]
         header = ["weights", "rule", "epoch", "validation AUC", "test AUC", "95 % interval", "gap", f"sd, last {FEW}"]
         lines += ["", f"## {config}, {epochs} epochs" + (f", {settings}" if settings else ""), ""]
         lines += [
-            f"Score: {score}; seeds {', '.join(seeds)}; trained at commit {commit}.",
+            f"Score: {score}; seeds {', '.join(seeds)}; data {data}; trained at commit {commit}.",
             "",
             *markdown(header, cells),
         ]

@@ -18,6 +18,7 @@ experiment id).
 
 import argparse
 import sys
+from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
@@ -99,6 +100,11 @@ def steps(dataset: Dataset, found: Evaluated) -> np.ndarray:
         items = dataset.items[split]
         ids, grays = map(dataset.item_id, items), read_images([item.path for item in items], SIDE, "images", "box")
     else:
+        if found.row["data"] != dataset.fingerprint():  # an id does not tell which digits an image is made of
+            raise ExperimentError(
+                f"{found.file}: of other digits ({found.row['data']}) than {dataset.root} gives "
+                f"({dataset.fingerprint()}). Name the data it was evaluated on: --data-root."
+            )
         images = dataset.split(split)
         ids, grays = images.ids, torch.stack([shrunk(image) for image in images.images])
     step = dict(zip(ids, mean_step(grays), strict=True))
@@ -139,11 +145,14 @@ def matched_interval(
 
 
 def tables(rows: list[dict[str, str]]) -> list[str]:
-    """Markdown: a table for every dataset and split, the best at equal smoothness first."""
+    """Markdown: a table for all experiments of the same images, the best at equal smoothness first."""
     header = ["experiment", "score", "AUC", "rank correlation, normal", "anomalous", "AUC at equal smoothness", "95 %"]
     lines = []
-    for dataset, split in dict.fromkeys((row["dataset"], row["split"]) for row in rows):
-        own = [row for row in rows if (row["dataset"], row["split"]) == (dataset, split)]
+    same = defaultdict(list)
+    for row in rows:
+        images = ("dataset", "split", "normal", "anomalous", "pairs", "smoothness_auc", "smoothness_matched_auc")
+        same[tuple(str(row[key]) for key in images)].append(row)
+    for (dataset, split, *_), own in same.items():
         alone = own[0]
         cells = [["smoothness alone", "–", share(alone, "smoothness_auc"), "1.00", "1.00",
                   share(alone, "smoothness_matched_auc"), "–"]]  # fmt: skip
