@@ -11,8 +11,8 @@ else
     ours=.venv/installed.txt # what was installed; a .venv that somebody else made is left alone where it has all
     if ! cmp -s requirements.txt $ours && { [ -e $ours ] || ! $PYTHON -c "import $needed" 2>/dev/null; }; then
         echo "Installing the packages of requirements.txt into .venv (about 6 GB with torch, a minute or more) ..."
-        python3 -m venv --clear .venv
-        .venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+        $PYTHON -c "" 2>/dev/null || python3 -m venv --clear .venv # one that works is brought up to date
+        $PYTHON -m pip install --quiet --disable-pip-version-check -r requirements.txt
         cp requirements.txt $ours
     fi
 fi

@@ -15,6 +15,7 @@ sorted by score, by kind, and what a threshold misses or takes for anomalous.
 """
 
 import argparse
+import json
 import sys
 
 from commands import cli
@@ -25,9 +26,10 @@ from evaluation import by_disease, normals, page, report
 from evaluation.metrics import require_finite
 from evaluation.scoring import score_images, thresholds, validation_auc
 from evaluation.tables import csv_text
-from experiments.folder import IMPORTED
+from experiments.folder import IMPORTED, Experiment, ExperimentError, reached
 from experiments.log import run_parts
 from experiments.settings import changed_settings
+from methods import Method
 from system import distributed
 from system.files import write_text
 from system.provenance import packages, provenance
@@ -59,16 +61,21 @@ def main() -> None:
     found = dataset.fingerprint()
     evaluated = args.split or ("test" if dataset.has_test else "val")
     same_data = trained_on in (found, IMPORTED)
-    if not same_data:
-        print(
-            f"note: trained on {trained_on}, but the data root now gives {found}: not the same data.", file=sys.stderr
+    if not (same_data or dataset.root.exists()):
+        raise ExperimentError(
+            f"{experiment.folder} was trained on {trained_on}, but {dataset.root} is not there, and without it there "
+            f"is {found}. If the data have moved, name them with --data-root."
         )
+    if not same_data:
+        print(f"note: trained on {trained_on}, but {dataset.root} gives {found}: not the same data.", file=sys.stderr)
     asked = by_disease.wanted(args.by, dataset) if args.by else ()
     if args.reestimate_batch_norm:
         if not hasattr(config, "reestimate_batch_norm"):
             raise ConfigError(f"--reestimate-batch-norm: {config.method} has no such setting; squid and simsid have.")
         config.reestimate_batch_norm = method.config.reestimate_batch_norm = True
-        method.fit(TrainLoader(dataset, config, device))
+    refitted = args.reestimate_batch_norm or (same_data and is_stale(experiment, method, checkpoint))
+    if refitted:
+        method.fit(TrainLoader(dataset, config, device), reached(checkpoint))
 
     val_thresholds, held_out = {}, None
     split = dataset.split(evaluated)
@@ -123,7 +130,8 @@ def main() -> None:
     report.write(experiment, split, scored, results, duplicates)
     written = ["results.json", "scores.csv"]
     # of other data nobody knows what was trained on, and with other statistics these are not predict.py's weights
-    keeps_normals = held_out is not None and same_data and not args.reestimate_batch_norm
+    within_epoch = checkpoint.get("position", {}).get("batch")
+    keeps_normals = held_out is not None and same_data and not (refitted or within_epoch)
     if keeps_normals:
         normals.write(experiment, held_out.image, weights, results["epoch"], results["precision"])
         written.append(normals.FILE)
@@ -140,7 +148,21 @@ def main() -> None:
         print(by_disease.table(rows, method.main_score))
         written.append("by_disease.csv")
     page.write(experiment, split, scored, results, written, duplicates)
+    write_text(experiment.path("results.json"), json.dumps(results, indent=2) + "\n")
     print(f"Written: {', '.join(written)}, figures/ and index.html, a page of it all, in {experiment.folder}")
+
+
+def is_stale(experiment: Experiment, method: Method, checkpoint: dict) -> bool:
+    """Whether what a method fits to its weights, SQUID's statistics of scores say, is of an earlier validation than the
+    weights.
+    """
+    if "position" not in checkpoint or type(method).fit is Method.fit:
+        return False
+    if checkpoint["position"]["batch"]:
+        return True
+    epoch = reached(checkpoint)
+    validated = any(row["epoch"] == epoch and "val_auc" in row for row in experiment.read_metrics())
+    return not validated and epoch < sum(stage.epochs for stage in method.stages)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ import argparse
 import configs
 from commands import cli
 from commands.jobs import train_seeds
-from configs import BaseConfig
+from configs import BaseConfig, ConfigError
 from dataloader import Dataset, build_dataset
 from dataloader.loader import TrainLoader
 from experiments.folder import IMPORTED, Experiment, ExperimentError
@@ -31,7 +31,7 @@ from system.device import choose_device
 from system.seeding import seed_everything
 from system.tuning import tune
 from training.loop import Trainer
-from training.repeat import check_repeatable, take_over
+from training.repeat import TakenOver, begun, check_repeatable, take_over
 from training.sync_batch_norm import synchronise_batch_norm
 
 
@@ -97,31 +97,43 @@ def main() -> int | None:
             trainer.start_stage()  # an average starts as the weights are
             if going_on:
                 check_same_weights(experiment, pretrained)
-        if args.overwrite:
-            experiment.clear()  # only now that the new run is known to start
-        experiment.save_config(name, config, dataset.fingerprint(), pretrained)
-        experiment.save_data(dataset.record())
-        if args.source and not experiment.path("last.pt").exists():
-            trainer.check_nothing_is_lost()
-            source = Experiment(args.source)
-            _, like, trained_on = source.load_config()
-            if trained_on != IMPORTED:
-                check_same_data(source, build_dataset(like, args.data_root))
-            check_same_weights(source, pretrained)
-            take_over(trainer, source, args.stage)
-        if experiment.path("last.pt").exists():
+        taken = None
+        if going_on and experiment.path("last.pt").exists():
             trainer.resume()
             if trainer.finished:
-                key = lengthening(config)
-                longer = f"To train on: --set {key}=N. " if key else ""
-                print(f"{experiment.folder} is finished: {trainer.epoch} epochs. To evaluate it: python eval.py --exp "
-                      f"{args.exp}. {longer}To start anew: --overwrite.")  # fmt: skip
-                return None
-        else:
+                config.precision = experiment.load_config()[1].precision  # that it was trained in
+        elif args.source:
+            taken = from_source(trainer, Experiment(args.source), args, pretrained)
+        elif going_on:
             trainer.check_nothing_is_lost()
+
+        # only now that the run is known to start
+        if args.overwrite:
+            experiment.clear()
+        experiment.save_config(name, config, dataset.fingerprint(), pretrained)
+        experiment.save_data(dataset.record())
+        if taken:
+            taken.save(trainer)
+        if trainer.finished:
+            key = lengthening(config)
+            longer = f"To train on: --set {key}=N. " if key else ""
+            print(f"{experiment.folder} is finished: {trainer.epoch} epochs. To evaluate it: python eval.py --exp "
+                  f"{args.exp}. {longer}To start anew: --overwrite.")  # fmt: skip
+            return None
         print(f"{experiment.folder}: {name}, {config.method} on {config.dataset}, seed {config.seed}")
         trainer.train()
     return None
+
+
+def from_source(trainer: Trainer, source: Experiment, args: argparse.Namespace, pretrained: dict) -> TakenOver:
+    """``trainer`` as ``source`` was when the stage began. Raises ExperimentError."""
+    if not (args.overwrite or begun(trainer.experiment, source, args.stage)):
+        trainer.check_nothing_is_lost()
+    _, like, trained_on = source.load_config()
+    if trained_on != IMPORTED:
+        check_same_data(source, build_dataset(like, args.data_root))
+    check_same_weights(source, pretrained)
+    return take_over(trainer, source, args.stage)
 
 
 def settings(args: argparse.Namespace, experiment: Experiment) -> tuple[str, BaseConfig]:
@@ -129,6 +141,10 @@ def settings(args: argparse.Namespace, experiment: Experiment) -> tuple[str, Bas
     overrides = args.set + ([] if args.seed is None else [f"seed={args.seed}"])
     if not experiment.exists() and not args.overwrite and any(experiment.folder.glob("*.pt")):
         raise ExperimentError(f"{experiment.folder} has checkpoints but no config.json. Restore it, or --overwrite.")
+    if args.source == args.exp:
+        raise ExperimentError(f"--from {args.source}: is the experiment itself. Give the new one another --exp.")
+    if args.seed is not None and any(pair.startswith("seed=") for pair in args.set):
+        raise ConfigError("--seed and --set seed=N say the same: leave one out.")
     if args.source:
         source = Experiment(args.source)
         name, saved, _ = source.load_config()
@@ -163,6 +179,11 @@ def build_trainer(experiment: Experiment, config: BaseConfig, dataset: Dataset, 
     seed_everything(config.seed, "weights")
     method = METHODS[config.method](config).to(device)
     if config.sync_batch_norm and distributed.world_size() > 1:
+        if device.type == "cuda" and getattr(config, "r1_weight", 0):
+            raise ConfigError(
+                "r1_weight with sync_batch_norm on several GPUs: torch's synchronised batch norm gives no second "
+                "derivative, which R1 takes. Leave one of them out, or train on one GPU."
+            )
         synchronise_batch_norm(method)
     return Trainer(experiment, config, method, loader, splits, device)
 

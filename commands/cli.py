@@ -1,6 +1,7 @@
 """What the commands share: arguments, and errors as one line with exit code 1."""
 
 import argparse
+import errno
 import math
 import os
 import sys
@@ -16,12 +17,14 @@ from dataloader import DATA_ROOT_VARIABLE, DataError
 from dataloader.cache import FOLDER, VARIABLE
 from evaluation import normals
 from evaluation.metrics import MetricError
-from experiments.folder import WEIGHTS, Experiment, ExperimentError
+from experiments.folder import WEIGHTS, Experiment, ExperimentError, reached
+from experiments.settings import check_same_weights
 from methods import METHODS, Method
 from models.features import WeightsError
 from system import distributed
 from system.device import DeviceError, choose_device, out_of_memory
 from system.files import FileError
+from system.seeding import seed_everything
 from system.tuning import tune
 from training.loop import Interrupted, TrainingError
 
@@ -87,9 +90,14 @@ def load_trained(args: argparse.Namespace) -> Trained:
     name, config, data = experiment.load_config()
     used = configs.override(config, [f"precision={args.precision}"]) if args.precision else config
     tune(used.precision)
+    seed_everything(config.seed, "weights")  # as in training, for frozen parts that are random
     method = METHODS[config.method](used)
     weights = args.checkpoint or config.checkpoint
+    if method.frozen and WEIGHTS[weights][0] == "last.pt" and not experiment.path("best.pt").exists():
+        check_same_weights(experiment, method.load_pretrained())
     checkpoint = experiment.load_weights(weights, method)
+    if "position" in checkpoint and not checkpoint["position"]["global_step"] and not reached(checkpoint):
+        raise ExperimentError(f"{experiment.folder}: nothing is trained yet. Train on: python main.py --exp {args.exp}")
     method.untrained = tuple(checkpoint.get("untrained", ()))
     return Trained(experiment, name, config, data, method.to(device), checkpoint, weights, device)
 
@@ -106,6 +114,7 @@ def add_data_root(parser: argparse.ArgumentParser) -> None:
 def run(main: Callable[[], int | None]) -> None:
     """Run a command's ``main``; an expected error becomes a message on stderr, a signal its exit code."""
     # cosine schedules warn when a checkpoint is taken up, although the order of calls is right
+    sys.stdout.reconfigure(errors="replace")  # of a terminal or pipe that is not UTF-8
     warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step")
     try:
         with distributed.joined():
@@ -142,8 +151,11 @@ def outcome(main: Callable[[], int | None]) -> int:
         distributed.say_once(f"error: {error}")
         return 1
     except OSError as error:
-        if error.filename is None:  # of no file: a pipe that is closed, say
+        if error.filename is None and error.errno != errno.ENOSPC:  # of no file: a pipe that is closed, say
             raise
+        if error.filename is None:
+            distributed.say_once(f"error: the output cannot be written: {error.strerror}.")
+            return 1
         distributed.say_once(f"error: {error.filename}: {error.strerror}. Mend the path, or who may read and write it.")
         return 1
     except (MemoryError, RuntimeError) as error:

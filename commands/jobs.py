@@ -51,7 +51,8 @@ def train_seeds(args: argparse.Namespace, device: torch.device) -> int:
         print(f"Finished: {names}.")
         return 0
     done = f"finished: {', '.join(finished)}" if finished else "none finished"
-    print(f"error: not finished: {', '.join(failed)}; {done}. The same command goes on with them.", file=sys.stderr)
+    same = "The same command without --overwrite" if args.overwrite else "The same command"
+    print(f"error: not finished: {', '.join(failed)}; {done}. {same} goes on with them.", file=sys.stderr)
     return 128 + job.stop_signal if job.stop_signal else 1
 
 

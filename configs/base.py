@@ -178,6 +178,8 @@ def _checked(key: str, value, hint) -> Any:
             ending = f" Did you mean {near[0]}?" if near else ""
             raise ConfigError(f"{key} = {value!r}: must be one of {', '.join(get_args(hint))}.{ending}")
         return value
+    if isinstance(value, int) and abs(value) >= 2**63:
+        raise ConfigError(f"{key} = {str(value)[:20]}…: is too large a number.")
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if hint is float and isinstance(value, float) and not math.isfinite(value):

@@ -1,5 +1,6 @@
 """The settings that SQUID and SimSID share."""
 
+import json
 from typing import Literal
 
 from configs.base import BaseConfig, ConfigError
@@ -51,9 +52,23 @@ class InpaintingConfig(BaseConfig):
         self.check_at_least(0, "shrink_threshold", "r1_weight")
         self.check_at_least(1, "n_critic")
         self.check_at_least(2, "statistics_images")
+        self.check_effective()
         for key in ("dropout", "skip_dropout"):
             if not 0 <= getattr(self, key) < 1:
                 raise ConfigError(f"{key} = {getattr(self, key)}: must lie in [0, 1).")
+
+    def check_effective(self) -> None:
+        """Raise a ConfigError for a setting of a part that other settings leave out."""
+        no_bottleneck = self.bottleneck == "none"
+        memories = not no_bottleneck or any(kind != "none" for kind in self.decoder_memory)
+        for key, in_vain, why in (
+            ("dropout", self.dropout and (no_bottleneck or not self.inpaint_attention), "there is no attention"),
+            ("inpaint_attention", no_bottleneck and not self.inpaint_attention, "bottleneck = none leaves it out"),
+            ("cosine_addressing", self.cosine_addressing and not memories, "there is no memory"),
+            ("skip_dropout", self.skip_dropout and set(self.ops) == {"none"}, "there are no skips"),
+        ):
+            if in_vain:
+                raise ConfigError(f"{key} = {json.dumps(getattr(self, key))} would do nothing: {why}. Leave it out.")
 
     def check_top_k(self, key: str, slots: int) -> None:
         """Raise a ConfigError for a k that a memory of so many slots does not have."""

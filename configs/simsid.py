@@ -4,6 +4,11 @@ from configs.base import ConfigError, check_with
 from configs.inpainting import InpaintingConfig
 from models.sizes import check_decoder_memory, check_hierarchical_sizes, check_inpainting, check_sizes
 
+PATCHES_ALONE = (  # what the hierarchical variant has no part for, beside sizes
+    "gumbel_top_k", "shrink_threshold", "mask_ratio", "dropout", "inpaint_attention", "space_aware", "decoder_top_k",
+    "decoder_threshold", "decoder_mask_ratio", "dim_reduce", "patches_per_side", "skip_dropout", "cosine_addressing",
+)  # fmt: skip
+
 
 class SimSidConfig(InpaintingConfig):
     """SimSID (TPAMI 2024). ``ops`` and ``decoder_memory`` run deepest level first, ``skip_weights`` shallowest first.
@@ -42,6 +47,8 @@ class SimSidConfig(InpaintingConfig):
     def check(self) -> None:
         super().check()
         self.check_at_least(1, "bottleneck_slots", "decoder_slots", "slot_dim", "hierarchical_slots", "num_layers")
+        if self.teacher_gradient and not self.teacher:
+            raise ConfigError("teacher_gradient = true would do nothing: there is no teacher. Leave it out.")
         self._check_hierarchical() if self.hierarchical else self._check_patches()
         if self.score_statistics == "image" and self.image_size <= 2 ** (self.num_layers + 1):
             raise ConfigError(
@@ -53,14 +60,13 @@ class SimSidConfig(InpaintingConfig):
         check_with(check_hierarchical_sizes, self.image_size, self.levels, self.base_channels, self.ops)
         if self.skip_weights:
             raise ConfigError("skip_weights: the hierarchical variant has no skips to weigh; leave it empty.")
-        if not (self.inpaint_attention and self.space_aware):
+        changed = [key for key in PATCHES_ALONE if getattr(self, key) != getattr(SimSidConfig, key)]
+        if self.bottleneck not in ("queue", "matrix"):
+            changed.append("bottleneck")
+        if changed:
             raise ConfigError(
-                "inpaint_attention and space_aware: the hierarchical variant has no bottleneck block; leave them on."
-            )
-        if self.skip_dropout or self.cosine_addressing:
-            raise ConfigError(
-                "skip_dropout and cosine_addressing: the hierarchical variant has no skips to drop, and memories "
-                "addressed by attention; leave them off."
+                f"{', '.join(changed)}: would do nothing: the hierarchical variant has no patches, no bottleneck block "
+                "and no skips to drop, and memories of its own (hierarchical_slots). Leave it out."
             )
 
     def _check_patches(self) -> None:

@@ -73,6 +73,9 @@ class Dataset(ABC):
         """The data root, as :func:`find_root`. Raises DataError where ``given`` (--data-root) is no folder."""
         if given and not Path(given).expanduser().is_dir():  # even for a dataset that can do without files
             raise DataError(f"--data-root {given}: no such folder. {cls.how_to_get}")
+        named = os.environ.get(DATA_ROOT_VARIABLE)
+        if not given and named and not Path(named).expanduser().is_dir():
+            raise DataError(f"${DATA_ROOT_VARIABLE} = {named}: no such folder. Mend it, or unset it.")
         return find_root(config, given, cls.folders.get(config.dataset, ()))
 
     @abstractmethod

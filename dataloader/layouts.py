@@ -15,10 +15,9 @@ HOW_TO = (
     "Name a folder of normal images with --data-root, or one with train/good and val/<class>, test/<class>, or a CSV "
     "file with a column path (docs/own_images.md)."
 )
-SPLITS = {
-    **{"train": "train", "training": "train", "test": "test", "testing": "test"},
-    **{"val": "val", "valid": "val", "validation": "val"},
-}
+SPLITS = {name: name for name in ("train", "val", "test")} | {
+    "training": "train", "valid": "val", "validation": "val", "testing": "test",
+}  # fmt: skip
 NORMAL = {"good", "normal"}
 MASKS = "ground_truth"
 BESIDE = {"img": False, "label": True}  # within a class's folder: whether masks are there

@@ -1,6 +1,5 @@
 """An evaluation's files: results.json, scores.csv, figures, and the summary on the screen."""
 
-import json
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -130,17 +129,19 @@ def without_duplicates(
 def write(
     experiment: Experiment, split: Split, scored: Scored, results: dict, duplicates: dict[str, str] | None = None
 ) -> None:
-    """Results, scores and figures of an evaluation; ``duplicates`` says of test images how they repeat others."""
+    """Scores and figures of an evaluation; ``duplicates`` says of test images how they repeat others. Its results.json
+    is to be written when all else is there.
+    """
     labels = split.labels.numpy()
     main = results["main_score"]
-    write_text(experiment.path("results.json"), json.dumps(results, indent=2) + "\n")
-    experiment.path("index.html").unlink(missing_ok=True)  # a page of another evaluation, to be made anew
     first = {"id": split.ids, "label": labels.tolist(), "kind": split.kinds}
     if split.persons is not None:
         first["person"] = split.persons
     if duplicates is not None:
         first["duplicate"] = [duplicates.get(name, "") for name in split.ids]
     write_text(experiment.path("scores.csv"), score_table(scored, main, first))
+    for name in ("results.json", "index.html", "by_disease.csv", "maps.npz"):  # of another evaluation
+        experiment.path(name).unlink(missing_ok=True)
     figures = experiment.path("figures")
     for name in plots.FIGURES:
         (figures / f"{name}.png").unlink(missing_ok=True)  # of an evaluation of other images

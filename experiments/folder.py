@@ -79,6 +79,9 @@ class Experiment:
                 f"{self.folder}: another process is training this experiment. Wait for it, stop it, "
                 "or give this run another --exp."
             ) from None
+        if distributed.is_main_process():
+            for part in self.folder.glob("*.pt.*.part"):  # of a run that was killed while it wrote a checkpoint
+                part.unlink(missing_ok=True)
         distributed.barrier()  # all have seen the folder as it was before this run
         return self
 
@@ -210,7 +213,8 @@ class Experiment:
                 if number == len(lines):
                     break
                 row = None
-            if not isinstance(row, dict) or not isinstance(row.get("epoch"), int):
+            kinds = {"epoch": int, "losses": dict}
+            if not isinstance(row, dict) or not all(isinstance(row.get(key), kind) for key, kind in kinds.items()):
                 raise ExperimentError(f"{path}, line {number}: is not of an epoch. Restore it, or take it out.")
             rows.append(row)
         return rows

@@ -1,5 +1,6 @@
 """What a run writes for people: log.txt (and the screen) and TensorBoard."""
 
+import errno
 import os
 import re
 import sys
@@ -28,8 +29,12 @@ class Log:
     def __call__(self, line: str) -> None:
         with suppress(OSError):
             self.file.write(f"{datetime.now():%Y-%m-%d %H:%M:%S}  {line}\n")
-        tqdm.write(line, file=sys.stdout)
-        sys.stdout.flush()
+        try:
+            tqdm.write(line, file=sys.stdout)
+            sys.stdout.flush()
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
 
     def __enter__(self) -> "Log":
         return self

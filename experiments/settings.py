@@ -17,8 +17,8 @@ FREE = (
 )  # log.txt tells from which epoch on a precision was in use
 
 
-def check_same(experiment: Experiment, config: BaseConfig) -> None:
-    """Refuse to go on with other settings that matter; of the epochs, those of the last stage may become more."""
+def check_same(experiment: Experiment, config: BaseConfig, free: tuple[str, ...] = FREE) -> None:
+    """Refuse to go on with other settings than those that are ``free``; of the epochs, the last stage's may grow."""
     _, saved, _ = experiment.load_config()
     if experiment.is_older():
         raise ExperimentError(
@@ -28,7 +28,7 @@ def check_same(experiment: Experiment, config: BaseConfig) -> None:
             "(DDAD's ensembles are the same in both: --from takes them over.)"
         )
     key = lengthening(saved)
-    changes = differences(saved, config, ignore=(*FREE, key))
+    changes = differences(saved, config, ignore=(*free, key))
     before, after = (each.stages()[-1].epochs for each in (saved, config))
     if key and after < before:
         changes.append(f"{key}: {before} → {after}")
@@ -46,7 +46,8 @@ def check_same_data(experiment: Experiment, dataset: Dataset) -> None:
     """Refuse to go on with other training or validation images."""
     _, _, saved = experiment.load_config()
     found = dataset.fingerprint()
-    refuse(experiment, [f"training data: {saved} → {found}"] if found != saved else [])
+    where = f" ({dataset.root}; if they have moved, name them with --data-root)"
+    refuse(experiment, [f"training data: {saved} → {found}{where}"] if found != saved else [])
 
 
 def check_same_weights(experiment: Experiment, found: dict[str, dict[str, str]]) -> None:

@@ -18,7 +18,7 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     Of several processes the first alone writes.
 
     Raises:
-        FileError: where the disk is full or closed; the file that was there before stays.
+        FileError: where the disk is full or closed, the file that was there before stays; where no file can be.
     """
     if distributed.is_main_process():
         write_in_any_process(path, write)
@@ -27,6 +27,8 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
 def write_in_any_process(path: Path, write: Callable[[Path], object]) -> None:
     """As :func:`write_atomically`, whichever process this is."""
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    if path.exists() and not path.is_file():
+        raise FileError(f"{path}: is a folder or a device. Name another file.")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write(part)

@@ -80,11 +80,11 @@ FIXED = {
 }
 
 
-def gradients(names, frozen):
+def gradients(names, frozen, *overrides):
     """Gradients of every stage of methods; the state after them, with queues and running statistics."""
     found = {}
     for name in names:
-        method = build(name)
+        method = build(name, *overrides)
         if frozen:
             freeze_batch_norm(method)
         elif distributed.world_size() > 1:
@@ -142,6 +142,7 @@ def results():
         compared = {
             "frozen": gradients([name for name in METHODS if name not in NOT_COMPARED], frozen=True),
             "synchronised": gradients(("squid", "aeu"), frozen=False),
+            "differentiated twice": gradients(("squid",), False, "r1_weight=10"),
         }
     return compared | {
         "scores": scores(),

@@ -184,3 +184,16 @@ def test_a_decay_of_one_is_refused(workspace, capsys):
     assert "average_decay = 1.0: must lie in [0, 1)" in capsys.readouterr().err
     assert train("a", overrides=["checkpoint=averaged"]) == 1
     assert "checkpoint = averaged: no weights are averaged" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("weights", ["last", "averaged"])
+def test_within_an_epoch_what_is_fitted_is_fitted_to_the_weights_that_are_scored(workspace, weights):
+    settings = [*AVERAGED, EVERY_STEP, "reestimate_batch_norm=true"]
+    kill_in_training(workspace, "methods.squid.Squid", "training_step", 9, "squid", settings)
+    folder = workspace / "checkpoints" / "killed"
+    scores = []
+    for more in ([], ["--reestimate-batch-norm"]):
+        assert command("eval", "--exp", "killed", "--checkpoint", weights, "--device", "cpu", *more) == 0
+        scores.append((folder / "scores.csv").read_text())
+        assert not (folder / "normals.json").exists()  # predict.py, without the training images, cannot
+    assert scores[0] == scores[1]

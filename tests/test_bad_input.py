@@ -2,16 +2,23 @@
 
 import fcntl
 import json
+import os
 import resource
+import subprocess
+import sys
+from argparse import Namespace
 
 import pytest
 import torch
-from conftest import assert_same_run
+from conftest import ROOT, assert_same_run
+from forks import kill_in_training
 from PIL import Image
 from tiny import EVERY_STEP, command, train
 
+from commands import cli
 from dataloader.digit import DigitAnatomy
 from evaluation.scoring import Scored, selected
+from experiments.folder import ExperimentError
 from methods.squid import Squid
 
 
@@ -180,6 +187,7 @@ def test_logs_that_cannot_be_written_do_not_hide_the_error(workspace, monkeypatc
     def full(*args, **kwargs):
         raise OSError(28, "No space left on device")
 
+    monkeypatch.setattr("experiments.log.tqdm.write", full)
     for name in ("add_scalar", "add_histogram", "close"):
         monkeypatch.setattr(f"training.board.SummaryWriter.{name}", full)
     assert train("a", overrides=["epochs=1"]) == 0
@@ -189,8 +197,104 @@ def test_logs_that_cannot_be_written_do_not_hide_the_error(workspace, monkeypatc
 
 
 def test_evaluating_on_other_data_is_said(workspace, trained, monkeypatch, capsys):
-    trained("a", overrides=["epochs=1"])
+    folder = trained("a", overrides=["epochs=1"])
     monkeypatch.setattr(DigitAnatomy, "fingerprint", lambda self: "mnist-0123")
+    assert command("eval", "--exp", "a") == 1  # as where MNIST was moved: digits there would be, and others
+    assert "is not there, and without it there is mnist-0123" in capsys.readouterr().err
+    assert not (folder / "results.json").exists()
+    change_config(folder, data_root=str(workspace))
     assert command("eval", "--exp", "a") == 0
     assert "note: trained on sklearn-" in capsys.readouterr().err
-    assert json.loads((workspace / "checkpoints" / "a" / "results.json").read_text())["data"] == "mnist-0123"
+    assert json.loads((folder / "results.json").read_text())["data"] == "mnist-0123"
+
+
+def change_config(folder, **settings):
+    saved = json.loads((folder / "config.json").read_text())
+    saved["settings"] |= settings
+    (folder / "config.json").write_text(json.dumps(saved))
+
+
+def test_a_refused_run_changes_no_setting(workspace, trained, capsys):
+    folder = trained("a", overrides=["epochs=1"])
+    before, last = (folder / "config.json").read_bytes(), (folder / "last.pt").read_bytes()
+    (folder / "last.pt").write_bytes(b"")
+    assert command("main", "--exp", "a", "--device", "cpu", "--set", "epochs=9") == 1
+    assert "truncated" in capsys.readouterr().err and (folder / "config.json").read_bytes() == before
+    (folder / "last.pt").write_bytes(last)
+    assert train("a", overrides=["epochs=1"]) == 0
+
+
+def test_a_finished_run_stays_what_it_was_trained_in(workspace, trained):
+    folder = trained("a", overrides=["epochs=1"])
+    assert command("main", "--exp", "a", "--device", "cpu", "--set", "precision=bf16", "checkpoint=last") == 0
+    settings = json.loads((folder / "config.json").read_text())["settings"]
+    assert (settings["precision"], settings["checkpoint"]) == ("fp32", "last")
+
+
+def test_what_killed_runs_left_half_written_is_cleared(workspace, trained):
+    folder = trained("a", overrides=["epochs=1"])
+    for name in ("last.pt.7.part", "best_averaged.pt.8.part", "results.json.9.part"):
+        (folder / name).write_bytes(b"x")
+    assert train("a", overrides=["epochs=1"]) == 0
+    assert [path.name for path in folder.glob("*.part")] == ["results.json.9.part"]  # of an evaluation that may be on
+
+
+def test_a_cut_evaluation_is_none(workspace, trained, monkeypatch):
+    folder = trained("a", overrides=["epochs=1"])
+    assert command("eval", "--exp", "a", "--device", "cpu") == 0
+
+    def cut(*args):
+        raise KeyboardInterrupt
+
+    (folder / "maps.npz").write_bytes(b"of another evaluation")
+    monkeypatch.setattr("evaluation.page.write", cut)
+    assert command("eval", "--exp", "a", "--device", "cpu", "--split", "val") == 130
+    assert not (folder / "results.json").exists() and not (folder / "maps.npz").exists()
+
+
+def test_what_is_not_trained_is_not_evaluated(workspace, capsys):
+    kill_in_training(workspace, "methods.patchcore:PatchCore", "fit", 1, "patchcore", [])
+    assert command("eval", "--exp", "killed", "--checkpoint", "last", "--device", "cpu") == 1
+    assert "killed: nothing is trained yet. Train on: python main.py --exp killed" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("weights", ["random", "imagenet"])
+def test_frozen_parts_are_those_of_training_without_a_best_checkpoint_too(workspace, weights):
+    settings = ["val_every=2", f"weights={weights}"]
+    kill_in_training(workspace, "methods.rd4ad:Rd4ad", "training_step", 5, "rd4ad", [*settings, EVERY_STEP])
+    folder = workspace / "checkpoints" / "killed"
+    assert not (folder / "best.pt").exists()
+    given = Namespace(exp="killed", checkpoint="last", precision=None, device="cpu")
+    method = cli.load_trained(given).method
+    before, (part,) = method.state_dict(), method.frozen
+    assert train("killed", method="rd4ad", overrides=settings) == 0
+    after = torch.load(folder / "best.pt", weights_only=True)["method"]
+    frozen = [name for name in after if name.startswith(f"{part}.")]
+    assert frozen and all(torch.equal(before[name], after[name]) for name in frozen)
+    (folder / "best.pt").unlink()
+    saved = json.loads((folder / "config.json").read_text())
+    if weights == "imagenet":
+        saved["pretrained"][part]["sha256"] = "0" * 64
+        (folder / "config.json").write_text(json.dumps(saved))
+        with pytest.raises(ExperimentError, match=f"weights of {part}"):
+            cli.load_trained(given)
+
+
+def test_a_root_that_is_named_in_the_environment_is_there(workspace, monkeypatch, capsys):
+    monkeypatch.setenv("ANOMALY_DATA_ROOT", "absent")
+    assert train("a") == 1
+    assert "$ANOMALY_DATA_ROOT = absent: no such folder" in capsys.readouterr().err
+
+
+def test_help_is_printed_where_output_is_no_utf_8():
+    told = subprocess.run(
+        [sys.executable, ROOT / "predict.py", "--help"], env={**os.environ, "PYTHONIOENCODING": "ascii"},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert told.returncode == 0 and "one line per image".lower() in told.stdout.lower() and not told.stderr
+
+
+def test_run_sh_does_not_evaluate_what_it_has_not_trained():
+    asked = [ROOT / "run.sh", "e", "ae_brain", "--seeds", "0,1"]
+    told = subprocess.run(asked, capture_output=True, text=True, check=False)
+    assert told.returncode == 1 and "main.py, then eval.py" in told.stderr

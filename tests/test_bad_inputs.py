@@ -400,7 +400,10 @@ WRITTEN = {
         "would write among the images"),
     "a folder within": (["mine", "--images", "mine/pictures"], "would write among the images"),
     "a file for a folder": (["mine", "--images", "mine.txt"], "mine.txt"),
-    "a folder for a table": (["mine", "--csv", "mine"], "mine: could not be written"),
+    "a folder for a table": (["mine", "--csv", "mine"], "mine: is a folder or a device"),
+    "a device for a table": (["mine", "--csv", "/dev/null"], "/dev/null: is a folder or a device"),
+    "an experiment's file for a table": (
+        ["mine", "--csv", "checkpoints/s/best.pt"], "best.pt: lies among the experiments"),
     "a table below a file": (["mine", "--csv", "mine.txt/x.csv"], "x.csv: could not be written"),
     "a file that is not there": (["absent.png"], "absent.png: no such file"),
     "a folder without images": (["checkpoints/s/figures", "mine"], "holds no PNG|no such file"),
@@ -503,7 +506,7 @@ LISTS = {
     "a missing mask": (["path,mask", "a.png,gone.png"], "the first .*gone.png"),
     "a folder": (["path", "sub"], "sub .*line 2"),
     "no path": (["path,label", ",good"], "line 2: names no path"),
-    "an unknown split": (["path,split", "a.png,training"], "line 2: split 'training' is none of train, val"),
+    "an unknown split": (["path,split", "a.png,trains"], "line 2: split 'trains' is none of train, val"),
     "too many fields": (["path,label", "a.png,good,3"], "line 2: has more fields than columns"),
     "labels that disagree": (
         ["path,label,split", "a.png,good,test", "a.png,hole,test"], "a.png: is in test as hole, and in test as normal"
@@ -848,6 +851,7 @@ def test_a_damaged_last_pt_is_not_gone_on_with(place, capsys, what):
 
 METRICS = {
     "a list": "[1]\n", "a number": "3\n", "no epoch": '{"losses": {}}\n', "text": '"x"\n',
+    "no losses": '{"epoch": 1}\n',
     "an epoch of text": '{"epoch": "x"}\n', "binary": '\udcff\n{"epoch": 2}\n',
 }  # fmt: skip
 
@@ -988,7 +992,7 @@ TOOLS = {
         (r / "results/results.csv").write_bytes(b"\xff")),
                                ["make_tables", "a"], "results.csv: "),
     "a published figure without its source": (
-        lambda r: text(r / "results/published.csv", ",".join(make_tables.PUBLISHED) + ",ours\nzhang,x,90\n"),
+        lambda r: text(r / "results/published.csv", ",".join(make_tables.PUBLISHED) + ",ours,target\nzhang,x,90\n"),
         ["make_tables", "a"], "line 2: x on zhang has no source"),
     "a published.csv of other columns": (lambda r: text(r / "results/published.csv", "a\n"), ["make_tables", "a"],
                                          "published.csv: has no column"),

@@ -250,6 +250,22 @@ def test_what_another_command_trains_is_left_to_it(run, workspace):
     assert table(workspace / "results" / "t.csv")[0]["seeds"] == "0 missing"
 
 
+def test_what_another_command_has_just_begun_is_left_to_it(run, workspace):
+    (workspace / "checkpoints" / "t_AE_s0").mkdir(parents=True)
+    with FileLock(workspace / "checkpoints" / "t_AE_s0" / ".lock"):  # and still reads its data
+        code, out, _ = run(f"AE ae_brain {AE}\nOther aeu_brain {AE}", "--seeds", "0")
+    assert code == 0 and "1 running elsewhere" in out and DONE == [("main", "t_Other_s0"), ("eval", "t_Other_s0")]
+
+
+def test_what_was_trained_in_another_precision_or_on_other_data_does_not_count(run, workspace):
+    assert run(LIST, "--seeds", "0", "--lines", "AE")[0] == 0
+    code, _, err = run(LIST.replace("epochs=1 |", "epochs=1 precision=bf16 |"), "--seeds", "0", "--lines", "AE")
+    assert code == 1 and 'precision: "fp32" → "bf16"' in err
+    path = workspace / "checkpoints" / "t_AE_s0" / "results.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"data": "elsewhere"}))
+    assert "1 cut" in run(LIST, "--seeds", "0", "--lines", "AE")[1]
+
+
 def test_a_missing_dataset_is_said_before_anything_is_trained(run):
     code, _, err = run(f"AE ae_brain {AE}\nZ ae dataset=zhang", "--seeds", "0")
     assert code == 1 and DONE == [] and "data/zhang" in err
@@ -273,6 +289,7 @@ def test_commands_and_the_job_array_are_printed(run):
     [
         ("AE", [], "'AE': no configuration"),
         ("AE ae\nAE aeu", [], "'AE aeu': a second line of that name"),
+        ("A@1 ae\nA-1 aeu", [], "A-1: another line's experiment is called t_A-1_s0 too"),
         ("AE ae epcohs=1", [], "AE: "),
         ("AE ae", ["--quick"], "--quick: AE has no settings for it"),
         ("AE ae", ["--lines", "VAE"], "no line VAE; there are AE"),

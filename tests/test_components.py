@@ -99,5 +99,24 @@ def test_the_shared_queue_takes_the_features_of_all_places():
 def test_what_cannot_be_is_named():
     with pytest.raises(ConfigError, match="exactly one of them"):
         build("gumbel_top_k=0")
-    with pytest.raises(ConfigError, match="inpaint_attention and space_aware: the hierarchical variant"):
+    with pytest.raises(ConfigError, match="space_aware: would do nothing: the hierarchical"):
         configs.build("simsid_hierarchical", ["space_aware=false"])
+
+
+@pytest.mark.parametrize(
+    ("config", "overrides"),
+    [
+        ("zhang_best", ["dropout=0.1", "inpaint_attention=false"]),
+        ("zhang_best", ["bottleneck=none", "inpaint_attention=false"]),
+        ("zhang_best", ["bottleneck=none", "decoder_memory=none,none,none,none", "cosine_addressing=true"]),
+        ("zhang_best", ["ops=none,none,none,none", "skip_dropout=0.5"]),
+        ("simsid_zhang", ["teacher=false", "teacher_gradient=true"]),
+        *(("simsid_hierarchical", [setting]) for setting in (
+            "bottleneck=none", "mask_ratio=0.5", "decoder_top_k=3", "dim_reduce=true", "patches_per_side=4",
+            "skip_dropout=0.5", "cosine_addressing=true", "dropout=0.1",
+        )),
+    ],
+)  # fmt: skip
+def test_a_setting_without_effect_is_refused(config, overrides):
+    with pytest.raises(ConfigError, match="would do nothing"):
+        configs.build(config, overrides)

@@ -21,6 +21,7 @@ from evaluation.metrics import chi2_distance
 from methods.autoencoder import SingleAutoEncoder
 from methods.ddad import Ddad, focal_loss
 from methods.synthetic import Squares, blend, draw_partners, draw_squares, masks
+from system.files import FileError
 from training.repeat import shared_until
 
 CPU = torch.device("cpu")
@@ -407,6 +408,34 @@ def test_what_other_images_trained_is_not_taken_over(workspace, trained, capsys)
     path.write_text(path.read_text().replace("sklearn-", "another-"))
     assert repeat("b") == 1
     assert "training data: another-" in capsys.readouterr().err
+
+
+def test_a_repetition_that_cannot_start_deletes_nothing(workspace, trained, capsys):
+    folder = trained("a", "ddad")
+    before = {path: path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+    assert repeat("a", "--overwrite") == 1 and "is the experiment itself" in capsys.readouterr().err
+    source = trained("b", "ddad")
+    metrics = source / "metrics.jsonl"
+    metrics.write_text(metrics.read_text().replace('"ndm"', '"x"'))
+    assert command("main", "--exp", "a", "--from", "b", "--stage", "refine", "--overwrite", "--device", "cpu") == 1
+    assert "in another order" in capsys.readouterr().err
+    assert before == {path: path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def test_a_repetition_that_was_cut_as_it_began_goes_on(workspace, uninterrupted, trained, monkeypatch, capsys):
+    trained("a", "ddad")
+
+    def full(self):
+        raise FileError("last.pt: could not be written")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("training.loop.Trainer.save_last", full)
+        assert repeat("again") == 1
+    assert not (workspace / "checkpoints" / "again" / "last.pt").exists()
+    assert repeat("again") == 0
+    assert_same_run(workspace / "checkpoints" / "again", uninterrupted)
+    (workspace / "checkpoints" / "again" / "last.pt").unlink()  # of epochs of its own
+    assert repeat("again") == 1 and "last.pt is gone" in capsys.readouterr().err
 
 
 def test_what_was_trained_in_another_order_is_not_taken_over(workspace, trained, capsys):

@@ -94,7 +94,7 @@ def computed(folder, ended):
     return one, *(torch.load(folder / f"results_{rank}.pt") for rank in range(2))
 
 
-@pytest.mark.parametrize("norms", ["frozen", "synchronised"])
+@pytest.mark.parametrize("norms", ["frozen", "synchronised", "differentiated twice"])
 def test_gradients_and_queues_are_those_of_one_process(computed, norms):
     one, *both = (of[norms] for of in computed)
     for two in both:

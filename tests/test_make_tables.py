@@ -20,7 +20,8 @@ from tools.results import RESULTS
 KEYS = [
     "experiment", "config", "method", "dataset", "data", "data_set", "trained_on", "seed", "settings", "pretrained",
     "checkpoint", "epochs", "epochs_trained", "epoch", "stages_planned", "stages_trained", "stages",
-    "training_seconds", "trained", "precision", "split", "images", "main_score", "classes", "interval", "scores", "localisation", "pixel_images",
+    "training_seconds", "trained", "precision", "split", "images", "main_score", "classes", "interval", "scores",
+    "localisation", "pixel_images",
     "commit", "python", "torch", "device", "packages",
 ]  # fmt: skip
 HEADER = (

@@ -252,9 +252,13 @@ def test_scores_of_other_weights_or_data_are_not_kept(workspace, trained):
     assert command("eval", "--exp", "a", "--device", "cpu", "--reestimate-batch-norm") == 0
     assert not (folder / "normals.json").exists()
     saved = read_json(folder / "config.json")
+    saved["settings"]["data_root"] = str(workspace)
     (folder / "config.json").write_text(json.dumps(saved | {"data": "another"}))
     assert command("eval", "--exp", "a", "--device", "cpu") == 0
     assert not (folder / "normals.json").exists()
+    results = read_json(folder / "results.json")
+    assert results["trained_on"] == "another" != results["data"]
+    assert not any("at_normals_threshold" in figures for figures in results["scores"].values())
 
 
 def test_normal_images_alone_give_p_values(workspace):

@@ -37,7 +37,7 @@ from commands.jobs import Job, describe, parse, places_for
 from configs import BaseConfig, ConfigError
 from dataloader import build_dataset
 from experiments.folder import CHECKPOINTS, Experiment, ExperimentError, reached
-from experiments.settings import check_same
+from experiments.settings import FREE, check_same
 from system.device import choose_device
 from system.progress import in_words
 from tools import paper_table
@@ -45,6 +45,7 @@ from tools.paper_table import finished
 from training.repeat import shared_until
 
 ROOT = Path(__file__).resolve().parent.parent
+PRECISION_TOO = tuple(key for key in FREE if key != "precision")  # what may differ: a table says what was asked for
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ class Planned:
         exp = ["--exp", self.experiment.name]
         settings = ["--set", *self.settings] if self.settings else []
         how = ["--config", self.config_name]
-        if self.source and shared and not self.experiment.exists():
+        if self.source and shared and not self.experiment.path("last.pt").exists():
             how = ["--from", self.source.experiment.name, "--stage", self.stage]
         train = ["main.py", *exp, *how, "--seed", str(self.seed), *settings, *more]
         return [[sys.executable, str(ROOT / command[0]), *command[1:]] for command in (train, ["eval.py", *exp, *more])]
@@ -92,11 +93,11 @@ class Planned:
         """``done``, ``running`` (started by another command, and left to it), ``cut`` (begun) or ``to do``."""
         if finished(self.experiment, self.config):
             return "done"
-        if not self.experiment.exists():
+        if not self.experiment.folder.is_dir():
             return "to do"
         try:
             with FileLock(self.experiment.path(".lock"), timeout=0):
-                return "cut"
+                return "cut" if self.experiment.exists() else "to do"
         except Timeout:
             return "running"
 
@@ -109,7 +110,7 @@ def main() -> int:
     points = sharing(sorted(points, key=lambda p: (seeds.index(p.seed), wanted.index(p.name))))
     for planned in points:
         if planned.experiment.exists():
-            check_same(planned.experiment, planned.config)
+            check_same(planned.experiment, planned.config, PRECISION_TOO)
     plan = list({planned.experiment.name: planned for planned in points}.values())
     if args.jobs is not None and args.jobs < 1:
         raise ConfigError(f"--jobs {args.jobs}: must be at least 1.")
@@ -200,11 +201,13 @@ def planned_of(table: str, lines: dict[str, list[str]], seeds: Iterable[int]) ->
     Raises:
         ConfigError: for settings that cannot be.
     """
-    plan, first = [], {}  # settings → the experiment that has them
+    plan, first, taken = [], {}, {}  # settings → the experiment that has them; its name → its settings
     for seed, (name, (config_name, *settings)) in product(seeds, lines.items()):
         own = Experiment(f"{table}_{identifier(name)}_s{seed}")
         planned = Planned(name, seed, own, config_name, tuple(settings))
         of_settings = json.dumps([config_name, planned.config.as_dict()])
+        if taken.setdefault(own.name, of_settings) != of_settings:
+            raise ConfigError(f"{name}: another line's experiment is called {own.name} too. Give it another name.")
         plan.append(replace(planned, experiment=first.setdefault(of_settings, planned.experiment)))
     return plan
 
@@ -233,7 +236,7 @@ def done_before(table: str, lines: dict[str, list[str]], points: list[Planned]) 
 
 def is_same(planned: Planned) -> bool:
     try:
-        check_same(planned.experiment, planned.config)
+        check_same(planned.experiment, planned.config, PRECISION_TOO)
     except (ConfigError, ExperimentError):
         return False
     return True
@@ -300,6 +303,8 @@ class Batch:
     def one(self, planned: Planned) -> None:
         """Train and evaluate one; after a failure nothing more begins."""
         name, log = planned.experiment.name, self.logs / f"{planned.experiment.name}.txt"
+        if planned.state not in ("cut", "to do"):  # another command took it up since
+            return
         started = time.monotonic()
         for command in planned.commands(self.more, planned.can_share):
             if self.failed:

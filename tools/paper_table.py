@@ -54,12 +54,14 @@ TEX = {"±": r"$\pm$", "%": r"\%", "_": r"\_", "&": r"\&", "–": "--", "−": "
 
 
 def finished(experiment: Experiment, config: BaseConfig) -> bool:
-    """Whether it is trained for as long as ``config`` says, and its checkpoint evaluated on test images since."""
-    results, last = experiment.path("results.json"), experiment.path("last.pt")
-    if not (results.exists() and last.exists()) or results.stat().st_mtime < last.stat().st_mtime:
+    """Whether it is trained for as long as ``config`` says and evaluated as it says, on the test images of its data."""
+    results = experiment.path("results.json")
+    if not (results.exists() and experiment.path("last.pt").exists()):
         return False
     try:
         found = json.loads(results.read_text(encoding="utf-8"))
+        if found["data"] != experiment.load_config()[2]:
+            return False
         asked = {"split": "test", "checkpoint": config.checkpoint, "precision": config.precision}
         asked["settings"] = changed_settings(found["config"], config)
         return found | asked == found and (found.get("epochs_trained") or 0) >= sum(

@@ -15,9 +15,23 @@ class _Stacked(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, gradient: torch.Tensor) -> torch.Tensor:
-        gradient = gradient.contiguous()
-        distributed.all_reduce([gradient])
-        return gradient[distributed.rank()]
+        return _OwnSum.apply(gradient)
+
+
+class _OwnSum(torch.autograd.Function):
+    """Of every process's rows (processes, n) the sum of those that are this one's (n,). It and :class:`_Stacked` are
+    each other's gradient, so that a gradient can be differentiated again (R1).
+    """
+
+    @staticmethod
+    def forward(ctx, rows: torch.Tensor) -> torch.Tensor:
+        total = rows.clone(memory_format=torch.contiguous_format)
+        distributed.all_reduce([total])
+        return total[distributed.rank()].clone()
+
+    @staticmethod
+    def backward(ctx, gradient: torch.Tensor) -> torch.Tensor:
+        return _Stacked.apply(gradient)
 
 
 class SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
