@@ -17,6 +17,8 @@ trained.
 
 import argparse
 
+import torch
+
 import configs
 from commands import cli
 from commands.jobs import train_seeds
@@ -86,6 +88,8 @@ def main() -> int | None:
 
     with experiment:
         dataset = build_dataset(config, args.data_root)
+        if args.trial:
+            check_batches(args, device)
         config.data_root = str(dataset.root.resolve())
         if going_on:
             check_same_data(experiment, dataset)
@@ -123,6 +127,14 @@ def main() -> int | None:
         print(f"{experiment.folder}: {name}, {config.method} on {config.dataset}, seed {config.seed}")
         trainer.train()
     return None
+
+
+def check_batches(args: argparse.Namespace, device: torch.device) -> None:
+    """Raise a DataError where the images are too few for the batches that --try makes smaller."""
+    config = configs.build(args.config, args.set)
+    loader = TrainLoader(build_dataset(config, args.data_root), config, device)
+    for stage in config.stages():
+        loader.epoch(0, stage)
 
 
 def from_source(trainer: Trainer, source: Experiment, args: argparse.Namespace, pretrained: dict) -> TakenOver:

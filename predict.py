@@ -29,7 +29,7 @@ from evaluation.files import ScoredFiles, check_apart, listed_files, score_files
 from evaluation.metrics import require_finite
 from evaluation.tables import score_table
 from evaluation.verdicts import Verdicts, doubts
-from experiments.folder import CHECKPOINTS, ExperimentError, reached
+from experiments.folder import ExperimentError, reached
 from system.files import write_text
 
 
@@ -59,8 +59,8 @@ def main() -> int:
             check_apart(option, folder, args.paths)
     if args.csv and args.csv.resolve() in {path.resolve() for path in names}:
         raise ExperimentError(f"--csv {args.csv}: is one of the images to score; name another file.")
-    if args.csv and CHECKPOINTS.resolve() in args.csv.resolve().parents:
-        raise ExperimentError(f"--csv {args.csv}: lies among the experiments; name a file elsewhere.")
+    if args.csv and (args.csv.resolve().parent / "config.json").exists():
+        raise ExperimentError(f"--csv {args.csv}: lies in an experiment's own folder; name a file elsewhere.")
     if args.maps:
         require_maps(trained)
     known = trained.experiment.training_looks()

@@ -1,4 +1,4 @@
-"""GANomaly's settings (docs/methods.md)."""
+"""GANomaly's settings (docs/baselines.md)."""
 
 from typing import Literal
 

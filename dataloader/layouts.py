@@ -2,7 +2,7 @@
 
 import csv
 import sys
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -20,6 +20,7 @@ SPLITS = {name: name for name in ("train", "val", "test")} | {
 }  # fmt: skip
 NORMAL = {"good", "normal"}
 MASKS = "ground_truth"
+FOLDERS_NAMED = 5  # of those that are taken for normal
 BESIDE = {"img": False, "label": True}  # within a class's folder: whether masks are there
 COLUMNS = ("path", "label", "split", "mask", "person")
 UNNAMED = {"1", "1.0", "anomalous"}  # labels that do not say of what kind
@@ -94,6 +95,12 @@ def all_normal(root: Path, files: dict[Path, tuple[str, ...]]) -> list[Item]:
         example.setdefault(frozenset(names & NORMAL), file.parent)
     if len(example) > 1:
         raise DataError(f"{' and '.join(map(str, example.values()))}: which of them are the normal images? {advice}")
+    folders = Counter(parts[0] if len(parts) > 1 else "." for parts in files.values())
+    if len(folders) > 1:
+        shown = ", ".join(f"{name} {count}" for name, count in folders.most_common(FOLDERS_NAMED))
+        more = f" and {len(folders) - FOLDERS_NAMED} more" if len(folders) > FOLDERS_NAMED else ""
+        print(f"note: {root}: all images are taken for normal ones: {shown}{more}. If some are not: {advice}",
+              file=sys.stderr)  # fmt: skip
     return [Item(file, 0) for file in files]
 
 

@@ -35,9 +35,9 @@ BRAIN_KINDS = {"gl": "glioma", "me": "meningioma"}  # as Kaggle's file names hav
 
 class MedAd(FileDataset):
     how_to_get = (
-        "Get the original dataset and make the layout with tools/prepare_data.py, or unpack a Med-AD download there "
-        "(images/ and data.json; MedIAnomaly's is Zenodo record 12677223), or name its folder with --data-root. "
-        + OWN_IMAGES
+        "Get the original dataset (docs/datasets.md says where) and make the layout with tools/prepare_data.py, or "
+        "unpack a Med-AD download there (images/ and data.json; MedIAnomaly's is Zenodo record 12677223), or name its "
+        "folder with --data-root. " + OWN_IMAGES
     )
     has_validation = False
     folders = {"rsna": ("RSNA",), "vindr": ("VinCXR",), "brain": ("BrainTumor",), "lag": ("LAG",)}

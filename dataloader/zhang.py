@@ -2,9 +2,9 @@
 
 Layouts: {train,test}/{NORMAL,PNEUMONIA}, with or without CellData/chest_xray/ above (Kaggle's 16 val images belong
 to train); or SQUID's {train,val,test}/{normal_256,pneumonia_256}. Validation, where the folders have none, is
-val_split.json in the data root or beside train/ ({"val": {"NORMAL": [names], "PNEUMONIA": [names]}}), else 100 + 100
-training images by a fixed rule. Pneumonia images of one person stand in training and validation, which only matters
-where train_normal_fraction lets anomalous images into training.
+val_split.json in the data root or beside train/ ({"val": {"NORMAL": [names], "PNEUMONIA": [names]}}), else ours beside
+this file where train has all its images, else 100 + 100 by a fixed rule. Pneumonia images of one person stand in
+training and validation, which only matters where train_normal_fraction lets anomalous images into training.
 
 Persons are read off the file names. Pneumonia: ``person100`` of person100_bacteria_475.jpeg; a number with a bacterial
 and a viral image counts as one person. Normal: no name says whose image it is, so that what shares its IM number and
@@ -26,6 +26,7 @@ from system.seeding import generator
 CLASSES = ("NORMAL", "PNEUMONIA")
 SQUID_CLASSES = ("normal_256", "pneumonia_256")
 VALIDATION_PER_CLASS = 100
+OUR_LIST = Path(__file__).with_name("zhang_val_split.json")  # all our figures are of it
 
 
 class ZhangLab(FileDataset):
@@ -70,7 +71,7 @@ class ZhangLab(FileDataset):
     def _carve_validation(self, train: list[Item], folder: Path) -> dict[str, list[Item]]:
         lists = (self.root / "val_split.json", folder / "val_split.json")
         listed = next((path for path in lists if path.exists()), None)
-        chosen = self._listed(listed, train) if listed else self._drawn(train)
+        chosen = self._listed(listed, train) if listed else self._ours(train)
         return {
             "train": [item for item in train if item.path not in chosen],
             "val": [item for item in train if item.path in chosen],
@@ -94,6 +95,13 @@ class ZhangLab(FileDataset):
                 "take the names out."
             )
         return {found[key] for key in wanted}
+
+    def _ours(self, train: list[Item]) -> set[Path]:
+        """Our list's, or of images of other names as many."""
+        try:
+            return self._listed(OUR_LIST, train)
+        except DataError:
+            return self._drawn(train)
 
     @staticmethod
     def _drawn(train: list[Item]) -> set[Path]:

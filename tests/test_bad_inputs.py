@@ -403,7 +403,7 @@ WRITTEN = {
     "a folder for a table": (["mine", "--csv", "mine"], "mine: is a folder or a device"),
     "a device for a table": (["mine", "--csv", "/dev/null"], "/dev/null: is a folder or a device"),
     "an experiment's file for a table": (
-        ["mine", "--csv", "checkpoints/s/best.pt"], "best.pt: lies among the experiments"),
+        ["mine", "--csv", "checkpoints/s/best.pt"], "best.pt: lies in an experiment's own folder"),
     "a table below a file": (["mine", "--csv", "mine.txt/x.csv"], "x.csv: could not be written"),
     "a file that is not there": (["absent.png"], "absent.png: no such file"),
     "a folder without images": (["checkpoints/s/figures", "mine"], "holds no PNG|no such file"),

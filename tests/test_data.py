@@ -23,6 +23,7 @@ from dataloader.augment import affine, draw_affine
 from dataloader.digit import AREA, FLIPPABLE, KINDS, SPLIT_SHARES, chosen, draw_crops, random_crops
 from dataloader.images import read_image
 from dataloader.loader import TrainLoader
+from dataloader.zhang import OUR_LIST
 from system.seeding import generator
 
 CPU = torch.device("cpu")
@@ -285,6 +286,20 @@ def test_zhang_validation_list(tmp_path):
         _ = zhang(tmp_path).items
 
 
+def test_our_validation_list_is_taken_where_all_its_images_are_there(tmp_path):
+    (folder := tmp_path / "all").mkdir()
+    make_zhang(folder, train=6)
+    ours = json.loads(OUR_LIST.read_text())["val"]
+    assert [len(names) for names in ours.values()] == [100, 100]
+    for name, files in ours.items():
+        for file in files:
+            write_image(folder / "train" / name / file)
+    assert {i.path.name for i in zhang(folder).items["val"]} == {*ours["NORMAL"], *ours["PNEUMONIA"]}
+    (folder / "train" / "NORMAL" / ours["NORMAL"][0]).unlink()
+    assert {i.path.name for i in zhang(folder).items["val"]} != {*ours["NORMAL"], *ours["PNEUMONIA"]}
+    assert len(zhang(folder).items["val"]) == 21 + 21  # a fifth of each
+
+
 def test_the_fingerprint_knows_the_files_and_not_where_they_lie(tmp_path):
     make_zhang(tmp_path / "a")
     make_zhang(tmp_path / "b" / "chest_xray")
@@ -412,6 +427,7 @@ def test_chexpert_folders(tmp_path):
 
 def test_data_root_comes_from_the_option_the_variable_or_the_configuration(tmp_path, monkeypatch):
     monkeypatch.setenv("ANOMALY_DATA_ROOT", str(tmp_path / "variable"))
+    (tmp_path / "variable").mkdir()
     assert zhang("").root == tmp_path / "variable"
     (tmp_path / "option").mkdir()
     assert zhang(tmp_path / "option").root == tmp_path / "option"

@@ -90,6 +90,17 @@ def make_mvtec(root, train=4):
         mark(root / "ground_truth" / "scratch" / f"{i:03}_mask.png")
 
 
+def test_what_is_taken_for_normal_is_counted(tmp_path, capsys):
+    for name in ("healthy/a", "healthy/b", "fracture/a", "c"):
+        write(tmp_path / f"{name}.png")
+    assert len(own(tmp_path, "held_out=0").items["train"]) == 4
+    assert "all images are taken for normal ones: healthy 2, " in capsys.readouterr().err
+    for i in range(6):
+        write(tmp_path / f"p{i}" / "a.png")
+    assert len(own(tmp_path, "held_out=0").items["train"]) == 10
+    assert " and 4 more. If some are not: Put normal images in " in capsys.readouterr().err
+
+
 def test_kinds_of_training_images_are_not_all_normal(tmp_path):
     for kind in ("glioma", "notumor"):  # as the Brain Tumor download lies
         write(tmp_path / "Training" / kind / "a.png")

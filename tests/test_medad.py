@@ -175,9 +175,15 @@ def test_masks_are_of_the_images_of_their_names(tmp_path):
 
 
 def test_a_missing_root_says_how_to_get_the_data(tmp_path):
-    with pytest.raises(DataError, match="data.json: no such file. Get the original dataset and make the layout"):
+    with pytest.raises(
+        DataError,
+        match="data.json: no such file. Get the original dataset .docs/datasets.md says where. and make the layout",
+    ):
         dataset(tmp_path).fingerprint()
-    with pytest.raises(DataError, match="none: no such folder. Get the original dataset and make the layout"):
+    with pytest.raises(
+        DataError,
+        match="none: no such folder. Get the original dataset .docs/datasets.md says where. and make the layout",
+    ):
         dataset(tmp_path / "none")
 
 

@@ -179,3 +179,10 @@ def test_a_try_is_an_experiment_of_its_own_and_can_be_evaluated(workspace, capsy
 def test_a_try_is_of_one_configuration(workspace, capsys, arguments):
     assert command("main", "--exp", "a", "--try", *arguments) == 2
     assert "--try goes with --config, without --seeds and --from" in capsys.readouterr().err
+
+
+def test_a_trial_sees_that_images_are_too_few_for_a_whole_batch(workspace, capsys):
+    arguments = ["--config", TINY["ae"][0], "--set", *TINY["ae"][1], "batch_size=64", "--device", "cpu"]
+    assert command("main", "--exp", "a", "--try", *arguments) == 1
+    assert "trains on 24 images, fewer than its batch of 64" in capsys.readouterr().err
+    assert not (workspace / "checkpoints" / "a_try").exists()

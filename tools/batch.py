@@ -1,6 +1,6 @@
 """Train and evaluate all experiments of a list, over several seeds and all devices, and make their table.
 
-    scripts/benchmark.sh [--quick] [--seeds 0,1,2] [--data-root DIR] [--dry-run | --slurm]
+    scripts/benchmark.sh zhang [--quick] [--seeds 0,1,2] [--data-root DIR] [--dry-run | --slurm]
 
 The scripts in scripts/ give the list. The same command again does only what is missing, and goes on with what was cut.
 The table has what was asked for, and what else of the list is done: other lines, other seeds.
@@ -142,8 +142,8 @@ def main() -> int:
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--name", required=True, help="(the script's) of the table: experiments are NAME_LINE_sSEED")
-    parser.add_argument("--script", required=True, help="(the script's) how it is called")
+    parser.add_argument("--name", required=True, help=argparse.SUPPRESS)  # the script's: NAME_LINE_sSEED
+    parser.add_argument("--script", required=True, help=argparse.SUPPRESS)  # how it is called
     parser.add_argument("--quick", action="store_true", help="the same on DigitAnatomy, small and short")
     parser.add_argument("--seeds", default="0,1,2", metavar="N,N,…", help="default: 0,1,2")
     parser.add_argument("--lines", metavar="A,B,…", help="these lines of the list alone, by their names")

@@ -64,9 +64,8 @@ def finished(experiment: Experiment, config: BaseConfig) -> bool:
             return False
         asked = {"split": "test", "checkpoint": config.checkpoint, "precision": config.precision}
         asked["settings"] = changed_settings(found["config"], config)
-        return found | asked == found and (found.get("epochs_trained") or 0) >= sum(
-            stage.epochs for stage in config.stages()
-        )
+        planned = sum(stage.epochs for stage in config.stages())
+        return found | asked == found and (found.get("epochs_trained") or 0) >= planned
     except (ValueError, KeyError, TypeError):  # damaged
         return False
 

@@ -19,8 +19,9 @@ covidx gets its four lists alone (train_squid.txt …), made of COVIDx's own in 
 of training, validation and test. Which images SQUID's authors held out is not public: these lists are ours.
 
 --check says of any dataset how many images its splits have; how many of them repeat another one; how many persons are
-in two splits; and how well what is no anatomy tells the test classes apart: the files' colour modes and sizes, and the
-mean gray level.
+in two splits; whether a linear classifier tells validation's and test's images from training's of the same class; and
+how well what is no anatomy tells the test classes apart: the files' colour modes and sizes, the mean gray level, and
+the mean step between neighbouring pixels.
 """
 
 import argparse

@@ -7,6 +7,7 @@ of nothing else: *.md, whose tables can be sorted there, figures, and links to t
 experiment that a CSV file names lies in checkpoints/, with a page of eval.py's, the browser finds it and links it.
 """
 
+import argparse
 import html
 import re
 import sys
@@ -26,6 +27,7 @@ FIGURE = ".png"
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     write()
     print(f"Written: {RESULTS / 'index.html'}")
 
