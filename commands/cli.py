@@ -24,7 +24,6 @@ from models.features import WeightsError
 from system import distributed
 from system.device import DeviceError, choose_device, out_of_memory
 from system.files import FileError
-from system.seeding import seed_everything
 from system.tuning import tune
 from training.loop import Interrupted, TrainingError
 
@@ -90,7 +89,6 @@ def load_trained(args: argparse.Namespace) -> Trained:
     name, config, data = experiment.load_config()
     used = configs.override(config, [f"precision={args.precision}"]) if args.precision else config
     tune(used.precision)
-    seed_everything(config.seed, "weights")  # as in training, for frozen parts that are random
     method = METHODS[config.method](used)
     weights = args.checkpoint or config.checkpoint
     if method.frozen and WEIGHTS[weights][0] == "last.pt" and not experiment.path("best.pt").exists():
