@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import subprocess
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from commands import cli
 from dataloader import build_dataset
 from evaluation import plots
 from methods import METHODS
+from system import provenance
 
 
 def rows_of(path):
@@ -191,3 +193,26 @@ def test_a_reader_that_leaves_ends_a_command_quietly(monkeypatch):
 
     with pytest.raises(BrokenPipeError):
         cli.outcome(other)
+
+
+def test_the_commit_is_that_of_the_code_and_not_of_the_tables(tmp_path):
+    def git(*arguments):
+        subprocess.run(
+            ["git", "-c", "user.name=a", "-c", "user.email=a@b", *arguments], cwd=tmp_path, check=True,
+            capture_output=True,
+        )  # fmt: skip
+
+    assert provenance.commit(tmp_path) == "unknown"
+    git("init")
+    (tmp_path / "results").mkdir()
+    for name in ("main.py", "results/t.md"):
+        (tmp_path / name).write_text("1")
+    git("add", ".")
+    git("commit", "-m", "one")
+    at = provenance.commit(tmp_path)
+    assert len(at) == 12
+    (tmp_path / "results" / "t.md").write_text("2")
+    (tmp_path / "new").write_text("not the program's")
+    assert provenance.commit(tmp_path) == at
+    (tmp_path / "main.py").write_text("2")
+    assert provenance.commit(tmp_path) == f"{at}-dirty"

@@ -105,10 +105,10 @@ def test_what_is_not_alike_is_not_averaged(experiment):
     experiment("drawn", trained=commits, seed=3, data="x", trained_on="x")  # of the same data set, by another seed
     experiment("elsewhere", trained=commits, seed=4, data="x")  # evaluated on what it was not trained on
     experiment("other", trained=commits, seed=5, data_set="y")
-    for name, seed in (("c", 6), ("d", 7)):
-        experiment(name, trained=[commits[0] | {"commit": "abc-dirty"}], seed=seed)
-    assert tabulate("a", "b", "again", "bf16", "drawn", "elsewhere", "other", "c", "d") == 0
-    assert sorted(line["seeds"] for line in measured()) == ["0, 1, 3", "1", "2", "4", "5", "6", "7"]
+    for name, seed, commit in (("c", 6, "abc-dirty"), ("d", 7, "abc-dirty"), ("e", 8, "unknown"), ("f", 9, "unknown")):
+        experiment(name, trained=[commits[0] | {"commit": commit}], seed=seed)
+    assert tabulate("a", "b", "again", "bf16", "drawn", "elsewhere", "other", "c", "d", "e", "f") == 0
+    assert sorted(line["seeds"] for line in measured()) == ["0, 1, 3", "1", "2", "4", "5", "6", "7", "8", "9"]
     assert {line["in"] for line in measured()} == {"fp32"}
 
 

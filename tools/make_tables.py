@@ -28,6 +28,7 @@ from evaluation.tables import csv_text
 from experiments.folder import IMPORTED, Experiment, ExperimentError
 from experiments.settings import changed_settings
 from system.files import write_text
+from system.provenance import DIRTY, UNKNOWN
 from tools import results, results_page
 from tools.results import RESULTS, markdown, percent
 
@@ -50,7 +51,6 @@ SAME = (  # of runs that are averaged
     "checkpoint", "trained_precision", "precision", "split", "normal", "anomalous",
 )  # fmt: skip
 DUPLICATES = "duplicates removed"
-DIRTY = "-dirty"  # what follows a commit that there were changes beside
 PUBLISHED = ("dataset", "method", "AUC", "AP", "accuracy", "F1", "source", "remark")
 
 Row = dict[str, object]  # of results.csv: a value for each of FIELDS, None where it is not known
@@ -263,7 +263,7 @@ def run(row: Row) -> str:
     beside it) stands alone.
     """
     commits = row["trained_commit"]
-    known = commits and not any(commit.endswith(DIRTY) for commit in commits)
+    known = commits and not any(commit == UNKNOWN or commit.endswith(DIRTY) for commit in commits)
     return json.dumps([alike(row), commits if known else row["experiment"]])
 
 
