@@ -111,8 +111,8 @@ def add_data_root(parser: argparse.ArgumentParser) -> None:
 
 def run(main: Callable[[], int | None]) -> None:
     """Run a command's ``main``; an expected error becomes a message on stderr, a signal its exit code."""
-    # cosine schedules warn when a checkpoint is taken up, although the order of calls is right
     sys.stdout.reconfigure(errors="replace")  # of a terminal or pipe that is not UTF-8
+    # cosine schedules warn when a checkpoint is taken up, although the order of calls is right
     warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step")
     try:
         with distributed.joined():

@@ -271,13 +271,10 @@ def grouped(rows: list[Row], key: Callable[[Row], str] = run) -> list[list[Row]]
     """The rows of one score that differ by their seed alone, together; of two runs of one seed each has its own."""
     groups = defaultdict(list)
     for row in rows:
-        alike = groups[key(row), row["score"]]
-        fitting = (group for group in alike if all(is_seed_of(row, other) for other in group))
-        if (group := next(fitting, None)) is not None:
-            group.append(row)
-        else:
-            alike.append([row])
-    return [group for alike in groups.values() for group in alike]
+        of_run = groups[key(row), row["score"]]
+        fitting = [group for group in of_run if all(is_seed_of(row, other) for other in group)]
+        fitting[0].append(row) if fitting else of_run.append([row])
+    return [group for of_run in groups.values() for group in of_run]
 
 
 def is_seed_of(row: Row, other: Row) -> bool:
