@@ -5,8 +5,8 @@ Mean ± standard deviation (n − 1) over the seeds that are finished; those tha
 is not averaged. Where results/published.csv has a figure for a line, it stands beside ours, with the difference where
 the two can be compared. Where all lines have them, there are columns for the scores that are not the main one, for
 every score without the test images that repeat others, and for the main one by kind of anomaly, by disease, and, where
-every epoch was scored (``record_scores``), of the last epoch with the deviation over the last ten that were. Lines called SERIES@VALUE are points of a curve
-(tools/paper_figure.py).
+every epoch was scored (``record_scores``), of the last epoch with the deviation over the last ten that were.
+Lines called SERIES@VALUE are points of a curve (tools/paper_figure.py).
 """
 
 import json
