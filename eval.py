@@ -26,10 +26,9 @@ from evaluation import by_disease, normals, page, report
 from evaluation.metrics import require_finite
 from evaluation.scoring import score_images, thresholds, validation_auc
 from evaluation.tables import csv_text
-from experiments.folder import IMPORTED, Experiment, ExperimentError, reached
+from experiments.folder import IMPORTED, ExperimentError, reached
 from experiments.log import run_parts
 from experiments.settings import changed_settings
-from methods import Method
 from system import distributed
 from system.files import write_text
 from system.provenance import packages, provenance
@@ -73,7 +72,7 @@ def main() -> None:
         if not hasattr(config, "reestimate_batch_norm"):
             raise ConfigError(f"--reestimate-batch-norm: {config.method} has no such setting; squid and simsid have.")
         config.reestimate_batch_norm = method.config.reestimate_batch_norm = True
-    refitted = args.reestimate_batch_norm or (same_data and is_stale(experiment, method, checkpoint))
+    refitted = args.reestimate_batch_norm or (same_data and cli.is_stale(experiment, method, checkpoint))
     if refitted:
         method.fit(TrainLoader(dataset, config, device), reached(checkpoint))
 
@@ -150,19 +149,6 @@ def main() -> None:
     page.write(experiment, split, scored, results, written, duplicates)
     write_text(experiment.path("results.json"), json.dumps(results, indent=2) + "\n")
     print(f"Written: {', '.join(written)}, figures/ and index.html, a page of it all, in {experiment.folder}")
-
-
-def is_stale(experiment: Experiment, method: Method, checkpoint: dict) -> bool:
-    """Whether what a method fits to its weights, SQUID's statistics of scores say, is of an earlier validation than the
-    weights.
-    """
-    if "position" not in checkpoint or type(method).fit is Method.fit:
-        return False
-    if checkpoint["position"]["batch"]:
-        return True
-    epoch = reached(checkpoint)
-    validated = any(row["epoch"] == epoch and "val_auc" in row for row in experiment.read_metrics())
-    return not validated and epoch < sum(stage.epochs for stage in method.stages)
 
 
 if __name__ == "__main__":

@@ -32,8 +32,8 @@ from system import distributed
 from system.device import choose_device
 from system.seeding import seed_everything
 from system.tuning import tune
+from training import repeat
 from training.loop import Trainer
-from training.repeat import TakenOver, begun, check_repeatable, take_over
 from training.sync_batch_norm import synchronise_batch_norm
 
 
@@ -101,13 +101,13 @@ def main() -> int | None:
             trainer.start_stage()  # an average starts as the weights are
             if going_on:
                 check_same_weights(experiment, pretrained)
-        taken = None
+        log = None
         if going_on and experiment.path("last.pt").exists():
             trainer.resume()
             if trainer.finished:
                 config.precision = experiment.load_config()[1].precision  # that it was trained in
         elif args.source:
-            taken = from_source(trainer, Experiment(args.source), args, pretrained)
+            log = from_source(trainer, Experiment(args.source), args, pretrained)
         elif going_on:
             trainer.check_nothing_is_lost()
 
@@ -116,8 +116,8 @@ def main() -> int | None:
             experiment.clear()
         experiment.save_config(name, config, dataset.fingerprint(), pretrained)
         experiment.save_data(dataset.record())
-        if taken:
-            taken.save(trainer)
+        if log:
+            repeat.save(trainer, log)
         if trainer.finished:
             key = lengthening(config)
             longer = f"To train on: --set {key}=N. " if key else ""
@@ -137,15 +137,15 @@ def check_batches(args: argparse.Namespace, device: torch.device) -> None:
         loader.epoch(0, stage)
 
 
-def from_source(trainer: Trainer, source: Experiment, args: argparse.Namespace, pretrained: dict) -> TakenOver:
-    """``trainer`` as ``source`` was when the stage began. Raises ExperimentError."""
-    if not (args.overwrite or begun(trainer.experiment, source, args.stage)):
+def from_source(trainer: Trainer, source: Experiment, args: argparse.Namespace, pretrained: dict) -> str:
+    """Bring ``trainer`` to where ``source`` was when the stage began; returns the log.txt. Raises ExperimentError."""
+    if not (args.overwrite or repeat.begun(trainer.experiment, source, args.stage)):
         trainer.check_nothing_is_lost()
     _, like, trained_on = source.load_config()
     if trained_on != IMPORTED:
         check_same_data(source, build_dataset(like, args.data_root))
     check_same_weights(source, pretrained)
-    return take_over(trainer, source, args.stage)
+    return repeat.take_over(trainer, source, args.stage)
 
 
 def settings(args: argparse.Namespace, experiment: Experiment) -> tuple[str, BaseConfig]:
@@ -161,7 +161,7 @@ def settings(args: argparse.Namespace, experiment: Experiment) -> tuple[str, Bas
         source = Experiment(args.source)
         name, saved, _ = source.load_config()
         config = configs.override(saved, overrides)
-        check_repeatable(source, saved, config, args.stage)
+        repeat.check_repeatable(source, saved, config, args.stage)
         return name, config
     if args.config and (args.overwrite or not experiment.exists()):
         return configs.canonical(args.config), built(args, overrides)

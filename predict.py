@@ -63,6 +63,11 @@ def main() -> int:
         raise ExperimentError(f"--csv {args.csv}: lies in an experiment's own folder; name a file elsewhere.")
     if args.maps:
         require_maps(trained)
+    if cli.is_stale(trained.experiment, method, trained.checkpoint):
+        print(
+            f"note: the {trained.weights} weights are of within an epoch, and what is fitted to them of the validation "
+            "before; eval.py, which has the training images, fits it anew, and so its scores differ.", file=sys.stderr
+        )  # fmt: skip
     known = trained.experiment.training_looks()
     found, failed = score_files(method, list(names), trained.device, known, bool(args.images or args.maps))
     if found:

@@ -100,6 +100,19 @@ def load_trained(args: argparse.Namespace) -> Trained:
     return Trained(experiment, name, config, data, method.to(device), checkpoint, weights, device)
 
 
+def is_stale(experiment: Experiment, method: Method, checkpoint: dict) -> bool:
+    """Whether what a method fits to its weights, SQUID's statistics of scores say, is of an earlier validation than the
+    weights.
+    """
+    if "position" not in checkpoint or type(method).fit is Method.fit:
+        return False
+    if checkpoint["position"]["batch"]:
+        return True
+    epoch = reached(checkpoint)
+    validated = any(row["epoch"] == epoch and "val_auc" in row for row in experiment.read_metrics())
+    return not validated and epoch < sum(stage.epochs for stage in method.stages)
+
+
 def add_data_root(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data-root", metavar="PATH",

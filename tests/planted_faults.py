@@ -847,9 +847,9 @@ FAULTS = [
           "scores.argsort(1).argsort(1) + 1.0",
           "test_rules.py::test_equal_scores_agree_with_nothing_in_whatever_order_the_images_come"),
     fault("a repetition deletes before it can start", "main.py",
-          "            taken = from_source(trainer, Experiment(args.source), args, pretrained)\n",
+          "            log = from_source(trainer, Experiment(args.source), args, pretrained)\n",
           "            experiment.clear() if args.overwrite else None\n"
-          "            taken = from_source(trainer, Experiment(args.source), args, pretrained)\n",
+          "            log = from_source(trainer, Experiment(args.source), args, pretrained)\n",
           "test_ddad.py::test_a_repetition_that_cannot_start_deletes_nothing"),
     fault("a 16-bit TIFF of which 0 is white is read as its negative", "dataloader/images.py",
           "65535 - pixels if", "pixels if", "test_data.py::test_every_mode_becomes_gray_of_the_right_brightness"),

@@ -7,6 +7,7 @@ import pytest
 import torch
 from conftest import assert_same_run, same
 from forks import kill_in_training
+from PIL import Image
 from tiny import EVERY_STEP, command, train
 
 from experiments.folder import Experiment
@@ -187,7 +188,7 @@ def test_a_decay_of_one_is_refused(workspace, capsys):
 
 
 @pytest.mark.parametrize("weights", ["last", "averaged"])
-def test_within_an_epoch_what_is_fitted_is_fitted_to_the_weights_that_are_scored(workspace, weights):
+def test_within_an_epoch_what_is_fitted_is_fitted_to_the_weights_that_are_scored(workspace, capsys, weights):
     settings = [*AVERAGED, EVERY_STEP, "reestimate_batch_norm=true"]
     kill_in_training(workspace, "methods.squid.Squid", "training_step", 9, "squid", settings)
     folder = workspace / "checkpoints" / "killed"
@@ -197,3 +198,8 @@ def test_within_an_epoch_what_is_fitted_is_fitted_to_the_weights_that_are_scored
         scores.append((folder / "scores.csv").read_text())
         assert not (folder / "normals.json").exists()  # predict.py, without the training images, cannot
     assert scores[0] == scores[1]
+    image = workspace / "a.png"
+    Image.new("L", (48, 48), 128).save(image)
+    capsys.readouterr()
+    assert command("predict", "--exp", "killed", image, "--checkpoint", weights, "--device", "cpu") == 0
+    assert f"note: the {weights} weights are of within an epoch" in capsys.readouterr().err

@@ -100,9 +100,9 @@ def steps(dataset: Dataset, found: Evaluated) -> np.ndarray:
         items = dataset.items[split]
         ids, grays = map(dataset.item_id, items), read_images([item.path for item in items], SIDE, "images", "box")
     else:
-        if found.row["data"] != dataset.fingerprint():  # an id does not tell which digits an image is made of
+        if found.row["data"] != dataset.fingerprint():  # which images these are, their ids do not tell
             raise ExperimentError(
-                f"{found.file}: of other digits ({found.row['data']}) than {dataset.root} gives "
+                f"{found.file}: of other images ({found.row['data']}) than {dataset.root} gives "
                 f"({dataset.fingerprint()}). Name the data it was evaluated on: --data-root."
             )
         images = dataset.split(split)

@@ -5,7 +5,6 @@ later ones as the seed starts them. It ends as it would have without the old one
 """
 
 import re
-from typing import NamedTuple
 
 import torch
 
@@ -55,31 +54,19 @@ def from_stage(config: BaseConfig, name: str) -> tuple[Stage, ...]:
     return config.stages()[names.index(name) :] if name in names else ()
 
 
-class TakenOver(NamedTuple):
-    """What a new experiment has of another: beside the trainer's state its log.txt."""
-
-    log: str
-
-    def save(self, trainer: Trainer) -> None:
-        """log.txt, metrics.jsonl and, when those are there, last.pt."""
-        write_text(trainer.experiment.path("log.txt"), self.log)
-        trainer.experiment.write_metrics(trainer.rows)
-        trainer.save_last()
-
-
 def again(source: Experiment, stage: str) -> str:
     """The last line of a log.txt that is taken over."""
     return f"the stage {stage} again, from {source.name}\n"
 
 
 def begun(experiment: Experiment, source: Experiment, stage: str) -> bool:
-    """Whether it was cut while :meth:`TakenOver.save` wrote it, so that nothing of its own can be lost."""
+    """Whether it was cut while :func:`save` wrote it, so that nothing of its own can be lost."""
     log = experiment.path("log.txt")
     return log.exists() and log.read_text(encoding="utf-8", errors="replace").endswith(again(source, stage))
 
 
-def take_over(trainer: Trainer, source: Experiment, stage: str) -> TakenOver:
-    """Bring ``trainer`` to where ``source`` was when ``stage`` began; nothing is written.
+def take_over(trainer: Trainer, source: Experiment, stage: str) -> str:
+    """Bring ``trainer`` to where ``source`` was when ``stage`` began; returns its log.txt, for :func:`save`.
 
     Raises:
         ExperimentError: where ``source`` has not finished the stages before, or had them in another order, or its
@@ -111,7 +98,14 @@ def take_over(trainer: Trainer, source: Experiment, stage: str) -> TakenOver:
     trainer.start_stage()
     log = log_until(source, epochs)
     trainer.seconds = sum(float(seconds) for seconds in re.findall(r"  (\d+\.\d) s(?:,|$)", log, re.MULTILINE))
-    return TakenOver(log + again(source, stage))
+    return log + again(source, stage)
+
+
+def save(trainer: Trainer, log: str) -> None:
+    """What was taken over: log.txt, metrics.jsonl and, when those are there, last.pt."""
+    write_text(trainer.experiment.path("log.txt"), log)
+    trainer.experiment.write_metrics(trainer.rows)
+    trainer.save_last()
 
 
 def untrained_entries(method: Method, stages: list[str]) -> dict[str, torch.Tensor]:
