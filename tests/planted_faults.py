@@ -102,6 +102,7 @@ SINGULAR = "test_padim.py::test_fewer_images_than_dimensions_need_the_ridge"
 TUNED = "test_panda.py::test_steps_are_sgds_with_the_gradient_cut_to_its_longest"
 CENTRE = "test_panda.py::test_the_centre_is_where_the_training_images_lie_before_anything_is_tuned"
 GRAD_CAM = "test_grad_cam.py::test_each_images_map_is_a_plain_grad_cam_of_what_the_discriminator_sees"
+KEPT = "test_batch.py::test_a_run_without_its_folder_stays_in_the_table_as_it_was_kept"
 LATER_STAGE = "test_batch.py::test_lines_that_differ_in_a_later_stage_share_those_before_it_and_a_curve_has_every_score"
 FISHER = "test_panda.py::test_the_fisher_information_is_the_mean_square_of_gradients_of_drawn_classes"
 PAIRED = "test_compare.py::test_what_scores_share_does_not_widen_their_difference"
@@ -767,7 +768,7 @@ FAULTS = [
           '(found.get("epochs_trained") or 0) >= planned', "True",
           "test_batch.py::test_longer_training_is_missing"),
     fault("a table of some lines takes the others away", "tools/batch.py",
-          "[*points, *done_before(args.name, lines, points)]", "[*points]",
+          " if row or (name, seed) in asked]", " if (name, seed) in asked]",
           "test_batch.py::test_only_what_is_missing_is_done_and_tabulated"),
     fault("a GPU shortens the moments of similarity", "models/ssim.py",
           "with full_products():  # variances", "if True:  # variances",
@@ -783,8 +784,15 @@ FAULTS = [
           'args.checkpoint or "best"', "test_averaging.py::test_what_is_evaluated_is_a_setting"),
     fault("a table of some lines does not name the others", "tools/batch.py", "rows, left_out)", "rows)",
           "test_batch.py::test_only_what_is_missing_is_done_and_tabulated"),
-    fault("a table mixes in other settings", "tools/batch.py", ' == "done" and is_same(planned)', ' == "done"',
+    fault("a table mixes in other settings", "tools/paper_table.py",
+          '    asked["settings"] = changed_settings(found["config"], config)\n', "",
           "test_batch.py::test_only_what_is_missing_is_done_and_tabulated"),
+    fault("a run without its folder leaves the table", "tools/batch.py",
+          "row = kept.get(planned.experiment.name)", "row = None", KEPT),
+    fault("a run that was kept counts for other settings", "tools/batch.py",
+          " if row and paper_table.is_as_asked(row, planned.config) else", " if row else", KEPT),
+    fault("runs are kept as the table rounds them", "tools/make_tables.py",
+          "cell(row[key])", "cell(round(row[key], 3) if key == 'auc' else row[key])", KEPT),
     fault("equal settings are trained twice", "tools/batch.py", "first.setdefault(of_settings, planned.experiment)",
           "planned.experiment",
           "test_batch.py::test_lines_of_the_same_settings_share_an_experiment_and_are_points_of_curves"),

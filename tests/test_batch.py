@@ -106,6 +106,31 @@ def test_only_what_is_missing_is_done_and_tabulated(run, workspace):
     assert table(workspace / "results" / "t_quick.csv") == whole[1:]  # the AE there is has other settings
 
 
+def test_a_run_without_its_folder_stays_in_the_table_as_it_was_kept(run, workspace):
+    results = workspace / "results"
+    assert run(LIST, "--quick", "--seeds", "0,1")[0] == 0
+    made = {name: (results / f"t_quick{name}").read_text() for name in ("_runs.csv", ".csv", ".md")}
+    for path in (workspace / "checkpoints").glob("t_quick_Memory_s?"):
+        path.rename(workspace / path.name)
+
+    DONE.clear()
+    assert run(LIST, "--quick", "--seeds", "0", "--lines", "AE")[0] == 0 and DONE == []
+    assert (results / "t_quick_runs.csv").read_text() == made["_runs.csv"]  # every figure, in full
+    assert (results / "t_quick.csv").read_text() == made[".csv"]
+    aucs = {row["experiment"]: row["auc"] for row in table(results / "t_quick_runs.csv")}
+    exact = json.loads((workspace / "t_quick_Memory_s1" / "results.json").read_text())["scores"]["reconstruction"][
+        "auc"
+    ]
+    assert len(aucs) == 4 and float(aucs["t_quick_Memory_s1"]) == exact
+    note = " Kept in t_quick_runs.csv, not done here: 2 of 4 runs."
+    assert (results / "t_quick.md").read_text() == made[".md"].rstrip("\n") + note + "\n"
+
+    assert "# t_quick_Memory_s0: to do" in run(LIST, "--quick", "--dry-run")[1]
+    other = LIST.replace("| memae_brain", "| memae_brain learning_rate=1")
+    assert run(other, "--quick", "--seeds", "0", "--lines", "AE")[0] == 0
+    assert [row["method"] for row in table(results / "t_quick.csv")] == ["AE"]  # what was kept has other settings
+
+
 def test_lines_of_the_same_settings_share_an_experiment_and_are_points_of_curves(run, workspace):
     lines = [f"'width@{width}' ae_brain {AE} multiplier={width}" for width in ("0.25", "0.5")]
     lines += [f"'latent size@{size}' ae_brain {AE} latent_size={size}" for size in (8, 16)]
@@ -243,6 +268,7 @@ def test_after_a_failure_nothing_begins_and_the_table_names_the_holes(run, works
 def test_what_another_command_trains_is_left_to_it(run, workspace):
     assert run(LIST, "--seeds", "0", "--lines", "AE")[0] == 0
     Experiment("t_AE_s0").path("results.json").unlink()
+    (workspace / "results" / "t_runs.csv").unlink()
     DONE.clear()
     with FileLock(workspace / "checkpoints" / "t_AE_s0" / ".lock"):
         code, out, _ = run(LIST, "--seeds", "0", "--lines", "AE")

@@ -3,7 +3,8 @@
     scripts/benchmark.sh zhang [--quick] [--seeds 0,1,2] [--data-root DIR] [--dry-run | --slurm]
 
 The scripts in scripts/ give the list. The same command again does only what is missing, and goes on with what was cut.
-The table has what was asked for, and what else of the list is done: other lines, other seeds.
+The table has what was asked for, and what else of the list is done: other lines, other seeds. NAME_runs.csv keeps its
+runs: they stay in the table without their folders, until the same command trains them again.
 Experiments that differ in a later stage alone (DDAD at several anomaly rates) share the stages before it.
 A line of the list is an experiment: a name for the table, a configuration and its settings; after a ``|`` what --quick
 adds to them, or has in their place where it begins with a configuration:
@@ -19,7 +20,7 @@ import sys
 import threading
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -36,11 +37,12 @@ from commands import cli
 from commands.jobs import Job, describe, parse, places_for
 from configs import BaseConfig, ConfigError
 from dataloader import build_dataset
-from experiments.folder import CHECKPOINTS, Experiment, ExperimentError, reached
+from experiments.folder import CHECKPOINTS, Experiment, reached
 from experiments.settings import FREE, check_same
 from system.device import choose_device
 from system.progress import in_words
 from tools import paper_table
+from tools.make_tables import Row
 from tools.paper_table import finished
 from training.repeat import shared_until
 
@@ -132,12 +134,20 @@ def main() -> int:
     check_data(plan, args.data_root)
     code = Batch(args, plan, more).run()
     if args.only is None:
-        tabulated = [*points, *done_before(args.name, lines, points)]
-        tabulated.sort(key=lambda p: (list(lines).index(p.name), p.seed))
-        left_out = [name for name in lines if name not in {planned.name for planned in tabulated}]
-        rows = [(p.name, p.seed, p.experiment, p.state == "done") for p in tabulated]
-        paper_table.write(args.name, args.script, rows, left_out)
+        tabulate(args, lines, points)
     return code
+
+
+def tabulate(args: argparse.Namespace, lines: dict[str, list[str]], points: list[Planned]) -> None:
+    """The table of what was asked for (``points``), and what else of the list is done or was kept from before."""
+    kept = paper_table.kept(args.name)
+    asked = {(planned.name, planned.seed) for planned in points}
+    seeds = sorted(seeds_of(args.name, kept) | {planned.seed for planned in points})
+    rows = [(p.name, p.seed, row_of(p, kept)) for p in planned_of(args.name, lines, seeds)]
+    rows = [(name, seed, row) for name, seed, row in rows if row or (name, seed) in asked]
+    rows.sort(key=lambda row: list(lines).index(row[0]))
+    left_out = [name for name in lines if name not in {name for name, *_ in rows}]
+    paper_table.write(args.name, args.script, rows, left_out)
 
 
 def arguments() -> argparse.Namespace:
@@ -225,21 +235,18 @@ def sharing(plan: list[Planned]) -> list[Planned]:
     return plan
 
 
-def done_before(table: str, lines: dict[str, list[str]], points: list[Planned]) -> list[Planned]:
-    """What else of the list is done: other lines and other seeds than ``points``, of the list's settings."""
-    names = (path.name.rpartition("_s")[2] for path in CHECKPOINTS.glob(f"{table}_*_s*"))
-    seeds = sorted({int(seed) for seed in names if seed.isdecimal()})
-    asked = {(planned.name, planned.seed) for planned in points}
-    others = [p for p in planned_of(table, lines, seeds) if (p.name, p.seed) not in asked]
-    return [planned for planned in others if planned.state == "done" and is_same(planned)]
+def seeds_of(table: str, kept: Mapping[str, Row]) -> set[int]:
+    """The seeds of the table's experiments, in checkpoints/ or kept."""
+    names = [path.name for path in CHECKPOINTS.glob(f"{table}_*_s*")] + list(kept)
+    return {int(seed) for _, _, seed in (name.rpartition("_s") for name in names) if seed.isdecimal()}
 
 
-def is_same(planned: Planned) -> bool:
-    try:
-        check_same(planned.experiment, planned.config, PRECISION_TOO)
-    except (ConfigError, ExperimentError):
-        return False
-    return True
+def row_of(planned: Planned, kept: Mapping[str, Row]) -> Row | None:
+    """An experiment's row for the table, as done, else as kept; None where neither is of these settings."""
+    if planned.state == "done":
+        return paper_table.main_row(planned.experiment)
+    row = kept.get(planned.experiment.name)
+    return row | {"kept": True} if row and paper_table.is_as_asked(row, planned.config) else None
 
 
 def chains(plan: list[Planned]) -> list[list[Planned]]:

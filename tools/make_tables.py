@@ -16,7 +16,7 @@ import json
 import statistics
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -51,6 +51,10 @@ SAME = (  # of runs that are averaged
     "checkpoint", "trained_precision", "precision", "split", "normal", "anomalous",
 )  # fmt: skip
 DUPLICATES = "duplicates removed"
+ANEW = (
+    "Move it away, and make its rows anew: evaluate its experiments again with eval.py and name them all to "
+    "tools/make_tables.py."
+)
 PUBLISHED = ("dataset", "method", "AUC", "AP", "accuracy", "F1", "source", "remark")
 
 Row = dict[str, object]  # of results.csv: a value for each of FIELDS, None where it is not known
@@ -65,7 +69,7 @@ def main() -> None:
     rows += [row for row in read_table(path) if row["experiment"] not in args.experiments]
     rows.sort(key=lambda row: [row[key] for key in ("dataset", "config", "epochs", "seed", "experiment", "score")])
     text = tables(rows, read_published(RESULTS / "published.csv"))
-    write_text(path, csv_text(FIELDS, ({key: cell(value) for key, value in row.items()} for row in rows)))
+    write_text(path, table_text(FIELDS, rows))
     write_text(RESULTS / "tables.md", text)
     results_page.write()
     print(f"{len(rows)} rows: {path}, {RESULTS / 'tables.md'}, {RESULTS / 'index.html'}")
@@ -81,24 +85,27 @@ def cell(value: object) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def read_table(path: Path) -> list[Row]:
-    """The rows of results.csv, of none where it is not there. Raises ExperimentError for one of other columns."""
+def read_table(path: Path, fields: Sequence[str] = FIELDS, anew: str = ANEW) -> list[Row]:
+    """The rows of results.csv, of none where it is not there; of a file like it with other ``fields``, which is made
+    ``anew`` as that says. Raises ExperimentError for one of other columns.
+    """
     table = results.read_rows(path)
-    columns = tuple(table[0]) if table else FIELDS
-    anew = (
-        "Move it away, and make its rows anew: evaluate its experiments again with eval.py and name them all to "
-        "tools/make_tables.py."
-    )
-    if not set(FIELDS) - ADDED <= set(columns) <= set(FIELDS):
+    columns = tuple(table[0]) if table else fields
+    if not set(fields) - ADDED <= set(columns) <= set(fields):
         raise ExperimentError(f"{path}: has other columns than this version writes. {anew}")
     try:
         return [
-            dict.fromkeys(FIELDS)
+            dict.fromkeys(fields)
             | {key: value if key in TEXT else json.loads(value) if value else None for key, value in row.items()}
             for row in table
         ]
     except (ValueError, TypeError) as error:
         raise ExperimentError(f"{path}: damaged ({error!r}). {anew}") from error
+
+
+def table_text(fields: Sequence[str], rows: Iterable[Row]) -> str:
+    """What :func:`read_table` reads."""
+    return csv_text(fields, ({key: cell(row[key]) for key in fields} for row in rows))
 
 
 def read_rows(experiment: Experiment) -> list[Row]:

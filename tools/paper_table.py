@@ -1,6 +1,7 @@
 """The table of a script in scripts/, a line a method: results/NAME.md, .csv and .tex, a figure of what is varied, and
 results/index.html anew.
 
+NAME_runs.csv holds every run of it: one whose folder is gone, or on another machine, stays in the table.
 Mean ± standard deviation (n − 1) over the seeds that are finished; those that are not are named, and what is not alike
 is not averaged. Where results/published.csv has a figure for a line, it stands beside ours, with the difference where
 the two can be compared. Where all lines have them, there are columns for the scores that are not the main one, for
@@ -12,7 +13,7 @@ Lines called SERIES@VALUE are points of a curve (tools/paper_figure.py).
 import json
 import statistics
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from configs import BaseConfig
 from evaluation.tables import csv_text
@@ -21,6 +22,7 @@ from experiments.settings import changed_settings
 from system.files import write_text
 from tools import paper_figure, results_page, rules
 from tools.make_tables import (
+    FIELDS,
     Row,
     accuracy_and_f1,
     alike,
@@ -31,7 +33,9 @@ from tools.make_tables import (
     pretrained,
     read_published,
     read_rows,
+    read_table,
     spread,
+    table_text,
     total,
     trained,
     value_of,
@@ -43,6 +47,7 @@ HEADER = (
     "method", "AUC", "AP", "acc / F1, val threshold", "AUC published", "difference", "epochs", "pretrained weights",
     "training, min", "seeds", "at commit",
 )  # fmt: skip
+OF_RUN = (*FIELDS, "scores", "removed", "kind", "last_epochs")  # columns of NAME_runs.csv
 IN_TEX = 6  # of these columns, those of the papers, and every score
 NOTE = (
     "Percent; mean ± standard deviation over seeds, of the main score on all test images. A difference is ours minus "
@@ -59,14 +64,21 @@ def finished(experiment: Experiment, config: BaseConfig) -> bool:
         return False
     try:
         found = json.loads(results.read_text(encoding="utf-8"))
-        if found["data"] != experiment.load_config()[2]:
+        if experiment.is_older() or found["data"] != experiment.load_config()[2]:
             return False
-        asked = {"split": "test", "checkpoint": config.checkpoint, "precision": config.precision}
-        asked["settings"] = changed_settings(found["config"], config)
-        planned = sum(stage.epochs for stage in config.stages())
-        return found | asked == found and (found.get("epochs_trained") or 0) >= planned
+        return is_as_asked(found, config)
     except (ValueError, KeyError, TypeError):  # damaged
         return False
+
+
+def is_as_asked(found: Mapping[str, object], config: BaseConfig) -> bool:
+    """Whether what results.json holds, or a row of NAME_runs.csv, is of all the training and the evaluation that
+    ``config`` says.
+    """
+    asked = {"split": "test", "checkpoint": config.checkpoint, "precision": config.precision, "seed": config.seed}
+    asked["settings"] = changed_settings(found["config"], config)
+    planned = sum(stage.epochs for stage in config.stages())
+    return all(found[key] == value for key, value in asked.items()) and (found.get("epochs_trained") or 0) >= planned
 
 
 def main_row(experiment: Experiment) -> Row:
@@ -86,8 +98,14 @@ def main_row(experiment: Experiment) -> Row:
         for row in read_csv(experiment.path("by_disease.csv"))
         if row["score"] == main["score"] and row["auc"]
     }
-    more = {"scores": scores, "removed": removed, "kind": kinds | diseases, "epochs": last_epochs(experiment, main)}
-    return main | more
+    more = {"scores": scores, "removed": removed, "kind": kinds | diseases}
+    return main | more | {"last_epochs": last_epochs(experiment, main)}
+
+
+def kept(name: str) -> dict[str, Row]:
+    """The rows of NAME_runs.csv, as :func:`main_row` made them, by experiment. Raises ExperimentError."""
+    anew = "Move it away: the script makes it anew, of the runs that are in checkpoints/."
+    return {row["experiment"]: row for row in read_table(RESULTS / f"{name}_runs.csv", OF_RUN, anew)}
 
 
 def last_epochs(experiment: Experiment, main: Row) -> dict[str, float]:
@@ -111,16 +129,16 @@ def in_words(experiment: Experiment) -> str:
     return f"{row['score']} AUC {percent(row['auc'])} %"
 
 
-def write(
-    name: str, script: str, planned: Iterable[tuple[str, int, Experiment, bool]], left_out: Sequence[str] = ()
-) -> None:
-    """The table ``name`` that ``script`` makes, of (line, seed, experiment, whether it is finished); ``left_out`` are
-    the script's other lines.
+def write(name: str, script: str, planned: Iterable[tuple[str, int, Row | None]], left_out: Sequence[str] = ()) -> None:
+    """The table ``name`` that ``script`` makes, of (line, seed, its :func:`main_row`, None where it is not finished);
+    ``left_out`` are the script's other lines. A row that was not made now has a true entry ``kept``.
     """
     groups, missing = defaultdict(list), defaultdict(list)
-    for line, seed, experiment, there in planned:
-        groups[line] += [main_row(experiment)] if there else []
-        missing[line] += [] if there else [seed]
+    for line, seed, row in planned:
+        groups[line] += [row] if row else []
+        missing[line] += [] if row else [seed]
+    runs = {row["experiment"]: row for group in groups.values() for row in group}
+    write_text(RESULTS / f"{name}_runs.csv", table_text(OF_RUN, runs.values()))
     published = read_published(RESULTS / "published.csv")
     more = more_columns([row for group in groups.values() for row in group])
     header = (*HEADER, *more)
@@ -134,6 +152,8 @@ def write(
     ]
     holes = sum(map(len, missing.values()))
     note = NOTE + (f" Not finished: {holes} of {holes + sum(map(len, groups.values()))} runs." if holes else "")
+    elsewhere = sum(row.get("kept", False) for row in runs.values())
+    note += f" Kept in {name}_runs.csv, not done here: {elsewhere} of {len(runs)} runs." if elsewhere else ""
     note += f" Neither asked for nor done: {', '.join(left_out)}." if left_out else ""
     title = f"# {name}"
     made = f"Written by `{script}{' --quick' * name.endswith('_quick')}`."
@@ -152,11 +172,11 @@ def more_columns(rows: list[Row]) -> dict[str, tuple[str, str]]:
     """Title → (key of :func:`main_row`'s, name in it) of the columns beside HEADER: what any row has of the main score,
     and of other scores what all have.
     """
-    titles = {"scores": "AUC of {}", "removed": "AUC of {}, duplicates removed", "kind": "AUC, {}", "epochs": "{}"}
+    titles = {"scores": "AUC of {}", "removed": "AUC of {}, duplicates removed", "kind": "AUC, {}", "last_epochs": "{}"}
     same = len({(row["score"], *row["scores"]) for row in rows}) == 1
     columns = {}
     for which, title in titles.items():
-        if same or which in ("kind", "epochs"):
+        if same or which in ("kind", "last_epochs"):
             names = dict.fromkeys(name for row in rows for name in row[which])
             names = [name for name in names if which != "scores" or name != rows[0]["score"]]
             columns |= {title.format(name): (which, name) for name in names}
