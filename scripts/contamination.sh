@@ -6,8 +6,9 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 source ./environment.sh
 digit="dataset=digit" zhang="dataset=zhang"
+case " $* " in *" --quick "*) shares="100 90 70 50" ;; *) shares="100 90 80 70 60 50" ;; esac
 {
-    for normal in 100 90 80 70 60 50; do
+    for normal in $shares; do
         with="train_normal_fraction=$(printf %d.%02d $((normal / 100)) $((normal % 100)))"
         cat <<LINES
 SQUID@$normal     zhang_best precision=bf16 $with | digit_quick precision=bf16 $with

@@ -396,7 +396,7 @@ def test_latex_has_no_bare_signs():
         ("hyperparameters.sh", 16),
         ("hyperparameters.sh --quick", 16),
         ("contamination.sh", 30),
-        ("contamination.sh --quick", 30),
+        ("contamination.sh --quick", 20),
         ("steadying.sh", 6),
         ("steadying.sh --quick", 6),
         ("simsid.sh", 3),
