@@ -9,7 +9,7 @@ Deviations from the released program; none changes a reconstruction, a score or 
 - Ranking uses the discriminator's logit; the shown score 1 − sigmoid((logit − mu)/sigma) saturates in float32.
 - mu and sigma, which set the shown score's scale, are of the same augmented images at every evaluation; the released
   program draws the augmentation anew (``statistics_draw = redrawn``).
-Deviations of the released program from the paper, kept: see README, "How faithful it is".
+Deviations of the released program from the paper, kept: see docs/faithful.md.
 """
 
 from collections.abc import Iterable
