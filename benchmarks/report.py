@@ -1,6 +1,5 @@
 """What a benchmark writes: its command, the machine, and tables."""
 
-import platform
 import shlex
 import sys
 from pathlib import Path
@@ -20,7 +19,7 @@ class Report:
         self.lines: list[str] = []
         made = ", ".join(f"{key} {value}" for key, value in provenance(device).items())
         command = shlex.join(["python", *sys.argv])
-        self.add(f"# {title}", "", f"Written by `{command}`.", "", f"{made}; {processor()}.", "")
+        self.add(f"# {title}", "", f"Written by `{command}`.", "", f"{made}.", "")
 
     def add(self, *lines: str) -> None:
         print(*lines, sep="\n", flush=True)
@@ -28,14 +27,6 @@ class Report:
         if self.path:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             write_text(self.path, "\n".join(self.lines).rstrip() + "\n")
-
-
-def processor() -> str:
-    path = Path("/proc/cpuinfo")
-    names = (
-        [line.split(": ")[1] for line in path.read_text().splitlines() if "model name" in line] if path.exists() else []
-    )
-    return f"{names[0] if names else platform.processor()}, {torch.get_num_threads()} threads"
 
 
 def spread(values: list[float], digits: str = ".3g") -> str:

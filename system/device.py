@@ -1,6 +1,7 @@
 """The device that networks compute on, and what goes there."""
 
 import platform
+from pathlib import Path
 
 import torch
 
@@ -64,4 +65,12 @@ def describe(device: torch.device) -> str:
     several = f"{distributed.world_size()} × " if distributed.world_size() > 1 else ""
     if device.type == "cuda":
         return several + torch.cuda.get_device_name(device)
-    return f"{several}{device.type} ({platform.machine()}, {torch.get_num_threads()} threads)"
+    return f"{several}{device.type} ({processor()}, {torch.get_num_threads()} threads)"
+
+
+def processor() -> str:
+    """The CPU's name where Linux tells it, else what the platform calls it."""
+    listed = Path("/proc/cpuinfo")
+    lines = listed.read_text(encoding="utf-8").splitlines() if listed.exists() else []
+    names = [line.partition(": ")[2] for line in lines if line.startswith("model name")]
+    return (names[0] if names else platform.processor()) or platform.machine()

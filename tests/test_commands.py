@@ -3,7 +3,10 @@
 import csv
 import json
 import os
+import platform
+import re
 import subprocess
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -193,6 +196,14 @@ def test_a_reader_that_leaves_ends_a_command_quietly(monkeypatch):
 
     with pytest.raises(BrokenPipeError):
         cli.outcome(other)
+
+
+@pytest.mark.skipif(not Path("/proc/cpuinfo").exists(), reason="Linux alone names its processor there")
+def test_results_name_the_processor():
+    said = provenance.provenance(torch.device("cpu"))["device"]
+    told = re.search("^model name.*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    name = told[1] if told else platform.processor() or platform.machine()
+    assert said == f"cpu ({name}, {torch.get_num_threads()} threads)"
 
 
 def test_the_commit_is_that_of_the_code_and_not_of_the_tables(tmp_path):
