@@ -2,7 +2,6 @@
 
 import csv
 import gzip
-import hashlib
 import json
 import struct
 from itertools import product
@@ -193,11 +192,17 @@ def test_a_crop_is_resized_at_the_specimens_own_size_first():
     assert np.array_equal(random_crops(specimen, 32, generator(3))[0].numpy(), np.array(theirs))
 
 
+FIRST_VERSION = [  # what its program made of four validation images, at every twelfth pixel
+    [243, 30, 0, 230, 176, 110, 22, 60, 95, 42, 0, 203, 41, 0, 0, 192],
+    [247, 17, 0, 215, 158, 0, 0, 4, 35, 0, 26, 135, 86, 0, 3, 168],
+    [98, 33, 0, 133, 0, 10, 69, 45, 0, 7, 0, 208, 226, 17, 0, 129],
+    [207, 0, 0, 43, 222, 0, 0, 59, 207, 0, 0, 227, 0, 0, 0, 143],
+]
+
+
 def test_experiments_of_the_first_version_see_their_own_digits():
-    older = digits(digit_crop="clamped", digits_per_epoch=20).split("val").images
-    digest = hashlib.sha256(older.numpy().tobytes()).hexdigest()
-    assert digest.startswith("0ee756f29aec6681"), digest
-    assert not torch.equal(older, digits().split("val").images)
+    older = digits(digit_crop="clamped", digits_per_epoch=20).split("val").images[::100, 6::12, 6::12].flatten(1).int()
+    assert (older - torch.tensor(FIRST_VERSION)).abs().max() <= 1  # a processor may round the other way
 
 
 def write_idx(path, array):
