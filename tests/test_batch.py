@@ -118,10 +118,8 @@ def test_a_run_without_its_folder_stays_in_the_table_as_it_was_kept(run, workspa
     assert (results / "t_quick_runs.csv").read_text() == made["_runs.csv"]  # every figure, in full
     assert (results / "t_quick.csv").read_text() == made[".csv"]
     aucs = {row["experiment"]: row["auc"] for row in table(results / "t_quick_runs.csv")}
-    exact = json.loads((workspace / "t_quick_Memory_s1" / "results.json").read_text())["scores"]["reconstruction"][
-        "auc"
-    ]
-    assert len(aucs) == 4 and float(aucs["t_quick_Memory_s1"]) == exact
+    scores = json.loads((workspace / "t_quick_Memory_s1" / "results.json").read_text())["scores"]
+    assert len(aucs) == 4 and float(aucs["t_quick_Memory_s1"]) == scores["reconstruction"]["auc"]
     note = " Kept in t_quick_runs.csv, not done here: 2 of 4 runs."
     assert (results / "t_quick.md").read_text() == made[".md"].rstrip("\n") + note + "\n"
 
@@ -290,6 +288,18 @@ def test_what_was_trained_in_another_precision_or_on_other_data_does_not_count(r
     path = workspace / "checkpoints" / "t_AE_s0" / "results.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"data": "elsewhere"}))
     assert "1 cut" in run(LIST, "--seeds", "0", "--lines", "AE")[1]
+
+
+def test_what_the_first_version_trained_does_not_count(run):
+    assert run(LIST, "--seeds", "0", "--lines", "AE")[0] == 0
+    experiment = Experiment("t_AE_s0")
+    config = experiment.load_config()[1]
+    assert paper_table.finished(experiment, config)
+    path = experiment.path("config.json")
+    saved = json.loads(path.read_text())
+    del saved["settings"]["resize"]
+    path.write_text(json.dumps(saved))
+    assert not paper_table.finished(experiment, config)
 
 
 def test_a_missing_dataset_is_said_before_anything_is_trained(run):

@@ -201,8 +201,13 @@ FIRST_VERSION = [  # what its program made of four validation images, at every t
 
 
 def test_experiments_of_the_first_version_see_their_own_digits():
-    older = digits(digit_crop="clamped", digits_per_epoch=20).split("val").images[::100, 6::12, 6::12].flatten(1).int()
-    assert (older - torch.tensor(FIRST_VERSION)).abs().max() <= 1  # a processor may round the other way
+    older = digits(digit_crop="clamped", digits_per_epoch=20).split("val").images
+    some = older[::100, 6::12, 6::12].flatten(1).int()
+    assert (some - torch.tensor(FIRST_VERSION)).abs().max() <= 1  # a processor may round the other way
+    means = older.double().mean((1, 2))  # of all 400, and in their order
+    assert means.mean().item() == pytest.approx(80.6132, abs=1e-3)
+    assert (means * torch.arange(400)).mean().item() == pytest.approx(15876.797, abs=0.2)
+    assert not torch.equal(older, digits().split("val").images)
 
 
 def write_idx(path, array):
