@@ -80,21 +80,26 @@ class PatchCore(Method):
     def patches(self, images: torch.Tensor) -> torch.Tensor:
         """Every patch's features, of all layers and its neighbourhood: (B, 1, H, W) → (B, h·w, pooled)."""
         layers = self.features(images).values()
-        grid = next(iter(layers)).shape[2:]
+        # image by image: with their neighbourhoods, the features of a batch would be nine times as large
+        return torch.stack([self.patches_of(image) for image in zip(*layers, strict=True)])
+
+    def patches_of(self, layers: tuple[torch.Tensor, ...]) -> torch.Tensor:
+        """One image's, of its layers: (C, h', w') each → (h·w, pooled)."""
+        grid = layers[0].shape[1:]
         pooled = []
-        for f in layers:  # (B, C, h', w')
-            of_layer = self.neighbourhoods(f)  # (B, h'·w', pooled)
-            if f.shape[2:] != grid:  # pooled before: both are linear, and there is less to interpolate
-                of_layer = of_layer.transpose(1, 2).unflatten(2, f.shape[2:])
+        for f in layers:
+            of_layer = self.neighbourhoods(f)  # (h'·w', pooled)
+            if f.shape[1:] != grid:  # pooled before: both are linear, and there is less to interpolate
+                of_layer = of_layer.T.unflatten(1, f.shape[1:])[None]
                 of_layer = interpolate(of_layer, size=grid, mode="bilinear", align_corners=False)
-                of_layer = of_layer.flatten(2).transpose(1, 2)  # (B, h·w, pooled)
+                of_layer = of_layer[0].flatten(1).T  # (h·w, pooled)
             pooled.append(of_layer)
-        return adaptive_avg_pool1d(torch.cat(pooled, dim=2), self.config.pooled)
+        return adaptive_avg_pool1d(torch.cat(pooled, dim=1), self.config.pooled)
 
     def neighbourhoods(self, f: torch.Tensor) -> torch.Tensor:
-        """The features around every patch, averaged to as many as are kept: (B, C, h, w) → (B, h·w, pooled)."""
-        near = unfold(f, NEIGHBOURHOOD, padding=NEIGHBOURHOOD // 2)  # (B, C·9, h·w)
-        return adaptive_avg_pool1d(near.transpose(1, 2), self.config.pooled)
+        """The features around every patch, averaged to as many as are kept: (C, h, w) → (h·w, pooled)."""
+        near = unfold(f, NEIGHBOURHOOD, padding=NEIGHBOURHOOD // 2)  # (C·9, h·w)
+        return adaptive_avg_pool1d(near.T, self.config.pooled)
 
     def scores_of(self, images: torch.Tensor) -> Scores:
         patches = self.patches(images)  # (B, h·w, d)
