@@ -41,6 +41,7 @@ class FanoganConfig(BaseConfig):
                 self.batch_size,
                 batches=self.epoch_batches,
                 epochs_key="encoder_epochs",
+                settings=("feature_weight",),
             ),
         )
 

@@ -1,8 +1,8 @@
 """Single auto-encoders, the backbones of DDAD (Cai et al. 2022, 2023) and what it is compared with.
 
-AE, as DDAD's released program builds it; AE-U: Mao et al., "Abnormality Detection in Chest X-Ray Images Using
-Uncertainty Prediction Autoencoders", MICCAI 2020; MemAE: Gong et al., "Memorizing Normality to Detect Anomaly",
-ICCV 2019.
+AE; AE-U: Mao et al., "Abnormality Detection in Chest X-Ray Images Using Uncertainty Prediction Autoencoders", MICCAI
+2020; MemAE: Gong et al., "Memorizing Normality to Detect Anomaly", ICCV 2019. All three are built and trained as in
+DDAD's released program.
 
 Deviations from the released program; none changes a score of given weights:
 - Images are in [0, 1] outside the networks, which see [−1, 1]; the score is of the latter, as it is there.
@@ -35,7 +35,7 @@ def to_network(images: torch.Tensor) -> torch.Tensor:
 
 
 def to_images(x: torch.Tensor) -> torch.Tensor:
-    """The inverse of :func:`to_network`, clipped: the networks end without an activation."""
+    """The inverse of :func:`to_network`, clipped: the auto-encoders end without an activation."""
     return ((x + 1) / 2).clamp(0, 1)
 
 

@@ -7,7 +7,8 @@ then is the anomaly. The paper's authors published no program: settings are thos
 Deviations from that program:
 - It trains on the first 3,000 images; here on all.
 - Lengths of a scar are those of the paper's images of 256 pixels, scaled to the image's side, and at least 2.
-- The jitter is that of gray images, where saturation and hue do nothing, and its pixels stay unrounded.
+- The jitter is that of gray images, where saturation and hue do nothing, and its pixels stay unrounded; a
+  scar's contrast is changed after it is turned, about the mean of the pixels that are pasted.
 - A batch may reach from one pass over the images into the next; the program leaves the last, partial one out.
 - The cosine begins after the first epoch, theirs after the second.
 - ``kernel`` and ``classifier`` are reported beside the published score, ``gaussian``. The paper's maps, of a network

@@ -78,7 +78,8 @@ class Ganomaly(Method):
 
     def redraw_if_it_won(self, loss: torch.Tensor) -> None:
         """A discriminator with nothing left to learn starts anew; its statistics and Adam's moments stay."""
-        if not self.config.redraw_below or any(distributed.all_reduce_max(bool(loss >= self.config.redraw_below))):
+        won = bool(loss < self.config.redraw_below)  # not where it is NaN
+        if any(distributed.all_reduce_max(not won)):
             return
         self.redrawn += 1
         with seeded(self.config.seed, "redrawn", int(self.redrawn)):

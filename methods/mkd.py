@@ -5,7 +5,8 @@ A small network learns to give a frozen network's features of normal images; whe
 Written from the paper's formulas. Deviations from the authors' program:
 - The student's compared channels follow the backbone's, which for vgg16 gives the published network. EfficientNet's
   layers have negative values, so that there is then no ReLU before the student's poolings.
-- Both networks see images normalised as ImageNet's; the program does so for some datasets. Images are gray, thrice.
+- Both networks see images normalised as those that the frozen one was trained on; the program does so for some
+  datasets. Images are gray, thrice.
 - The map is the size of the score's gradient with respect to the gray image, through both networks; plain or averaged
   over noisy copies (SmoothGrad), not guided. The Gaussian, the opening and the noise have sizes of ours.
 - The student's convolutions are drawn by Xavier's uniform rule; the teacher's, which the program can draw anew, stay.

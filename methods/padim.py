@@ -76,7 +76,8 @@ class Padim(Method):
         for f in layers:
             own = self.chosen[(self.chosen >= before) & (self.chosen < before + f.shape[1])] - before
             before += f.shape[1]
-            found.append(interpolate(f[:, own], size=grid, mode="nearest"))
+            if len(own):  # of few dimensions a layer may have none
+                found.append(interpolate(f[:, own], size=grid, mode="nearest"))
         return torch.cat(found, dim=1)
 
     def scores_of(self, images: torch.Tensor) -> Scores:

@@ -7,7 +7,7 @@ Deviations from the authors' program:
   on radiographs cuts anatomy off. ``fit=crop`` takes the middle square, without that margin.
 - The bank is chosen among ``candidates`` patches drawn at random, where there are more, and is ``bank_ratio`` of all
   patches; theirs chooses among all, which takes 12 GB for 3800 images.
-- Distances are exact (theirs: faiss), and the published re-weighting is left out, as it is in the program.
+- The published re-weighting of the score is left out, as it is in the program. Distances are exact in both.
 """
 
 import torch
@@ -45,11 +45,11 @@ class PatchCore(Method):
         kept, total, seen, taken = [], loader.training_size(), 0, 0
         for images in loader.unaugmented():
             patches = self.patches(images)  # (B, h·w, d)
-            self.check_candidates(total * patches.shape[1], patches.shape[2])
-            share = min(1.0, config.candidates / (total * patches.shape[1]))
+            all_patches = total * patches.shape[1]
+            self.check_candidates(all_patches, patches.shape[2])
             patches = patches.flatten(0, 1)  # (B·h·w, d)
             seen += len(patches)
-            count = int(seen * share) - taken
+            count = seen * min(config.candidates, all_patches) // all_patches - taken
             taken += count
             chosen = torch.randperm(len(patches), generator=rng)[:count].sort().values
             kept.append(patches[chosen.to(patches.device)])

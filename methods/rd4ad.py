@@ -1,6 +1,6 @@
 """RD4AD: Deng and Li, "Anomaly Detection via Reverse Distillation from One-Class Embedding", CVPR 2022.
 
-A decoder restores a frozen network's features of normal images from an embedding of the deepest; where it fails to, the
+A decoder restores a frozen network's features of normal images from one embedding of them all; where it fails to, the
 image is anomalous.
 
 Deviations from the authors' program:

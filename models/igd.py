@@ -63,5 +63,5 @@ class Descriptor(nn.Module):
         self.register_buffer("sigma", torch.ones(()))
 
     def strangeness(self, z: torch.Tensor) -> torch.Tensor:
-        """1 − exp(−‖z − centre‖² / sigma), in [0, 1]: (B, latent) → (B,)."""
+        """1 − exp(−‖z − centre‖² / sigma), in [0, 1) but for rounding: (B, latent) → (B,)."""
         return 1 - torch.exp(-(z - self.centre).square().sum(1) / self.sigma)

@@ -12,6 +12,7 @@ from dataloader.loader import Batch
 from methods import METHODS, fanogan
 from methods.fanogan import TensorFlowRMSProp, lipschitz_penalty
 from models.fanogan import Critic, standing_statistics, widths
+from training.repeat import shared_until
 
 
 @pytest.fixture(scope="module")
@@ -319,6 +320,12 @@ def test_the_score_is_zero_where_the_image_comes_back_and_finite_where_it_is_bla
 def test_bad_values_name_the_key(override, message):
     with pytest.raises(configs.ConfigError, match=message):
         configs.build("fanogan", [override])
+
+
+def test_encoders_of_another_kappa_share_the_gan():
+    one, other = (configs.build("fanogan", [f"feature_weight={kappa}"]) for kappa in (1, 0.5))
+    assert shared_until(one, other) == "encoder"
+    assert shared_until(one, configs.build("fanogan", ["penalty_weight=1"])) is None
 
 
 def test_budgets_are_in_steps_whatever_the_number_of_images():

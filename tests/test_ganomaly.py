@@ -34,8 +34,10 @@ def test_networks_are_dcgans_at_64_pixels():
     assert out.x_hat.shape == x.shape and out.z.shape == out.z_hat.shape == (2, 100, 1, 1)
     logits, f = method.discriminator(x)
     assert logits.shape == (2, 1, 1, 1) and f.shape == (2, 512, 4, 4)
-    weights = torch.cat([m.weight.flatten() for m in convs])
-    assert abs(weights.std() - 0.02) < 2e-4 and abs(weights.mean()) < 2e-4
+    for name, module in method.named_modules():
+        if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
+            bound = 0.1 / module.weight.numel() ** 0.5  # five standard errors
+            assert abs(module.weight.std() - 0.02) < bound and abs(module.weight.mean()) < bound, name
     scales = torch.cat([m.weight for m in method.modules() if isinstance(m, nn.BatchNorm2d)])
     assert abs(scales.mean() - 1) < 0.002 and abs(scales.std() - 0.02) < 0.002
 
@@ -85,11 +87,17 @@ def test_batch_norm_moves_once_in_the_generator_and_four_times_in_the_discrimina
 def test_a_discriminator_that_has_won_is_drawn_anew(threshold, times):
     method, loader = build("ganomaly", f"redraw_below={threshold}")
     for step in range(3):
+        before = {name: p.clone() for name, p in method.discriminator.named_parameters()}
         method.training_step(Batch.of(images_of(loader), step))
     assert method.redrawn == times
     if times:
-        norm = next(m for m in method.discriminator.modules() if isinstance(m, nn.BatchNorm2d))
+        modules = dict(method.discriminator.named_modules())
+        convs = [name for name, module in modules.items() if isinstance(module, nn.Conv2d)]
+        assert all((modules[name].weight - before[f"{name}.weight"]).std() > 0.02 for name in convs)
+        norm = next(module for module in modules.values() if isinstance(module, nn.BatchNorm2d))
         assert torch.all(norm.bias == 0) and norm.running_mean.abs().max() > 0
+        moments = method.optimizers["discriminator"].state[norm.bias]
+        assert moments["step"] == 3 and moments["exp_avg"].abs().max() > 0
 
 
 def test_the_score_is_zero_where_the_latents_agree():

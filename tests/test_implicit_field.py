@@ -9,6 +9,7 @@ import pytest
 import torch
 from scipy.ndimage import minimum_filter, uniform_filter
 from sklearn.cluster import KMeans
+from test_initial import assert_uniform
 from test_methods import build, images_of, start
 from test_published import learning_rates
 from torch.nn.utils.parametrize import is_parametrized
@@ -53,6 +54,15 @@ def test_the_published_rates():
     assert (field["lr"], codes["lr"]) == (5e-4, 1e-3) and codes["params"][0] is method.codes.rows
     assert learning_rates(method, 2001)["field"] == pytest.approx([5e-4 * 0.5 ** (e // 500) for e in range(1, 2002)])
     assert codes["lr"] == pytest.approx(1e-3 / 16)
+
+
+def test_the_network_starts_as_pytorchs_layers_do():
+    torch.manual_seed(0)
+    field = Field(64, 24, 256, 10, 0.2)
+    for layer in (*field.hidden, field.last):
+        bound = 1 / math.sqrt(layer.in_features)
+        assert_uniform(layer.weight, bound)
+        assert_uniform(layer.bias, bound)
 
 
 def test_the_network_is_worked_out_by_hand():

@@ -109,6 +109,8 @@ def test_scores_of_an_image_do_not_depend_on_the_batch_and_survive_saving(name, 
     for picture in (scores.reconstruction, *scores.maps.values()):
         assert picture is None or (picture.shape == images.shape and picture.min() >= 0)
     assert scores.reconstruction is None or scores.reconstruction.max() <= 1
+    black = method.score(torch.zeros_like(images), all_maps=True)
+    assert all(values.isfinite().all() for values in (*black.image.values(), *black.maps.values()))
 
     torch.save(method.state_dict(), tmp_path / "state.pt")
     torch.manual_seed(9)

@@ -108,15 +108,16 @@ def test_no_batch_is_kept_and_what_is_kept_does_not_grow_with_the_images():
 # -- its features -----------------------------------------------------------------------------------------------------
 
 
-def test_deeper_layers_are_replicated_and_the_chosen_channels_are_in_the_order_of_the_layers():
-    method, _ = build("padim", "dimensions=200")
+@pytest.mark.parametrize(("dimensions", "seed"), [(200, 0), (10, 1)])  # the latter has none of the first layer
+def test_deeper_layers_are_replicated_and_the_chosen_channels_are_in_the_order_of_the_layers(dimensions, seed):
+    method, _ = build("padim", f"dimensions={dimensions}", f"seed={seed}")
     images = torch.rand(2, 1, 64, 64)
     one, two, three = method.features(images).values()
     assert (one.shape[1:], two.shape[1:], three.shape[1:]) == ((64, 16, 16), (128, 8, 8), (256, 4, 4))
     two = two.repeat_interleave(2, 2).repeat_interleave(2, 3)
     three = three.repeat_interleave(4, 2).repeat_interleave(4, 3)
     found = method.embedded(images)
-    assert found.shape == (2, 200, 16, 16)
+    assert found.shape == (2, dimensions, 16, 16) and (method.chosen.min() >= 64) == bool(seed)
     assert torch.equal(found, torch.cat([one, two, three], 1)[:, method.chosen])
 
 

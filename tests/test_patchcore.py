@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 import torch
+import torchvision
 from conftest import assert_same_run
 from forks import kill_in_training
 from PIL import Image, ImageOps
@@ -13,12 +14,14 @@ from scipy.ndimage import gaussian_filter
 from sklearn.datasets import load_sample_image
 from test_methods import build
 from tiny import command, train
+from torch import nn
 from torch.nn.functional import adaptive_avg_pool1d, interpolate, unfold
 
 from configs import ConfigError
 from methods.maps import gaussian_blur, upsample
 from models.bank import Bank, greedy_coreset
 from models.features import BACKBONES, FrozenFeatures, WeightsError
+from system.seeding import generator
 
 
 def features(count=60, dim=5, seed=0):
@@ -87,6 +90,29 @@ def test_candidates_are_drawn_from_all_images_and_the_bank_is_its_share_of_all_p
     again, loader = build("patchcore", "bank_ratio=0.05", "candidates=200", "batch_size=5")
     again.fit(loader)
     assert torch.equal(again.bank.rows, method.bank.rows)
+
+
+def test_a_bank_of_all_candidates_has_each_once():
+    method, loader = build("patchcore", f"bank_ratio={61.5 / 864}", "candidates=61")  # 864 * (61 / 864) is less than 61
+    method.fit(loader)
+    assert len(method.bank.rows.unique(dim=0)) == len(method.bank.rows) == 61
+
+
+def test_the_bank_is_chosen_in_a_random_projection_and_kept_as_it_is():
+    method, loader = build("patchcore", "candidates=864")
+    d = method.config.pooled
+    matrix = method.projected(torch.eye(d, dtype=torch.float64))  # as a linear layer without a bias starts
+    assert matrix.shape == (d, 8) and torch.all(method.projected(torch.zeros(1, d)) == 0)
+    assert 0.9 < matrix.abs().max() * d**0.5 <= 1 and matrix.mean().abs() < 0.2 / d**0.5
+
+    method.fit(loader)
+    patches, drawing = [], generator(method.config.seed, "bank")
+    for images in loader.unaugmented():
+        patches.append(method.patches(images).flatten(0, 1))
+        torch.randperm(len(patches[-1]), generator=drawing)  # which of them: all
+    patches = torch.cat(patches)
+    picks = greedy_coreset(method.projected(patches), int(864 * 0.05), drawing)
+    assert torch.equal(method.bank.rows, patches[picks])
 
 
 def test_a_patch_is_pooled_over_its_neighbours():
@@ -191,6 +217,24 @@ def test_what_the_layers_of_each_backbone_are(backbone, layers, channels, sides)
     assert list(found) == list(layers) == list(network.channels)
     assert [f.shape[1] for f in found.values()] == channels == list(network.channels.values())
     assert [f.shape[2] for f in found.values()] == sides
+
+
+@pytest.mark.parametrize("backbone", [name for name in BACKBONES if name != "efficientnet_lite0"])
+def test_pinned_weights_are_torchvisions_first(backbone):
+    assert BACKBONES[backbone].pinned.name == "IMAGENET1K_V1"
+
+
+def test_relu4_2_is_behind_its_convolution_and_its_relu():
+    with torch.device("meta"):
+        layers = torchvision.models.vgg19().features
+    position, convolutions = {}, {"block": 1, "of_block": 0}
+    for index, layer in enumerate(layers):
+        if isinstance(layer, nn.MaxPool2d):
+            convolutions = {"block": convolutions["block"] + 1, "of_block": 0}
+        convolutions["of_block"] += isinstance(layer, nn.Conv2d)
+        if isinstance(layer, nn.ReLU):
+            position[f"relu{convolutions['block']}_{convolutions['of_block']}"] = index
+    assert BACKBONES["vgg19"].layers["relu4_2"] == f"features.{position['relu4_2']}"
 
 
 IMAGENETS = ((0.485, 0.229), (0.456, 0.224), (0.406, 0.225))  # mean, deviation

@@ -317,6 +317,22 @@ def test_the_distilled_students_optimizers():
     assert learning_rates(method, 201) == {"student": [1e-3] * 201}
 
 
+def test_ganomalys_optimizers_and_stage():
+    method = built("ganomaly")
+    assert set(method.optimizers) == {"generator", "discriminator"}
+    for player in method.optimizers:
+        assert_steps(method.optimizers[player], [getattr(method, player)], lr=2e-4, betas=(0.5, 0.999))
+    assert method.stages == (Stage("train", 100, 64, drop_last=True),)
+    assert learning_rates(method, 100) == {"generator": [2e-4] * 100, "discriminator": [2e-4] * 100}
+
+
+def test_the_feature_auto_encoders_optimizer():
+    method = built("fae_ssim")
+    assert set(method.optimizers) == {"network"}
+    assert_steps(method.optimizers["network"], [method.network], lr=5e-4, betas=(0.9, 0.999))
+    assert learning_rates(method, 100) == {"network": [5e-4] * 100}
+
+
 def test_fanogans_optimizers():
     method = built("fanogan")
     assert [(s.name, s.epochs * s.batches, s.batch_size) for s in method.stages] == [

@@ -24,10 +24,12 @@ def check_repeatable(source: Experiment, saved: BaseConfig, wanted: BaseConfig, 
     if stage not in names:
         raise ExperimentError(f"--stage {stage}: the stages of {source.folder} are {', '.join(names)}.")
     if others := earlier_changes(saved, wanted, stage):
-        later = from_stage(wanted, stage)
-        own = ", ".join(setting for each in later for setting in each.settings or (f"{each.name}_…",))
+        own = []
+        for each in from_stage(wanted, stage):
+            own += each.settings
+            own += [f"{each.name}_…"] * any(key.startswith(f"{each.name}_") for key in wanted.as_dict())
         raise ExperimentError(
-            f"--from {source.name} --stage {stage} can change {own} alone, and not\n  " + "\n  ".join(others)
+            f"--from {source.name} --stage {stage} can change {', '.join(own)} alone, and not\n  " + "\n  ".join(others)
         )
 
 
