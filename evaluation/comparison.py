@@ -93,17 +93,18 @@ def placements(labels: np.ndarray, scores: np.ndarray) -> np.ndarray:
 def variance(labels: np.ndarray, placed: np.ndarray, persons: Sequence[str] | None = None) -> float:
     """DeLong's variance of an AUC from its placements (N,), or of a difference of AUCs from the differences of theirs.
 
-    With persons it is Obuchowski's, each class on its own: a person with images in both counts as two, as in the
-    bootstrap. NaN where a class has a single person.
+    With persons it is Obuchowski's. NaN where a class has a single person.
     """
-    total = 0.0
-    for index, person in metrics.by_class(labels, persons):
-        sums = np.bincount(person, placed[index] - placed[index].mean())
-        count = len(sums)
+    person = metrics.numbered(persons, len(labels))
+    total, sums = 0.0, []  # of every person's deviations from the class's mean, over its size
+    for own in (labels == 0, labels == 1):
+        count = len(np.unique(person[own]))
         if count == 1:
             return float("nan")
-        total += count / (count - 1) * (sums @ sums) / len(index) ** 2
-    return float(total)
+        sums.append(np.bincount(person[own], placed[own] - placed[own].mean(), person.max() + 1) / own.sum())
+        total += count / (count - 1) * (sums[-1] @ sums[-1])
+    count = len(sums[0])
+    return float(total + 2 * count / (count - 1) * (sums[0] @ sums[1]))  # of persons with images in both classes
 
 
 def delong(

@@ -50,9 +50,8 @@ def average_precision(labels: np.ndarray, scores: np.ndarray) -> float:
 def auc_interval(labels: np.ndarray, scores: np.ndarray, persons: Sequence[str] | None = None) -> list[float]:
     """Percentile bootstrap interval of the AUC, each class resampled on its own (fixed seed): [low, high].
 
-    ``persons`` (N,) says whose each image is: persons are drawn with all their images of the class, since images of
-    one person are alike. None takes every image for a person's own. A person with images in both classes is drawn in
-    each on its own, as if it were two.
+    ``persons`` (N,) says whose each image is: persons are drawn with all their images, since images of one person are
+    alike, those who have images of both classes on their own. None takes every image for a person's own.
     """
     normal, anomalous = (np.flatnonzero(labels == label) for label in (0, 1))
     normal = normal[np.argsort(scores[normal])]
@@ -76,25 +75,31 @@ def interval(values: np.ndarray) -> list[float]:
 def draws(labels: np.ndarray, persons: Sequence[str] | None, samples: int, seed: int) -> Iterator[np.ndarray]:
     """Bootstrap samples: how often each image is drawn, (N,) integers; ``persons`` as for :func:`auc_interval`."""
     rng = np.random.default_rng(seed)
-    classes = by_class(labels, persons)
+    strata = by_classes_of_person(labels, persons)
     for _ in range(samples):
         times = np.empty(len(labels), dtype=int)
-        for index, person in classes:
+        for index, person in strata:
             count = person.max() + 1  # as many persons are drawn as there are
             times[index] = np.bincount(rng.integers(count, size=count), minlength=count)[person]
         yield times
 
 
-def by_class(labels: np.ndarray, persons: Sequence[str] | None) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Of the normal and of the anomalous images: their indices, and whose they are as numbers from 0."""
-    whose = np.arange(len(labels)) if persons is None else np.array(persons)
-    return [(index, _numbered(whose[index])) for index in (np.flatnonzero(labels == label) for label in (0, 1))]
+def by_classes_of_person(labels: np.ndarray, persons: Sequence[str] | None) -> list[tuple[np.ndarray, np.ndarray]]:
+    """The images of persons who have normal ones alone, anomalous ones alone, and both, as far as there are any: their
+    indices, and whose they are as numbers from 0.
+    """
+    person = numbered(persons, len(labels))
+    has = [np.bincount(person[labels == label], minlength=len(labels))[person] > 0 for label in (0, 1)]
+    strata = (has[0] & ~has[1], has[1] & ~has[0], has[0] & has[1])
+    return [(np.flatnonzero(of), numbered(person[of])) for of in strata if of.any()]
 
 
-def _numbered(persons: np.ndarray) -> np.ndarray:
-    """Persons as numbers from 0, in the order in which they first appear."""
-    number = {person: i for i, person in enumerate(dict.fromkeys(persons.tolist()))}
-    return np.array([number[person] for person in persons.tolist()])
+def numbered(persons: Sequence[str] | np.ndarray | None, count: int = 0) -> np.ndarray:
+    """Persons as numbers from 0, in the order in which they first appear; of None ``count`` different ones."""
+    if persons is None:
+        return np.arange(count)
+    number = {person: i for i, person in enumerate(dict.fromkeys(persons))}
+    return np.array([number[person] for person in persons])
 
 
 def chi2_distance(labels: np.ndarray, scores: np.ndarray, bins: int = 100) -> float:

@@ -18,4 +18,5 @@ f-AnoGAN@$normal  fanogan $zhang $with | fanogan $digit image_size=32 base_chann
 PatchCore@$normal patchcore $zhang $with | patchcore $digit backbone=efficientnet_lite0 image_size=96 $with
 LINES
     done
-} | "$PYTHON" tools/batch.py --name contamination --script scripts/contamination.sh "$@"
+} | "$PYTHON" tools/batch.py --name contamination --script scripts/contamination.sh \
+    --axis "normal among the training images, %" "$@"

@@ -5,8 +5,10 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 source ./environment.sh
 digit="simsid dataset=digit precision=bf16 image_size=64 base_channels=16 learning_rate=2e-4 recon_weight=10 main_score=reconstruction epochs=6 cosine_epochs=6"
-"$PYTHON" tools/batch.py --name simsid --script scripts/simsid.sh "$@" <<LIST
-ZhangLab simsid_zhang precision=bf16    | $digit
-COVIDx   simsid_covidx precision=bf16   | $digit
-CheXpert simsid_chexpert precision=bf16 | $digit
-LIST
+case " $* " in
+    *" --quick "*) list="DigitAnatomy simsid | $digit" ;;
+    *) list="ZhangLab simsid_zhang precision=bf16
+COVIDx   simsid_covidx precision=bf16
+CheXpert simsid_chexpert precision=bf16" ;;
+esac
+"$PYTHON" tools/batch.py --name simsid --script scripts/simsid.sh "$@" <<<"$list"

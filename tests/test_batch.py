@@ -6,9 +6,11 @@ import io
 import json
 import statistics
 import subprocess
+import time
 from contextlib import nullcontext
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from conftest import ROOT
@@ -205,8 +207,9 @@ def test_other_scores_have_columns_where_all_lines_have_them(run, workspace):
     small = " ".join([*TINY["squid"][1], "epochs=1"])
     assert run(f"A digit_quick {small}\nB digit_quick {small} n_critic=1", "--seeds", "0")[0] == 0
     rows = table(workspace / "results" / "t.csv")
-    head = (workspace / "results" / "t.tex").read_text().splitlines()[2]
-    assert head.startswith("method & AUC & ") and head.endswith(r" & difference & AUC of discriminator \\")
+    note, _, _, head, *_ = (workspace / "results" / "t.tex").read_text().splitlines()
+    assert note.startswith("% Percent; mean ± standard deviation over seeds")
+    assert head.startswith("method & AUC & ") and r" & difference & seeds & AUC of discriminator & AUC, " in head
     for line, row in zip("AB", rows, strict=True):
         scores = json.loads(Experiment(f"t_{line}_s0").path("results.json").read_text())["scores"]
         assert row["AUC"] == f"{100 * scores['reconstruction']['auc']:.1f}"
@@ -218,6 +221,10 @@ def test_other_scores_have_columns_where_all_lines_have_them(run, workspace):
     assert run(f"A digit_quick {small}\nB digit_quick {small} n_critic=1", "--seeds", "0")[0] == 0
     a, b = table(workspace / "results" / "t.csv")
     assert a["AUC, missing in A"] != "–" == b["AUC, missing in A"] and b["AUC, missing in B"] != "–" != a["AUC, zero"]
+    other = "main_score=discriminator"
+    assert run(f"A digit_quick {small}\nB digit_quick {small} {other}\n", "--seeds", "1")[0] == 0
+    for row, main in zip(table(workspace / "results" / "t.csv")[-2:], ("reconstruction", "discriminator"), strict=True):
+        assert row["score"] == main and row["AUC"] == row[f"AUC of {main}"]
     assert run(f"A digit_quick {small}\nAE ae_brain {AE}", "--seeds", "0")[0] == 0
     assert "AUC of discriminator" not in table(workspace / "results" / "t.csv")[0]
 
@@ -261,6 +268,28 @@ def test_after_a_failure_nothing_begins_and_the_table_names_the_holes(run, works
         ("Bad", "–", "0, 1 missing"), ("AE", "–", "0, 1 missing")
     ]  # fmt: skip
     assert "Not finished: 4 of 4 runs." in (workspace / "results" / "t.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("fails", "said"), [(False, "(t_A_s0 running)"), (True, "error: main.py of t_B_s0: exit code 3")]
+)
+def test_what_becomes_of_one_is_said_while_another_runs(workspace, monkeypatch, capfd, fails, said):
+    output = []
+
+    def heard():
+        return said in "".join(output)
+
+    def work(self, name, arguments, log):
+        while name == "t_A_s0" and not heard() and time.monotonic() < limit:
+            output.extend(capfd.readouterr())
+        return 3 if fails and name == "t_B_s0" else 0
+
+    limit = time.monotonic() + 20
+    monkeypatch.setattr(Job, "run", work)
+    monkeypatch.setattr(paper_table, "in_words", lambda experiment: "AUC")
+    monkeypatch.setattr("sys.stdin", io.StringIO(f"A ae_brain {AE}\nB aeu_brain {AE}"))
+    assert bool(command("batch", *GIVEN[:-1], "2", "--seeds", "0", module=batch)) == fails
+    assert heard()
 
 
 def test_what_another_command_trains_is_left_to_it(run, workspace):
@@ -307,6 +336,18 @@ def test_a_missing_dataset_is_said_before_anything_is_trained(run):
     assert code == 1 and DONE == [] and "data/zhang" in err
 
 
+def test_images_that_are_missing_for_one_line_alone_are_said_before_anything_is_trained(run, tmp_path):
+    images = {("train", "NORMAL"): 9, ("train", "PNEUMONIA"): 3, ("test", "NORMAL"): 2, ("test", "PNEUMONIA"): 2}
+    for (split, kind), count in images.items():
+        (tmp_path / "data" / split / kind).mkdir(parents=True)
+        for number in range(count):
+            image = Image.fromarray(np.full((8, 8), 20 * number, np.uint8))
+            image.save(tmp_path / "data" / split / kind / f"person{number}_bacteria_1.png")
+    text = "A ae dataset=zhang\nB ae dataset=zhang train_normal_fraction=0.5"
+    code, _, err = run(text, "--seeds", "0", "--data-root", tmp_path / "data")
+    assert code == 1 and "anomalous" in err and DONE == []
+
+
 def test_commands_and_the_job_array_are_printed(run):
     code, out, _ = run(LIST, "--dry-run", "--quick", "--seeds", "3")
     assert code == 0 and DONE == []
@@ -348,7 +389,7 @@ def test_the_published_figure_stands_beside_ours(run, workspace):
     (workspace / "results").mkdir()
     (workspace / "results" / "published.csv").write_text(
         "dataset,method,AUC,AP,accuracy,F1,source,remark,ours,target\n"
-        "Digits,AE,99.5 ± 0.1,,,,P,,dataset=digit method=ae,\n"
+        "Digits,AE,99.5 ± 0.1,99.6,80.1,84.7,P,,dataset=digit method=ae,\n"
         "Digits,Other,1.0,,,,P,,dataset=digit method=aeu,\nDigits,None,2.0,,,,P,,,\n"
     )
     assert run(LIST, "--seeds", "0", "--lines", "AE")[0] == 0
@@ -356,7 +397,24 @@ def test_the_published_figure_stands_beside_ours(run, workspace):
     assert row["AUC published"] == "99.5 ± 0.1"
     assert row["difference"] == "–"  # of an epoch of a small network
     tex = (workspace / "results" / "t.tex").read_text()
-    assert tex.splitlines()[4].startswith(f"AE & {row['AUC']} & ") and r"99.5 $\pm$ 0.1 & -- " in tex
+    assert tex.splitlines()[5].startswith(f"AE & {row['AUC']} & ") and r"99.5 $\pm$ 0.1 & -- & 0 & " in tex
+    assert row["AP published"] == "99.6" and row["acc / F1 published"] == "80.1 / 84.7"
+    best = json.loads(Experiment("t_AE_s0").path("results.json").read_text())["scores"]["reconstruction"]
+    accuracy, f1 = (f"{100 * best['at_oracle_threshold'][figure]:.1f}" for figure in ("accuracy", "f1"))
+    assert row["acc / F1, best threshold"] == f"{accuracy} / {f1}"
+
+
+def test_the_published_figure_stands_beside_that_line_of_a_study_alone_that_is_the_method(run, monkeypatch):
+    assert run(LIST, "--seeds", "0", "--lines", "AE")[0] == 0
+    entry = {"ours": "dataset=digit method=ae", "AUC": "80.0", "method": "AE"}
+    monkeypatch.setattr(paper_table, "read_published", lambda path: [entry])
+    row = paper_table.main_row(Experiment("t_AE_s0"))
+    as_published, shorter, other = (
+        [row | {"settings": ['dataset: "brain" → "digit"', *changes]}]
+        for changes in ((), ["epochs: 250 → 1"], ["latent_size: 16 → 8"])
+    )
+    assert paper_table.published_beside([as_published, shorter, other, []]) == [entry, entry, {}, {}]
+    assert paper_table.published_beside([other]) == [entry]  # as a benchmark's smaller network
 
 
 def test_the_difference_is_that_of_the_mean_over_the_seeds(run, monkeypatch):
@@ -365,8 +423,9 @@ def test_the_difference_is_that_of_the_mean_over_the_seeds(run, monkeypatch):
     row = paper_table.main_row(Experiment("t_AE_s0"))
     entry = {"ours": "dataset=digit method=ae", "AUC": "80.0 ± 3.0", "method": "AE"}
     group = [row | {"auc": 0.73}, row | {"auc": 0.75, "seed": 1}]
-    assert paper_table.cells("AE", group, [], [entry])[4:6] == ["80.0 ± 3.0", "−6.0"]
-    assert paper_table.cells("AE", group, [], [entry | {"method": ""}])[4:6] == ["80.0 ± 3.0", "–"]
+    for method, difference in (("AE", "−6.0"), ("", "–")):
+        cells = paper_table.cells("AE", group, [], entry | {"method": method})
+        assert (cells["AUC published"], cells["difference"]) == ("80.0 ± 3.0", difference)
 
 
 def test_seeds_that_are_not_alike_have_lines_of_their_own(run, workspace):

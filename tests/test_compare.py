@@ -159,6 +159,31 @@ def test_copies_of_a_persons_images_tell_nothing_new():
     assert comparison.delong(doubled[0], *doubled[1]) < comparison.delong(labels, *scores)
 
 
+def test_persons_with_images_of_both_classes_are_one():
+    """By Obuchowski's definition, and as the bootstrap of persons has it."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, 300)
+    persons = np.sort(rng.integers(0, 60, 300))  # five images each, of any class
+    scores = labels + 2 * rng.normal(size=60)[persons] + rng.normal(size=300)
+    placed = comparison.placements(labels, scores)
+    auc, n, m = placed[labels == 1].mean(), (labels == 0).sum(), (labels == 1).sum()
+    normal, anomalous = (
+        [sum(placed[i] - auc for i in range(300) if persons[i] == whose and labels[i] == label) for whose in range(60)]
+        for label in (0, 1)
+    )
+    having = [len(set(persons[labels == label])) for label in (0, 1)]
+    assert len(set(persons)) == 60 > min(having)
+    expected = sum(s * s for s in anomalous) * having[1] / (having[1] - 1) / m**2
+    expected += sum(s * s for s in normal) * having[0] / (having[0] - 1) / n**2
+    expected += 2 / (m * n) * 60 / 59 * sum(a * b for a, b in zip(anomalous, normal, strict=True))
+    found = comparison.variance(labels, placed, persons.tolist())
+    assert found == pytest.approx(expected)
+    drawn = comparison.resampled(labels, scores[None], persons.tolist(), 2000, seed=0)["AUC"][0]
+    assert drawn.var() == pytest.approx(found, rel=0.15)
+    as_two = (persons + 60 * labels).tolist()
+    assert comparison.variance(labels, placed, as_two) > 1.3 * found
+
+
 def test_seeds_are_drawn_anew_for_every_sample():
     values = np.array([[0.0] * 4000, [0.3] * 4000, [0.6] * 4000])
     found = comparison.over_drawn_seeds(values, np.random.default_rng(0))
@@ -233,6 +258,15 @@ def compared(*arguments):
     return {
         (row["first"], row["second"], row["figure"]): row for row in json.loads(Path("out.json").read_text())
     }  # fmt: skip
+
+
+def test_other_files_of_the_same_names_are_noted(workspace, capsys):
+    labels, scores = made(gains=(2.0, 0.5, 0.5))
+    for name, data_set in (("a", "x"), ("b", "y"), ("c", "x")):
+        evaluated(name, labels, scores[0] if name == "a" else scores[1], data_set=data_set)
+    for other, noted in (("b", True), ("c", False)):
+        assert run("a", other, "--samples", 20) == 0
+        assert ("their files, or others of the dataset, differ" in capsys.readouterr().err) == noted
 
 
 def test_experiments_are_compared_on_the_screen_and_in_files(workspace, capsys):

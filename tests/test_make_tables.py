@@ -311,6 +311,12 @@ def test_ours_is_measured_by_a_target_where_it_is_the_published_run():
     rated |= dict.fromkeys(("stages_planned", "stages_trained"), stages)
     assert make_tables.is_measured_by(rated, {"ours": "score=inter anomaly_rate=0.2", "target": ""})
     assert not make_tables.is_measured_by(rated, {"ours": "score=inter", "target": ""})
+    unrefined = rated | {"settings": [*rated["settings"], "refine_epochs: 100 → 0"]}
+    without = {"ours": "score=inter anomaly_rate=0.2 refine_epochs=0", "target": ""}
+    assert not make_tables.is_measured_by(unrefined, without)  # its stages are those with refinement
+    stages = {name: epochs for name, epochs in stages.items() if name != "refine"}
+    unrefined |= dict.fromkeys(("stages_planned", "stages_trained"), stages)
+    assert make_tables.is_measured_by(unrefined, without)
 
 
 @pytest.mark.parametrize(

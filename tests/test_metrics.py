@@ -79,12 +79,11 @@ def test_images_that_repeat_a_persons_tell_nothing_new(doubled):
     assert by_person[1] - by_person[0] > 1.05 * (high - low)
 
 
-def test_a_person_in_both_classes_is_drawn_in_each_on_its_own():
-    labels, scores = overlapping()
-    persons = np.arange(len(labels)) // 2  # two images each, of any class
-    apart = [f"{label} {person}" for label, person in zip(labels, persons, strict=True)]
-    assert len(set(apart)) > len(set(persons))
-    assert metrics.auc_interval(labels, scores, persons) == metrics.auc_interval(labels, scores, apart)
+def test_a_person_is_drawn_with_the_images_of_both_classes():
+    labels, persons = np.array([0, 1, 0, 0, 1, 1, 0, 1]), [*"aabbccdd"]
+    for times in metrics.draws(labels, persons, 50, seed=0):
+        assert (times[0::2] == times[1::2]).all() and times[2:4].sum() == times[4:6].sum() == 2
+        assert times[[0, 1, 6, 7]].sum() == 4
 
 
 def test_kinds_are_set_against_all_normals():

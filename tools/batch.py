@@ -147,13 +147,14 @@ def tabulate(args: argparse.Namespace, lines: dict[str, list[str]], points: list
     rows = [(name, seed, row) for name, seed, row in rows if row or (name, seed) in asked]
     rows.sort(key=lambda row: list(lines).index(row[0]))
     left_out = [name for name in lines if name not in {name for name, *_ in rows}]
-    paper_table.write(args.name, args.script, rows, left_out)
+    paper_table.write(args.name, args.script, rows, left_out, args.axis)
 
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--name", required=True, help=argparse.SUPPRESS)  # the script's: NAME_LINE_sSEED
     parser.add_argument("--script", required=True, help=argparse.SUPPRESS)  # how it is called
+    parser.add_argument("--axis", default="", help=argparse.SUPPRESS)  # what the points of all its curves are of
     parser.add_argument("--quick", action="store_true", help="the same on DigitAnatomy, small and short")
     parser.add_argument("--seeds", default="0,1,2", metavar="N,N,…", help="default: 0,1,2")
     parser.add_argument("--lines", metavar="A,B,…", help="these lines of the list alone, by their names")
@@ -263,12 +264,18 @@ def identifier(name: str) -> str:
 
 
 def check_data(plan: list[Planned], data_root: str | None) -> None:
-    """Before anything is trained, see that every dataset is there. Raises DataError, which says where to get it."""
+    """Before anything is trained, see that every dataset is there, with as many images of each kind as are asked for.
+
+    Raises:
+        DataError: where it is not; it says where to get it.
+    """
     seen = set()
     for planned in plan:
-        if planned.config.dataset not in seen and planned.state != "done":
-            seen.add(planned.config.dataset)
-            build_dataset(planned.config, data_root).fingerprint()
+        config = planned.config
+        asks_for = (config.dataset, config.train_normal_fraction, config.contamination, config.unlabeled())
+        if asks_for not in seen and planned.state != "done":
+            seen.add(asks_for)
+            build_dataset(config, data_root).fingerprint()
 
 
 class Batch:
@@ -280,7 +287,8 @@ class Batch:
         self.places = places[: args.jobs] if args.jobs else places
         self.job = Job(self.places)
         self.logs = CHECKPOINTS / f"{args.name}.logs"
-        self.failed: list[str] = []
+        self.failed = False
+        self.running: list[str] = []  # the experiments in work here
         self.done = sum(planned.state == "done" for planned in plan)
         self.seconds: list[float] = []  # that each experiment done here took
         self.lock = threading.Lock()
@@ -299,8 +307,6 @@ class Batch:
         if self.job.stop_signal:
             print("Stopped; the same command goes on.", file=sys.stderr)
             return 128 + self.job.stop_signal
-        if self.failed:
-            print("error: " + "\n       ".join(self.failed), file=sys.stderr)
         return 1 if self.failed else 0
 
     def chain(self, planned: list[Planned]) -> None:
@@ -308,30 +314,44 @@ class Batch:
             self.one(each)
 
     def one(self, planned: Planned) -> None:
-        """Train and evaluate one; after a failure nothing more begins."""
-        name, log = planned.experiment.name, self.logs / f"{planned.experiment.name}.txt"
+        """Train and evaluate one, and say what became of it."""
+        name = planned.experiment.name
         if planned.state not in ("cut", "to do"):  # another command took it up since
             return
         started = time.monotonic()
-        for command in planned.commands(self.more, planned.can_share):
-            if self.failed:
-                return
-            with open(log, "a", encoding="utf-8") as file:
-                code = self.job.run(name, command, file)
-            if self.job.stop_signal:
-                return
-            if code:
-                ended = describe(code)
-                with self.lock:
-                    self.failed.append(f"{Path(command[1]).name} of {name}: {ended}; what it said: {log}")
-                return
+        self.running.append(name)
+        done = self.succeeds(planned)
         with self.lock:
+            self.running.remove(name)
+            if not done:
+                return
             self.done += 1
             self.seconds.append(time.monotonic() - started)
             left = len(self.plan) - self.done
             expected = left * sum(self.seconds) / len(self.seconds) / min(len(self.places), max(left, 1))
-            print(f"[{self.done}/{len(self.plan)}] {name}: {paper_table.in_words(planned.experiment)}, "
-                  f"{in_words(self.seconds[-1])}; {left} left, about {in_words(expected)}", flush=True)  # fmt: skip
+            others = f" ({', '.join(self.running)} running)" if self.running else ""
+            print(
+                f"[{self.done}/{len(self.plan)}] {name}: {paper_table.in_words(planned.experiment)}, "
+                f"{in_words(self.seconds[-1])}; {left} left, about {in_words(expected)}{others}",
+                flush=True,
+            )
+
+    def succeeds(self, planned: Planned) -> bool:
+        """Run its commands. After one that fails, which is said at once, nothing more begins."""
+        name, log = planned.experiment.name, self.logs / f"{planned.experiment.name}.txt"
+        for command in planned.commands(self.more, planned.can_share):
+            if self.failed:
+                return False
+            with open(log, "a", encoding="utf-8") as file:
+                code = self.job.run(name, command, file)
+            if self.job.stop_signal:
+                return False
+            if code:
+                self.failed = True
+                what = f"{Path(command[1]).name} of {name}: {describe(code)}; what it said: {log}"
+                print(f"error: {what}", file=sys.stderr, flush=True)
+                return False
+        return True
 
 
 def slurm_script(args: argparse.Namespace, count: int) -> str:

@@ -230,6 +230,13 @@ def in_order_of(first: Evaluated, other: Evaluated) -> np.ndarray:
                 f"{first.file} and {other.file}: of another {what}, {first.row[key]} and {other.row[key]}. "
                 "Compare what was evaluated on the same images."
             )
+    files = {each.row["data_set"] for each in (first, other)} - {None, ""}  # of an older version: not known
+    if len(files) > 1 and first.row["dataset"] != "digit":
+        print(
+            f"note: {first.file} and {other.file}: the images are called the same, but their files, or others of the "
+            "dataset, differ. Whether they show the same is not known.",
+            file=sys.stderr,
+        )
     for image in [*first.images, *other.images]:
         if first.images.get(image) != other.images.get(image):
             raise ExperimentError(

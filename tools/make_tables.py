@@ -213,15 +213,24 @@ def value_of(row: Row, key: str) -> object:
 
 def is_measured_by(row: Row, entry: dict[str, str]) -> bool:
     """Whether a published figure is a target, and the row is that configuration, trained for all its epochs."""
-    named = {pair.partition("=")[0] for pair in entry["ours"].split()}
-    changes = {line.partition(": ")[0] for line in row["settings"]}
-    stages = configs.build(row["config"], [f"dataset={row['dataset']}"]).stages()
-    as_published = {stage.name: stage.epochs for stage in stages}
+    published = configs.build(row["config"], [f"dataset={row['dataset']}", *named_settings(entry)])
+    as_published = {stage.name: stage.epochs for stage in published.stages()}
     return (
         entry["target"] != "no"
-        and changes <= {"dataset", "precision", *named}
+        and not changed_beside(row, entry)
         and row["stages_trained"] == row["stages_planned"] == as_published
     )
+
+
+def changed_beside(row: Row, entry: dict[str, str]) -> set[str]:
+    """The row's changed settings that a published figure does not name, beside data and precision."""
+    changed = {line.partition(": ")[0] for line in row["settings"]}
+    return changed - {"dataset", "precision"} - {pair.partition("=")[0] for pair in named_settings(entry)}
+
+
+def named_settings(entry: dict[str, str]) -> list[str]:
+    """What ``ours`` says of settings, not of columns."""
+    return [pair for pair in entry["ours"].split() if pair.partition("=")[0] not in TEXT]
 
 
 def tables(rows: list[Row], published: list[dict[str, str]]) -> str:

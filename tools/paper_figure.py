@@ -3,6 +3,7 @@
 import statistics
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from pathlib import Path
 
 from matplotlib.axes import Axes
@@ -17,8 +18,10 @@ MARKERS = "osD^vP*"
 Curve = dict[str, list[float]]  # value → AUC in percent of every seed
 
 
-def draw(path: Path, groups: Mapping[str, Sequence[Row]]) -> bool:
-    """path.png and path.pdf of the lines (name → its seeds' rows) that are points of curves; whether there are any."""
+def draw(path: Path, groups: Mapping[str, Sequence[Row]], axis: str = "") -> bool:
+    """path.png and path.pdf of the lines (name → its seeds' rows) that are points of curves; whether there are any.
+    ``axis`` says what the values of a panel of several series are.
+    """
     points: dict[str, dict[str, Sequence[Row]]] = defaultdict(dict)  # series → value → rows
     for line, rows in groups.items():
         series, at, value = line.partition("@")
@@ -30,12 +33,12 @@ def draw(path: Path, groups: Mapping[str, Sequence[Row]]) -> bool:
     columns = min(len(shown), 3)
     figure = Figure(figsize=(4.6 * columns, 3.6 * -(-len(shown) // columns)))
     axes = figure.subplots(-(-len(shown) // columns), columns, squeeze=False, sharey=True)
-    for axis in axes.flat[len(shown) :]:
-        axis.set_axis_off()
-    for axis, (name, curves) in zip(axes.flat, shown, strict=False):
-        panel(axis, name, curves)
-    for axis in axes[:, 0]:
-        axis.set_ylabel("AUC, %")
+    for place in axes.flat[len(shown) :]:
+        place.set_axis_off()
+    for place, (name, curves) in zip(axes.flat, shown, strict=False):
+        panel(place, name or axis, curves)
+    for place in axes[:, 0]:
+        place.set_ylabel("AUC, %")
     figure.tight_layout()
     for ending in ("png", "pdf"):
         write_atomically(
@@ -73,7 +76,8 @@ def of_scores(series: tuple[str, Mapping[str, Sequence[Row]]]) -> list[tuple[str
 def panel(axis: Axes, name: str, curves: dict[str, Curve]) -> None:
     """Mean and standard deviation over seeds of every curve, and each seed as a point; values evenly apart."""
     values = sorted({value for curve in curves.values() for value in curve}, key=float)
-    for (series, curve), colour, marker in zip(curves.items(), COLOURS, MARKERS, strict=False):
+    styles = cycle(zip(COLOURS, MARKERS, strict=True))
+    for (series, curve), (colour, marker) in zip(curves.items(), styles, strict=False):
         places = [place for place, value in enumerate(values) if value in curve]
         aucs = [curve[values[place]] for place in places]
         means = [statistics.mean(of) for of in aucs]

@@ -3,18 +3,20 @@ results/index.html anew.
 
 NAME_runs.csv holds every run of it: one whose folder is gone, or on another machine, stays in the table.
 Mean ± standard deviation (n − 1) over the seeds that are finished; those that are not are named, and what is not alike
-is not averaged. Where results/published.csv has a figure for a line, it stands beside ours, with the difference where
-the two can be compared. Where all lines have them, there are columns for the scores that are not the main one, for
-every score without the test images that repeat others, and for the main one by kind of anomaly, by disease, and, where
-every epoch was scored (``record_scores``), of the last epoch with the deviation over the last ten that were.
+is not averaged. Where results/published.csv has figures for a line, they stand beside ours, with the AUC's difference
+where the two can be compared; of several lines of one method beside those alone that differ from it in nothing but
+their length. Where all lines have them, there are columns for the scores that are not the main one, for every score
+without the test images that repeat others, and for the main one by kind of anomaly, by disease, and, where every epoch
+was scored (``record_scores``), of the last epoch with the deviation over the last ten that were.
 Lines called SERIES@VALUE are points of a curve (tools/paper_figure.py).
 """
 
 import json
 import statistics
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
+import configs
 from configs import BaseConfig
 from evaluation.tables import csv_text
 from experiments.folder import Experiment
@@ -26,6 +28,7 @@ from tools.make_tables import (
     Row,
     accuracy_and_f1,
     alike,
+    changed_beside,
     different,
     grouped,
     is_measured_by,
@@ -44,11 +47,11 @@ from tools.results import RESULTS, markdown, percent
 from tools.results import read_rows as read_csv
 
 HEADER = (
-    "method", "AUC", "AP", "acc / F1, val threshold", "AUC published", "difference", "epochs", "pretrained weights",
-    "training, min", "seeds", "at commit",
+    "method", "AUC", "AP", "acc / F1, val threshold", "AUC published", "difference", "score", "epochs",
+    "pretrained weights", "training, min", "seeds", "at commit",
 )  # fmt: skip
 OF_RUN = (*FIELDS, "scores", "removed", "kind", "last_epochs")  # columns of NAME_runs.csv
-IN_TEX = 6  # of these columns, those of the papers, and every score
+IN_TEX = ("method", "AUC", "AP", "acc / F1, val threshold", "AUC published", "difference", "seeds")  # and all others
 NOTE = (
     "Percent; mean ± standard deviation over seeds, of the main score on all test images. A difference is ours minus "
     "the published figure, in points, where ours is the published configuration, trained for all its epochs. Seeds of "
@@ -129,9 +132,16 @@ def in_words(experiment: Experiment) -> str:
     return f"{row['score']} AUC {percent(row['auc'])} %"
 
 
-def write(name: str, script: str, planned: Iterable[tuple[str, int, Row | None]], left_out: Sequence[str] = ()) -> None:
+def write(
+    name: str,
+    script: str,
+    planned: Iterable[tuple[str, int, Row | None]],
+    left_out: Sequence[str] = (),
+    axis: str = "",
+) -> None:
     """The table ``name`` that ``script`` makes, of (line, seed, its :func:`main_row`, None where it is not finished);
-    ``left_out`` are the script's other lines. A row that was not made now has a true entry ``kept``.
+    ``left_out`` are the script's other lines, ``axis`` is what the points of curves of several methods are of. A row
+    that was not made now has a true entry ``kept``.
     """
     groups, missing = defaultdict(list), defaultdict(list)
     for line, seed, row in planned:
@@ -139,17 +149,17 @@ def write(name: str, script: str, planned: Iterable[tuple[str, int, Row | None]]
         missing[line] += [] if row else [seed]
     runs = {row["experiment"]: row for group in groups.values() for row in group}
     write_text(RESULTS / f"{name}_runs.csv", table_text(OF_RUN, runs.values()))
-    published = read_published(RESULTS / "published.csv")
-    more = more_columns([row for group in groups.values() for row in group])
-    header = (*HEADER, *more)
-    columns = (*header, "experiments")  # of the CSV file
     split = {line: grouped(group, alike) or [[]] for line, group in groups.items()}
     parts = [(line, part, missing[line] if part is of[0] else []) for line, of in split.items() for part in of]
+    entries = published_beside([part for _, part, _ in parts])
+    more = more_columns([row for group in groups.values() for row in group])
     lines = [
-        cells(line, part, holes, published)
-        + [mean_and_deviation([row[which].get(name) for row in part]) for which, name in more.values()]
-        for line, part, holes in parts
+        cells(line, part, holes, entry)
+        | published_cells(part, entry, entries)
+        | {title: mean_and_deviation([row[of].get(name) for row in part]) for title, (of, name) in more.items()}
+        for (line, part, holes), entry in zip(parts, entries, strict=True)
     ]
+    header = list(lines[0])
     holes = sum(map(len, missing.values()))
     note = NOTE + (f" Not finished: {holes} of {holes + sum(map(len, groups.values()))} runs." if holes else "")
     elsewhere = sum(row.get("kept", False) for row in runs.values())
@@ -157,57 +167,92 @@ def write(name: str, script: str, planned: Iterable[tuple[str, int, Row | None]]
     note += f" Neither asked for nor done: {', '.join(left_out)}." if left_out else ""
     title = f"# {name}"
     made = f"Written by `{script}{' --quick' * name.endswith('_quick')}`."
-    write_text(RESULTS / f"{name}.md", "\n".join([title, "", made, "", *markdown(header, lines), "", note]) + "\n")
+    table = markdown(header, [list(line.values()) for line in lines])
+    write_text(RESULTS / f"{name}.md", "\n".join([title, "", made, "", *table, "", note]) + "\n")
     named = [", ".join(dict.fromkeys(row["experiment"] for row in group)) for _, group, _ in parts]
-    rows = (dict(zip(columns, [*line, of], strict=True)) for line, of in zip(lines, named, strict=True))
-    write_text(RESULTS / f"{name}.csv", csv_text(columns, rows))
-    scores = [len(HEADER) + i for i, (which, _) in enumerate(more.values()) if which == "scores"]
-    write_text(RESULTS / f"{name}.tex", latex(header, lines, [*range(IN_TEX), *scores]))
-    drawn = paper_figure.draw(RESULTS / name, {line: max(of, key=len) for line, of in split.items()})
+    rows = (line | {"experiments": of} for line, of in zip(lines, named, strict=True))
+    write_text(RESULTS / f"{name}.csv", csv_text((*header, "experiments"), rows))
+    left = [title for title in header if title in IN_TEX or title not in HEADER]
+    write_text(
+        RESULTS / f"{name}.tex", f"% {note}\n" + latex([[line[title] for title in left] for line in lines], left)
+    )
+    drawn = paper_figure.draw(RESULTS / name, {line: max(of, key=len) for line, of in split.items()}, axis)
     results_page.write()
     print(f"Written: {RESULTS / name}.md, .csv{', .tex, .png and .pdf' if drawn else ' and .tex'}", flush=True)
 
 
 def more_columns(rows: list[Row]) -> dict[str, tuple[str, str]]:
     """Title → (key of :func:`main_row`'s, name in it) of the columns beside HEADER: what any row has of the main score,
-    and of other scores what all have.
+    and what all have of the other scores, or of every score where the main one is not the same in all.
     """
     titles = {"scores": "AUC of {}", "removed": "AUC of {}, duplicates removed", "kind": "AUC, {}", "last_epochs": "{}"}
-    same = len({(row["score"], *row["scores"]) for row in rows}) == 1
+    same, main = len({frozenset(row["scores"]) for row in rows}) == 1, {row["score"] for row in rows}
     columns = {}
     for which, title in titles.items():
         if same or which in ("kind", "last_epochs"):
             names = dict.fromkeys(name for row in rows for name in row[which])
-            names = [name for name in names if which != "scores" or name != rows[0]["score"]]
+            names = [name for name in names if which != "scores" or {name} != main]
             columns |= {title.format(name): (which, name) for name in names}
     return columns
 
 
-def cells(line: str, group: list[Row], missing: list[int], published: list[dict[str, str]]) -> list[str]:
+def published_beside(groups: Sequence[list[Row]]) -> list[dict[str, str]]:
+    """For every line (its seeds' rows) the entry of published.csv that stands beside it, or an empty one."""
+    published = read_published(RESULTS / "published.csv")
+    lines = Counter(group[0]["method"] for group in groups if group)
+    found = []
+    for group in groups:
+        entry = next((entry for entry in published if group and stands_for(entry, group[0])), {})
+        if entry and lines[group[0]["method"]] > 1 and changed_beside(group[0], entry) - lengths(group[0]):
+            entry = {}  # another thing than what was published, as one line of a study is
+        found.append(entry)
+    return found
+
+
+def lengths(row: Row) -> set[str]:
+    """The settings that say how long a row's stages last."""
+    return {stage.epochs_key for stage in configs.build(row["config"], [f"dataset={row['dataset']}"]).stages()}
+
+
+def cells(line: str, group: list[Row], missing: list[int], entry: dict[str, str]) -> dict[str, str]:
+    """HEADER's columns of a line."""
+    found = dict.fromkeys(HEADER, "–") | {"method": line}
     holes = [f"{', '.join(map(str, missing))} missing"] if missing else []
     if not group:
-        return [line, *["–"] * (len(HEADER) - 3), *holes, "–"]
+        return found | {"seeds": "; ".join(holes)}
     first = group[0]
-    entry = next((entry for entry in published if stands_for(entry, first)), {"AUC": ""})
-    difference = (
-        f"{100 * statistics.mean(row['auc'] for row in group) - float(entry['AUC'].split()[0]):+.1f}".replace("-", "−")
-        if entry["AUC"] and is_measured_by(first, entry)
-        else "–"
-    )
     minutes = [row["training_seconds"] / 60 for row in group if row["training_seconds"] is not None]
-    return [
-        line,
-        spread(group, "auc"),
-        spread(group, "average_precision"),
-        accuracy_and_f1(group, "val"),
-        entry["AUC"] or "–",
-        difference,
-        trained(first) if first["stages_trained"] != first["stages_planned"] else total(first["stages_trained"]),
-        pretrained(first),
-        f"{statistics.mean(minutes):.1f}" if minutes else "–",
-        "; ".join([", ".join(str(row["seed"]) for row in group), *holes]),
-        different(commit for row in group for commit in row["trained_commit"]),
-    ]
+    if entry.get("AUC"):
+        found["AUC published"] = entry["AUC"]
+        if is_measured_by(first, entry):
+            difference = 100 * statistics.mean(row["auc"] for row in group) - float(entry["AUC"].split()[0])
+            found["difference"] = f"{difference:+.1f}".replace("-", "−")
+    return found | {
+        "AUC": spread(group, "auc"),
+        "AP": spread(group, "average_precision"),
+        "acc / F1, val threshold": accuracy_and_f1(group, "val"),
+        "score": first["score"],
+        "epochs": trained(first)
+        if first["stages_trained"] != first["stages_planned"]
+        else total(first["stages_trained"]),
+        "pretrained weights": pretrained(first),
+        "training, min": f"{statistics.mean(minutes):.1f}" if minutes else "–",
+        "seeds": "; ".join([", ".join(str(row["seed"]) for row in group), *holes]),
+        "at commit": different(commit for row in group for commit in row["trained_commit"]),
+    }
+
+
+def published_cells(group: list[Row], entry: dict[str, str], entries: Sequence[dict[str, str]]) -> dict[str, str]:
+    """The columns of a line for what is published of any line beside the AUC. The papers' accuracy and F1 are at the
+    best threshold on the test images.
+    """
+    found = {}
+    if any(each.get("AP") for each in entries):
+        found["AP published"] = entry.get("AP") or "–"
+    if any(each.get("accuracy") for each in entries):
+        found["acc / F1, best threshold"] = accuracy_and_f1(group, "oracle") if group else "–"
+        found["acc / F1 published"] = f"{entry['accuracy']} / {entry['F1']}" if entry.get("accuracy") else "–"
+    return found
 
 
 def stands_for(entry: dict[str, str], row: Row) -> bool:
@@ -216,11 +261,10 @@ def stands_for(entry: dict[str, str], row: Row) -> bool:
     return bool(wanted) and all(value_of(row, key) == value for key, value in wanted.items())
 
 
-def latex(header: Sequence[str], lines: list[list[str]], columns: list[int]) -> str:
-    """A booktabs table of these columns."""
-    rows = [" & ".join(escaped(line[column]) for column in columns) + r" \\" for line in (header, *lines)]
-    head, *body = rows
-    aligned = "l" + "r" * (len(columns) - 1)
+def latex(lines: list[list[str]], header: Sequence[str]) -> str:
+    """A booktabs table."""
+    head, *body = (" & ".join(map(escaped, line)) + r" \\" for line in (header, *lines))
+    aligned = "l" + "r" * (len(header) - 1)
     return (
         "\n".join(
             [

@@ -40,6 +40,7 @@ from experiments.log import run_parts
 from experiments.settings import changed_settings
 from methods import METHODS
 from system.files import write_text
+from tools.paper_figure import COLOURS
 from tools.results import RESULTS, markdown, percent, read_rows, replace_rows
 
 FEW = 10  # epochs at the end: whose scores are averaged, and over which the AUC's steadiness is measured
@@ -78,7 +79,7 @@ class Recorded(NamedTuple):
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--exp", required=True, nargs="+", metavar="ID", help="experiments with recorded scores")
-    parser.add_argument("--figure", type=Path, metavar="FILE", help="a .png of the AUCs over the epochs")
+    parser.add_argument("--figure", type=Path, metavar="FILE", help="the AUCs over the epochs: .png or .pdf")
     args = parser.parse_args()
     rows = [row for name in args.exp for row in examine(Experiment(name))]
     every = replace_rows(RESULTS / "rules.csv", FIELDS, rows)
@@ -258,19 +259,24 @@ def over_seeds(rows: list[dict[str, str]], key: str) -> str:
 
 
 def draw(rows: list[dict[str, object]], path: Path) -> None:
-    """Validation and test AUC over the epochs; a colour per configuration and settings, a thin line per run."""
+    """Validation and test AUC over the epochs; a colour per configuration and settings, a thin line per run, dashed of
+    averaged weights.
+    """
     figure = Figure(figsize=(11, 4.4), layout="constrained")
     axes = figure.subplots(1, 2, sharey=True)
-    kinds = list(dict.fromkeys((row["config"], row["settings"], row["weights"]) for row in rows))
+    kinds = list(dict.fromkeys((row["config"], row["settings"]) for row in rows))
     for axis, split in zip(axes, ("val", "test"), strict=True):
-        for number, kind in enumerate(kinds):
-            of_kind = [row for row in rows if (row["config"], row["settings"], row["weights"]) == kind]
-            for i, row in enumerate(of_kind):
-                curve = json.loads(row[f"{split}_auc_per_epoch"])
-                label = ", ".join(filter(None, (kind[0], kind[1], f"{kind[2]} weights"))) if i == 0 else None
-                axis.plot(
-                    [int(e) for e in curve], [100 * a for a in curve.values()], lw=0.9, c=f"C{number}", label=label
-                )
+        labelled = set()
+        for row in rows:
+            kind = (row["config"], row["settings"])
+            curve = json.loads(row[f"{split}_auc_per_epoch"])
+            label = ", ".join(filter(None, (*kind, f"{row['weights']} weights")))
+            axis.plot(
+                [int(epoch) for epoch in curve], [100 * auc for auc in curve.values()], lw=0.9,
+                c=COLOURS[kinds.index(kind) % len(COLOURS)], ls="-" if row["weights"] == "trained" else "--",
+                label=None if label in labelled else label,
+            )  # fmt: skip
+            labelled.add(label)
         axis.axhline(50, color="grey", linewidth=0.5)
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         title = {"val": "validation", "test": "test, shown only: it decides nothing"}[split]
