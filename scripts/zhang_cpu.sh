@@ -20,7 +20,7 @@ AE-PL       ae_pl $lite layers=layer2 epochs=20 val_every=5
 PANDA       panda $lite epochs=5
 RD4AD       rd4ad $lite image_size=128 epochs=5
 CutPaste    cutpaste $on image_size=96 steps_per_epoch=32 epochs=10 cosine_epochs=10
-f-AnoGAN    fanogan $on base_channels=32 epoch_batches=100 epochs=6 encoder_epochs=3
+f-AnoGAN    fanogan $on image_size=32 base_channels=16 epoch_batches=100 epochs=24 encoder_epochs=6
 IF          implicit_field $on epochs=20 lr_steps=5,10,15 prior_epochs=20 val_every=20
 IGD         igd $lite image_size=64 base_channels=32 epochs=10 local_epochs=2 poly_epochs=10 refresh_every=1
 SQUID       zhang_best precision=bf16 epochs=10 val_every=1
