@@ -106,9 +106,11 @@ def roc_pr(labels: np.ndarray, scores: dict[str, np.ndarray], results: dict[str,
     save(figure, path)
 
 
-def histograms(labels: np.ndarray, scores: dict[str, np.ndarray], results: dict[str, dict], path: Path) -> None:
-    """Densities of normal and anomalous images' scores, their χ² distance, the thresholds."""
-    columns, rows = min(len(scores), ACROSS), -(-len(scores) // ACROSS)
+def histograms(
+    labels: np.ndarray, scores: dict[str, np.ndarray], results: dict[str, dict], path: Path, across: int = ACROSS
+) -> None:
+    """Densities of normal and anomalous images' scores, their χ² distance, the thresholds; ``across`` in a row."""
+    columns, rows = min(len(scores), across), -(-len(scores) // across)
     figure = Figure(figsize=(5 * columns, 4 * rows))
     axes = figure.subplots(rows, columns, squeeze=False).flat
     for axis in axes[len(scores) :]:

@@ -23,7 +23,7 @@ batch "$@"
 case " $* " in *" --help "* | *" -h "* | *" --dry-run "* | *" --slurm "* | *" --only"*) exit ;; esac
 finished=$(batch "$@" --dry-run | sed -n 's/^# \(.*\): done$/\1/p')
 [ -n "$finished" ] || exit 0 # all of it runs elsewhere
-for kind in png pdf; do "$PYTHON" tools/rules.py --exp $finished --figure "results/${name}_epochs.$kind"; done
+"$PYTHON" tools/rules.py --exp $finished --figure "results/${name}_epochs".{png,pdf}
 where=()
 for ((i = 1; i <= $#; i++)); do
     case "${!i}" in

@@ -91,7 +91,7 @@ def drawing():
     with pytest.MonkeyPatch.context() as patch:
         for name in DRAWN:
             draw = getattr(plots, name)
-            patch.setattr(plots, name, lambda *args, draw=draw: None if off else draw(*args))
+            patch.setattr(plots, name, lambda *args, draw=draw, **more: None if off else draw(*args, **more))
         yield off
 
 

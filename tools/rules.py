@@ -79,15 +79,19 @@ class Recorded(NamedTuple):
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--exp", required=True, nargs="+", metavar="ID", help="experiments with recorded scores")
-    parser.add_argument("--figure", type=Path, metavar="FILE", help="the AUCs over the epochs: .png or .pdf")
+    parser.add_argument(
+        "--figure", type=Path, nargs="+", default=[], metavar="FILE", help="the AUCs over the epochs: .png or .pdf"
+    )
     args = parser.parse_args()
+    if any(path.suffix not in (".png", ".pdf") for path in args.figure):
+        parser.error("--figure must end in .png or .pdf")
     rows = [row for name in args.exp for row in examine(Experiment(name))]
     every = replace_rows(RESULTS / "rules.csv", FIELDS, rows)
     write_text(RESULTS / "rules.md", "\n".join([NOTES, *tables(every)]) + "\n")
     print("\n".join(tables([row for row in every if row["experiment"] in args.exp])))
-    if args.figure:
-        draw([row for row in rows if row["val_auc_per_epoch"]], args.figure)
-    print(f"Written: {RESULTS / 'rules.csv'}, {RESULTS / 'rules.md'}" + (f", {args.figure}" if args.figure else ""))
+    for path in args.figure:
+        draw([row for row in rows if row["val_auc_per_epoch"]], path)
+    print("Written: " + ", ".join(map(str, (RESULTS / "rules.csv", RESULTS / "rules.md", *args.figure))))
 
 
 def read(experiment: Experiment) -> tuple[list[int], dict[str, Recorded]]:
