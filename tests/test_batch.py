@@ -413,8 +413,9 @@ def test_the_published_figure_stands_beside_that_line_of_a_study_alone_that_is_t
         [row | {"settings": ['dataset: "brain" → "digit"', *changes]}]
         for changes in ((), ["epochs: 250 → 1"], ["latent_size: 16 → 8"])
     )
-    assert paper_table.published_beside([as_published, shorter, other, []]) == [entry, entry, {}, {}]
-    assert paper_table.published_beside([other]) == [entry]  # as a benchmark's smaller network
+    lines = list(zip("abcd", (as_published, shorter, other, []), strict=True))
+    assert paper_table.published_beside(lines) == [entry, entry, {}, {}]
+    assert paper_table.published_beside([("c", other)] * 2) == [entry] * 2  # as a benchmark's smaller network
 
 
 def test_the_difference_is_that_of_the_mean_over_the_seeds(run, monkeypatch):

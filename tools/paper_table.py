@@ -151,7 +151,7 @@ def write(
     write_text(RESULTS / f"{name}_runs.csv", table_text(OF_RUN, runs.values()))
     split = {line: grouped(group, alike) or [[]] for line, group in groups.items()}
     parts = [(line, part, missing[line] if part is of[0] else []) for line, of in split.items() for part in of]
-    entries = published_beside([part for _, part, _ in parts])
+    entries = published_beside([(line, part) for line, part, _ in parts])
     more = more_columns([row for group in groups.values() for row in group])
     lines = [
         cells(line, part, holes, entry)
@@ -196,12 +196,12 @@ def more_columns(rows: list[Row]) -> dict[str, tuple[str, str]]:
     return columns
 
 
-def published_beside(groups: Sequence[list[Row]]) -> list[dict[str, str]]:
-    """For every line (its seeds' rows) the entry of published.csv that stands beside it, or an empty one."""
+def published_beside(parts: Sequence[tuple[str, list[Row]]]) -> list[dict[str, str]]:
+    """For every line (name, rows of its seeds) the entry of published.csv that stands beside it, or an empty one."""
     published = read_published(RESULTS / "published.csv")
-    lines = Counter(group[0]["method"] for group in groups if group)
+    lines = Counter(method for _, method in {(line, group[0]["method"]) for line, group in parts if group})
     found = []
-    for group in groups:
+    for _, group in parts:
         entry = next((entry for entry in published if group and stands_for(entry, group[0])), {})
         if entry and lines[group[0]["method"]] > 1 and changed_beside(group[0], entry) - lengths(group[0]):
             entry = {}  # another thing than what was published, as one line of a study is
