@@ -20,6 +20,7 @@ from commands import cli
 from evaluation import plots
 from experiments.folder import Experiment, ExperimentError
 from tools.compare import evaluated, in_order_of
+from tools.make_tables import read_rows
 
 
 def main() -> None:
@@ -30,7 +31,8 @@ def main() -> None:
     args = parser.parse_args()
     if any(path.suffix not in (".png", ".pdf") for path in args.out):
         parser.error("--out must end in .png or .pdf")
-    named = {name or experiment: Experiment(experiment) for name, _, experiment in map(parted, args.experiments)}
+    parts = [given.rpartition("=") for given in args.experiments]
+    named = {name or experiment: Experiment(experiment) for name, _, experiment in parts}
     first, panels, results = None, {}, {}
     for score in args.score or common_scores(list(named.values())):
         for name, experiment in named.items():
@@ -44,16 +46,10 @@ def main() -> None:
     print("Written: " + ", ".join(map(str, args.out)))
 
 
-def parted(given: str) -> tuple[str, str, str]:
-    return given.rpartition("=")
-
-
 def figures(experiment: Experiment) -> dict[str, dict]:
-    """What results.json says of every score."""
-    path = experiment.path("results.json")
-    if not path.exists():
-        raise ExperimentError(f"{path}: not there. Evaluate it first: python eval.py --exp {experiment.name}")
-    return json.loads(path.read_text(encoding="utf-8"))["scores"]
+    """What results.json says of every score. Raises ExperimentError where it is missing or damaged."""
+    read_rows(experiment)
+    return json.loads(experiment.path("results.json").read_text(encoding="utf-8"))["scores"]
 
 
 def common_scores(experiments: list[Experiment]) -> list[str]:
