@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source ./environment.sh
-on="zhang_best precision=bf16" quick="digit_quick precision=bf16 epochs=8"
+on="zhang_best precision=bf16" quick="digit_quick precision=bf16 epochs=4"
 "$PYTHON" tools/batch.py --name components --script scripts/components.sh "$@" <<LIST
 SQUID                       $on | $quick
 "no memory"                 $on bottleneck=none decoder_memory=none,none,none,none | $quick bottleneck=none decoder_memory=none,none,none

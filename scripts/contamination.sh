@@ -11,10 +11,10 @@ case " $* " in *" --quick "*) shares="100 90 70 50" ;; *) shares="100 90 80 70 6
     for normal in $shares; do
         with="train_normal_fraction=$(printf %d.%02d $((normal / 100)) $((normal % 100)))"
         cat <<LINES
-SQUID@$normal     zhang_best precision=bf16 $with | digit_quick precision=bf16 epochs=8 $with
-SimSID@$normal    simsid_zhang precision=bf16 $with | simsid $digit precision=bf16 image_size=64 base_channels=16 learning_rate=2e-4 recon_weight=10 main_score=reconstruction epochs=6 cosine_epochs=6 $with
+SQUID@$normal     zhang_best precision=bf16 $with | digit_quick precision=bf16 epochs=4 $with
+SimSID@$normal    simsid_zhang precision=bf16 $with | simsid $digit precision=bf16 image_size=64 base_channels=16 learning_rate=2e-4 recon_weight=10 main_score=reconstruction epochs=4 cosine_epochs=4 $with
 MemAE@$normal     memae_zhang $with | memae $digit epochs=30 $with
-f-AnoGAN@$normal  fanogan $zhang $with | fanogan $digit image_size=32 base_channels=16 epoch_batches=100 epochs=6 encoder_epochs=2 $with
+f-AnoGAN@$normal  fanogan $zhang $with | fanogan $digit image_size=32 base_channels=16 epoch_batches=50 epochs=6 encoder_epochs=2 $with
 PatchCore@$normal patchcore $zhang $with | patchcore $digit backbone=efficientnet_lite0 image_size=96 $with
 LINES
     done

@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source ./environment.sh
-on="zhang_best precision=bf16" quick="digit_quick precision=bf16 epochs=8"
+on="zhang_best precision=bf16" quick="digit_quick precision=bf16 epochs=4"
 case " $* " in *" --quick "*) grids="1 2 3 6" sides="48 72" ;; *) grids="1 2 4" sides="64 128 256" ;; esac
 "$PYTHON" tools/batch.py --name hyperparameters --script scripts/hyperparameters.sh "$@" <<LIST
 "slots of a place@20"              $on queue_slots=20 matrix_slots=20 | $quick queue_slots=20 matrix_slots=20

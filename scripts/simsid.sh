@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source ./environment.sh
-digit="simsid dataset=digit precision=bf16 image_size=64 base_channels=16 learning_rate=2e-4 recon_weight=10 main_score=reconstruction epochs=6 cosine_epochs=6"
+digit="simsid dataset=digit precision=bf16 image_size=64 base_channels=16 learning_rate=2e-4 recon_weight=10 main_score=reconstruction epochs=4 cosine_epochs=4"
 case " $* " in
     *" --quick "*) list="DigitAnatomy simsid | $digit" ;;
     *) list="ZhangLab simsid_zhang precision=bf16
