@@ -11,10 +11,11 @@ Deviations from PANDA's program:
 - DN2 is PANDA before it is tuned, with its network.
 """
 
+from collections.abc import Iterable
 from itertools import islice
 
 import torch
-from torch.nn.utils import clip_grad_norm_, parameters_to_vector
+from torch.nn.utils import clip_grad_norm_
 
 from configs.panda import NeighbourConfig, PandaConfig
 from dataloader.images import DataError
@@ -109,7 +110,7 @@ class Panda(Dn2):
             return
         self.centre += self.training_points(loader).mean(0)
         if self.config.ewc_weight:
-            self.anchor.copy_(parameters_to_vector(self.tuned.parameters()).detach())
+            self.anchor.copy_(in_one(self.tuned.parameters()).detach())
             self.fisher.copy_(self.fisher_information(loader))
 
     def fisher_information(self, loader: TrainLoader) -> torch.Tensor:
@@ -120,7 +121,7 @@ class Panda(Dn2):
         for image in islice(images, self.config.fisher_images):  # (1, 1, H, W)
             log_p = self.classifier(self.deepest(image)).log_softmax(1)  # (1, classes)
             y = torch.multinomial(log_p.detach().exp().cpu(), 1, generator=rng).item()
-            total += parameters_to_vector(torch.autograd.grad(log_p[0, y], parameters)).square()
+            total += in_one(torch.autograd.grad(log_p[0, y], parameters)).square()
             count += 1
         return total / count
 
@@ -130,7 +131,7 @@ class Panda(Dn2):
 
         # 2. while the weights that matter to the network stay what they were
         if self.config.ewc_weight:
-            moved = parameters_to_vector(self.tuned.parameters()) - self.anchor  # (n,)
+            moved = in_one(self.tuned.parameters()) - self.anchor  # (n,)
             losses["ewc"] = self.config.ewc_weight / 2 * (self.fisher * moved.square()).sum()
 
         self.update("tuned", losses, batch)
@@ -145,3 +146,8 @@ class Panda(Dn2):
 
     def deepest(self, images: torch.Tensor) -> torch.Tensor:
         return self.tuned(super().deepest(images))
+
+
+def in_one(tensors: Iterable[torch.Tensor]) -> torch.Tensor:
+    """All their elements, (n,), however they lie in memory; PyTorch's parameters_to_vector takes one layout alone."""
+    return torch.cat([each.flatten() for each in tensors])

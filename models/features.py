@@ -94,7 +94,7 @@ class FrozenFeatures(nn.Module):
             BACKBONES[backbone].build().eval(),
             {names[layer]: layer for layer in layers},
             tracer_kwargs={"leaf_modules": [SameConv2d]},
-        )
+        ).to(memory_format=torch.channels_last)  # faster to convolve
         self.requires_grad_(False)
         for name in ("mean", "std"):
             self.register_buffer(name, torch.tensor(getattr(BACKBONES[backbone], name)).reshape(1, 3, 1, 1))
