@@ -190,6 +190,17 @@ def test_a_stage_is_shared_once_it_is_trained(run, workspace):
     ) == 1
 
 
+def test_a_figure_says_what_its_values_are(workspace, monkeypatch):
+    named = []
+    monkeypatch.setattr(paper_figure, "panel", lambda axis, name, curves: named.append((name, list(curves))))
+    points = {line: [{"auc": 0.8}] for line in ("SQUID@100", "SQUID@50", "AE@100", "AE@50")}
+    assert paper_figure.draw(workspace / "f", points, "normal, %")
+    assert named == [("normal, %", ["SQUID", "AE"])]
+    named.clear()
+    paper_figure.draw(workspace / "f", points | {"slots@20": [{"auc": 0.8}]}, "normal, %")
+    assert [name for name, _ in named] == ["SQUID", "AE", "slots"]  # panels of one setting each
+
+
 def test_a_panel_shows_mean_deviation_and_every_seed():
     axis = Figure().subplots()
     paper_figure.panel(axis, "", {"SQUID": {"100": [80.0, 90.0], "50": [60.0]}, "AE": {"90": [70.0]}})

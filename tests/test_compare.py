@@ -291,7 +291,9 @@ def test_experiments_are_compared_on_the_screen_and_in_files(workspace, capsys):
     assert "Each is one training" in printed
 
     assert run("a", "b", "c", "--samples", 200, "--out", "out.md") == 0
-    assert printed.startswith(Path("out.md").read_text())
+    command, _, text = Path("out.md").read_text().partition("\n\n")
+    assert command.startswith("Written by `python ") and "a b c --samples 200 --out out.md" in command
+    assert printed.startswith(text) and "- a: " in text
     assert run("a", "b", "c", "--samples", 200, "--out", "out.csv") == 0
     (first, *_) = csv.DictReader(Path("out.csv").read_text().splitlines())
     assert tuple(first) == compare.FIELDS == tuple(row) and float(first["difference"]) == row["difference"]

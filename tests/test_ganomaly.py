@@ -100,6 +100,12 @@ def test_a_discriminator_that_has_won_is_drawn_anew(threshold, times):
         assert moments["step"] == 3 and moments["exp_avg"].abs().max() > 0
 
 
+def test_a_loss_that_is_nan_is_no_win():
+    method, _ = build("ganomaly", "redraw_below=1e9")
+    method.redraw_if_it_won(torch.tensor(torch.nan))
+    assert method.redrawn == 0
+
+
 def test_the_score_is_zero_where_the_latents_agree():
     method, loader = build("ganomaly")
     method.generator.second_encoder.load_state_dict(method.generator.encoder.state_dict())

@@ -22,6 +22,7 @@ seen.
 
 import argparse
 import json
+import shlex
 import sys
 from collections.abc import Iterable
 from itertools import combinations
@@ -45,10 +46,10 @@ from tools import make_tables
 from tools.results import markdown, percent, read_rows
 
 FIELDS = (
-    "first", "second", "first_experiments", "second_experiments", "first_score", "second_score", "dataset", "split",
-    "normal", "anomalous", "by", "independent_normal", "independent_anomalous", "samples", "seed", "figure",
-    "first_value", "second_value", "difference", "low", "high", "low_of_these_seeds", "high_of_these_seeds", "p",
-    "p_holm", "delong_p", "delong_p_holm", "significant",
+    "first", "second", "first_experiments", "second_experiments", "first_score", "second_score", "first_commits",
+    "second_commits", "dataset", "split", "normal", "anomalous", "by", "independent_normal", "independent_anomalous",
+    "samples", "seed", "figure", "first_value", "second_value", "difference", "low", "high", "low_of_these_seeds",
+    "high_of_these_seeds", "p", "p_holm", "delong_p", "delong_p_holm", "significant",
 )  # fmt: skip
 FORMATS = (".md", ".csv", ".json")
 ROUNDING = 1e-3  # of an AUC, by ties that scores.csv's digits make
@@ -71,6 +72,7 @@ class Group(NamedTuple):
     name: str
     experiments: list[str]
     score: str
+    commits: str  # that it was trained at
     scores: np.ndarray  # (K, N)
 
 
@@ -110,7 +112,10 @@ def main() -> None:
     text = "\n".join(report(rows)) + "\n"
     print(text, end="")
     if args.out:
-        write_text(args.out, {".md": text, ".csv": csv_text(FIELDS, rows), ".json": json_text(rows)}[args.out.suffix])
+        made = f"Written by `{shlex.join(['python', *sys.argv])}`.\n\n"
+        write_text(
+            args.out, {".md": made + text, ".csv": csv_text(FIELDS, rows), ".json": json_text(rows)}[args.out.suffix]
+        )
         print(f"Written: {args.out}")
 
 
@@ -156,7 +161,8 @@ def read(members: dict[str, list[str]], scores: dict[str, str | None]) -> tuple[
                 raise ExperimentError(f"{', '.join(which)}: named more than once. Name it once.")
             taken.add(which)
         aligned = np.stack([in_order_of(first, each) for each in every])
-        groups.append(Group(name, experiments, every[0].row["score"], aligned))
+        commits = dict.fromkeys(commit for each in every for commit in each.row["trained_commit"])
+        groups.append(Group(name, experiments, every[0].row["score"], ", ".join(commits), aligned))
     labels, persons = zip(*first.images.values(), strict=True)
     persons = list(persons) if any(persons) else None
     return Images(first.row["dataset"], first.row["split"], np.array(labels), persons), groups
@@ -289,6 +295,7 @@ def names(first: Group, second: Group) -> Row:
         for which, group in (("first", first), ("second", second))
         for what, value in (
             ("", group.name), ("_experiments", ", ".join(group.experiments)), ("_score", group.score),
+            ("_commits", group.commits),
         )
     }  # fmt: skip
 
@@ -333,6 +340,7 @@ def report(rows: list[Row]) -> list[str]:
     of, several = rows[0], len(rows) > len(comparison.FIGURES)
     compared = {
         row[which]: f"- {row[which]}: {row[f'{which}_score']} of {row[f'{which}_experiments']}"
+        + f" (commit {row[f'{which}_commits']})" * bool(row[f"{which}_commits"])
         for row in rows
         for which in ("first", "second")
     }
