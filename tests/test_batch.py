@@ -472,6 +472,7 @@ def test_latex_has_no_bare_signs():
         ("benchmark.sh covidx", 19),
         ("benchmark.sh zhang --quick", 19),
         ("zhang_cpu.sh", 19),
+        ("contamination_cpu.sh", 20),
         ("components.sh", 10),
         ("components.sh --quick", 10),
         ("hyperparameters.sh", 16),
