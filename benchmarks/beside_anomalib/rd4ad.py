@@ -60,7 +60,9 @@ def losses(ours: Rd4ad, images: torch.Tensor) -> Iterator[Row]:
     from anomalib.models.image.reverse_distillation.loss import ReverseDistillationLoss
 
     ours.train()
-    teacher, student = zip(*ours.compared(images).values(), strict=True)
+    teacher, student = zip(
+        *(tuple(f.contiguous() for f in pair) for pair in ours.compared(images).values()), strict=True
+    )
     with torch.enable_grad():
         loss = ours.training_step(Batch.of(images))["loss"]
     yield Row("= loss", loss, ReverseDistillationLoss()(teacher, student))
