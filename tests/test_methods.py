@@ -24,7 +24,7 @@ OVERFITTING = {
     "memae": (3e-2, 2),  # what it rebuilds is a mixture of the slots, which it must learn to tell apart first
     "ddad": (1e-2, 4),  # the mean of two auto-encoders
     "fanogan": (3e-3, 1.5),  # its generator never sees which image it is to make
-    "igd": (5e-3, 1.4),  # its critic and the drawn codes pull at the decoder, back and forth where steps are longer
+    "igd": (5e-3, 1.5),  # its critic and the drawn codes pull at the decoder, back and forth where steps are longer
     "vae": (1e-2, 2.5),  # what it decodes in training has noise
 }
 LEAST = (1e-2, 1.5)  # of a method that is not listed

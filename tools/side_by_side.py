@@ -48,7 +48,7 @@ def main() -> None:
         seen[name or experiment] = see(trained, split, [split.ids.index(each) for each in shown])
     kinds = dict(zip(split.ids, split.kinds, strict=True))
     figure = draw(seen, [kinds[each] for each in shown])
-    write_atomically(args.out, lambda part: figure.savefig(part, format=args.out.suffix[1:].lower(), dpi=130))
+    write_atomically(args.out, lambda part: figure.savefig(part, format=args.out.suffix[1:].lower(), dpi=80))
     print(f"Written: {args.out}")
 
 
