@@ -4,6 +4,8 @@ import builtins
 import csv
 import io
 import json
+import os
+import shutil
 import statistics
 import subprocess
 import time
@@ -365,7 +367,7 @@ def test_commands_and_the_job_array_are_printed(run):
     assert out.splitlines()[0] == "# t_quick_AE_s3: to do"
     assert "--config memae_brain --seed 3 --set dataset=digit" in out and "learning_rate" not in out
     assert run(LIST, "--dry-run", "--seeds", "3")[1].count("learning_rate=1") == 1
-    code, out, _ = run(LIST, "--slurm", "--seeds", "3,4")
+    code, out, _ = run(LIST, "--slurm", "--seeds", "3,4", "--axis", "x, %")
     assert "#SBATCH --array=0-3" in out
     assert out.endswith('scripts/t.sh --device cpu --jobs 1 --seeds 3,4 --only "$SLURM_ARRAY_TASK_ID"\n')
     assert run(LIST, "--quick", "--only", "2")[0] == 0
@@ -497,6 +499,62 @@ def test_every_line_of_the_scripts_can_be(call, experiments):
     command = ["bash", ROOT / "scripts" / script, *arguments, "--seeds", "0", "--dry-run"]
     made = subprocess.run(command, capture_output=True, text=True)
     assert made.returncode == 0 and made.stdout.count("eval.py") == experiments, made.stderr
+
+
+FINISHED = {
+    "steadying.sh": ["steadying_R1_s0", "steadying_R1_s1"],
+    "steadying.sh --quick": ["steadying_quick_R1_s2"],
+    "ddad_backbones.sh brain": ["ddad_backbones_brain_AE_s1", "ddad_backbones_brain_AE-U_s1"],
+    "ddad_backbones.sh lag --quick": ["ddad_backbones_lag_quick_AE_s0", "ddad_backbones_lag_quick_AE_s2"],
+    "side_by_side.sh": [],
+}
+LATER = {
+    "steadying.sh": [
+        "rules.py --exp steadying_R1_s0 steadying_R1_s1 "
+        "--figure results/steadying_epochs.png results/steadying_epochs.pdf",
+        "influence.py --exp steadying_R1_s0 steadying_R1_s1 --device cpu --data-root=/d",
+    ],
+    "steadying.sh --quick": [
+        "rules.py --exp steadying_quick_R1_s2 "
+        "--figure results/steadying_quick_epochs.png results/steadying_quick_epochs.pdf",
+        "influence.py --exp steadying_quick_R1_s2 --device cpu --data-root=/d",
+    ],
+    "ddad_backbones.sh brain": [
+        "histograms.py AE=ddad_backbones_brain_AE_s1 AE-U=ddad_backbones_brain_AE-U_s1 "
+        "--out results/ddad_backbones_brain_histograms.png results/ddad_backbones_brain_histograms.pdf"
+    ],
+    "ddad_backbones.sh lag --quick": [
+        "histograms.py AE=ddad_backbones_lag_quick_AE_s0 "
+        "--out results/ddad_backbones_lag_quick_histograms.png results/ddad_backbones_lag_quick_histograms.pdf"
+    ],
+}
+NO_PYTHON = """
+PYTHON=python_that_writes_down
+python_that_writes_down() {
+    echo "$*" >> calls.txt
+    case "$*" in *--dry-run*) for each in $FINISHED; do echo "# $each: done"; done; echo "# cut_s0: cut" ;; esac
+}
+"""
+
+
+@pytest.mark.parametrize("call", FINISHED)
+@pytest.mark.parametrize("only", [None, "--dry-run", "--slurm", "--only=3", "--help"])
+def test_figures_come_after_the_experiments(tmp_path, call, only):
+    script, *arguments = call.split()
+    shutil.copytree(ROOT / "scripts", tmp_path / "scripts")
+    (tmp_path / "environment.sh").write_text(NO_PYTHON, encoding="utf-8")
+    given = [*arguments, "--device", "cpu", "--data-root=/d", *([only] if only else [])]
+    environment = os.environ | {"FINISHED": " ".join(FINISHED[call])}
+    subprocess.run(["bash", tmp_path / "scripts" / script, *given], env=environment, check=True, capture_output=True)
+    calls = (tmp_path / "calls.txt").read_text(encoding="utf-8").replace("tools/", "").splitlines()
+    later = [each for each in calls if not each.startswith("batch.py")]
+    if only:
+        assert later == []
+    elif call == "side_by_side.sh":
+        assert [each.split()[-1] for each in later] == ["results/side_by_side.png", "results/side_by_side.pdf"]
+        assert all(each.startswith("side_by_side.py SQUID=benchmark_zhang_quick_SQUID_s0 SimSID=") for each in later)
+    else:
+        assert later == LATER[call]
 
 
 def test_what_cannot_be_names_the_line():

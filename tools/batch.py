@@ -150,11 +150,22 @@ def tabulate(args: argparse.Namespace, lines: dict[str, list[str]], points: list
     paper_table.write(args.name, args.script, rows, left_out, args.axis)
 
 
-def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--name", required=True, help=argparse.SUPPRESS)  # the script's: NAME_LINE_sSEED
+def own_parser() -> argparse.ArgumentParser:
+    """What the script says of itself."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--name", required=True, help=argparse.SUPPRESS)  # experiments are NAME_LINE_sSEED
     parser.add_argument("--script", required=True, help=argparse.SUPPRESS)  # how it is called
     parser.add_argument("--axis", default="", help=argparse.SUPPRESS)  # what the points of all its curves are of
+    return parser
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        parents=[own_parser()],
+        allow_abbrev=False,  # the scripts look for the whole words too
+    )
     parser.add_argument("--quick", action="store_true", help="the same on DigitAnatomy, small and short")
     parser.add_argument("--seeds", default="0,1,2", metavar="N,N,…", help="default: 0,1,2")
     parser.add_argument("--lines", metavar="A,B,…", help="these lines of the list alone, by their names")
@@ -356,7 +367,8 @@ class Batch:
 
 def slurm_script(args: argparse.Namespace, count: int) -> str:
     """A job array, a job for each of :func:`chains`."""
-    given = [word for word in sys.argv[5:] if word != "--slurm"]  # after the script's own --name and --script
+    _, given = own_parser().parse_known_args()
+    given.remove("--slurm")
     return "\n".join([
         "#!/usr/bin/env bash",
         f"#SBATCH --job-name={args.name}",
