@@ -1,14 +1,19 @@
 #!/usr/bin/env bash
-# DigitAnatomy side by side: test images, and what every method that gives pictures makes of them, seed 0 of
-# scripts/benchmark.sh zhang --quick, which is done first as far as it is missing.
-#   scripts/side_by_side.sh [--device D] [--jobs N] [--data-root DIR] [--dry-run]
+# DigitAnatomy side by side: test images, and what every method that gives pictures makes of them, seed 0 (or the first
+# of --seeds) of scripts/benchmark.sh zhang --quick, which is done first as far as it is missing.
+#   scripts/side_by_side.sh [options]; --help lists them
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source ./environment.sh
-scripts/benchmark.sh zhang --quick --seeds 0 "$@"
+batch() { scripts/benchmark.sh zhang --quick --seeds 0 "$@"; }
+batch "$@"
 case " $* " in *" --help "* | *" -h "* | *" --dry-run "* | *" --slurm "* | *" --only"*) exit ;; esac
-shown=()
+finished=$(batch "$@" --dry-run | sed -n 's/^# \(.*\): done$/\1/p')
+seed=${finished%%$'\n'*} && seed=${seed##*_s} shown=()
 for method in SQUID SimSID AE AE-U MemAE VAE AE-PL f-AnoGAN GANomaly IGD IF PaDiM PatchCore RD4AD M-KD FAE-SSIM; do
-    shown+=("$method=benchmark_zhang_quick_${method}_s0")
+    experiment=benchmark_zhang_quick_${method}_s$seed
+    if grep -qx "$experiment" <<<"$finished"; then shown+=("$method=$experiment"); fi
 done
-for kind in png pdf; do "$PYTHON" tools/side_by_side.py "${shown[@]}" --out "results/side_by_side.$kind"; done
+[ ${#shown[@]} -eq 0 ] || for kind in png pdf; do
+    "$PYTHON" tools/side_by_side.py "${shown[@]}" --out "results/side_by_side.$kind"
+done
