@@ -9,6 +9,8 @@ Deviations from the released program; none changes a reconstruction, a score or 
 - Ranking uses the discriminator's logit; the shown score 1 − sigmoid((logit − mu)/sigma) saturates in float32.
 - mu and sigma, which set the shown score's scale, are of the same augmented images at every evaluation; the released
   program draws the augmentation anew (``statistics_draw = redrawn``).
+- A sigma of 0, of a generator that gives every image the same reconstruction, counts as 1: such an image's score is
+  that of any other, where 0 / 0 would end the training.
 Deviations of the released program from the paper, kept: see docs/faithful.md.
 """
 
@@ -191,6 +193,7 @@ class Squid(Method):
         logits = torch.cat([self._reconstruct(images)[1] for images in batches])
         self.mu.copy_(logits.mean())
         self.sigma.copy_(logits.std(correction=0) + self.sigma_epsilon)
+        self.sigma.masked_fill_(self.sigma == 0, 1)
 
     def _reestimate_batch_norm(self, batches: Iterable[torch.Tensor]) -> None:
         self.eval()

@@ -338,6 +338,8 @@ FAULTS = [
           "deviation = (logit.mean() - logit) / self.sigma.cpu()",
           "test_methods.py::test_scores_of_an_image_do_not_depend_on_the_batch_and_survive_saving[squid]"),
     fault("sigma with n − 1", "methods/squid.py", "logits.std(correction=0)", "logits.std()", STATISTICS),
+    fault("a sigma of 0 stays 0", "methods/squid.py", "self.sigma.masked_fill_(self.sigma == 0, 1)", "pass",
+          "test_methods.py::test_all_images_score_alike_where_the_generator_gives_them_the_same_reconstruction"),
     fault("SimSID's sigma without its epsilon", "methods/simsid.py", "sigma_epsilon = 1e-8", "sigma_epsilon = 0.0",
           STATISTICS),
     fault("statistics of the last training images", "dataloader/loader.py",

@@ -196,6 +196,18 @@ def test_squid_statistics_are_those_of_the_first_training_logits():
     assert (scores.image["discriminator"].argsort() == scores.columns["logit"].argsort(descending=True)).all()
 
 
+@pytest.mark.parametrize("name", ["squid", "simsid"])
+def test_all_images_score_alike_where_the_generator_gives_them_the_same_reconstruction(name):
+    method, loader = build(name)
+    with torch.no_grad():
+        method.generator.student.output.weight.zero_()
+    method.fit(loader)
+    scores = method.score(images_of(loader))
+    assert scores.image["discriminator"].isfinite().all()
+    assert scores.image["discriminator"].unique().numel() == 1
+    assert scores.image["reconstruction"].unique().numel() > 1
+
+
 def test_squid_running_statistics_are_an_option():
     method, loader = build("squid")
     images = images_of(loader)
