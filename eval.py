@@ -26,7 +26,7 @@ from evaluation import by_disease, normals, page, report
 from evaluation.metrics import require_finite
 from evaluation.scoring import score_images, thresholds, validation_auc
 from evaluation.tables import csv_text
-from experiments.folder import IMPORTED, ExperimentError, reached
+from experiments.folder import IMPORTED, ExperimentError, is_within_epoch, reached
 from experiments.log import run_parts
 from experiments.settings import changed_settings
 from system import distributed
@@ -67,6 +67,12 @@ def main() -> None:
         )
     if not same_data:
         print(f"note: trained on {trained_on}, but {dataset.root} gives {found}: not the same data.", file=sys.stderr)
+    if trained_on == IMPORTED and dataset.has_held_out:
+        print(
+            "note: of imported weights it is not known which images they were trained on; thresholds of validation and "
+            "of held-out normal images, and predict.py's p-values, hold where these were not among them.",
+            file=sys.stderr,
+        )
     asked = by_disease.wanted(args.by, dataset) if args.by else ()
     if args.reestimate_batch_norm:
         if not hasattr(config, "reestimate_batch_norm"):
@@ -129,8 +135,7 @@ def main() -> None:
     report.write(experiment, split, scored, results, duplicates)
     written = ["results.json", "scores.csv"]
     # of other data nobody knows what was trained on, and with other statistics these are not predict.py's weights
-    within_epoch = checkpoint.get("position", {}).get("batch")
-    keeps_normals = held_out is not None and same_data and not (refitted or within_epoch)
+    keeps_normals = held_out is not None and same_data and not (refitted or is_within_epoch(checkpoint))
     if keeps_normals:
         normals.write(experiment, held_out.image, weights, results["epoch"], results["precision"])
         written.append(normals.FILE)

@@ -29,7 +29,7 @@ from evaluation.files import ScoredFiles, check_apart, listed_files, score_files
 from evaluation.metrics import require_finite
 from evaluation.tables import score_table
 from evaluation.verdicts import Verdicts, doubts
-from experiments.folder import ExperimentError, reached
+from experiments.folder import ExperimentError, is_within_epoch, reached
 from system.files import write_text
 
 
@@ -104,7 +104,10 @@ def write_scores(args: argparse.Namespace, trained: cli.Trained, found: ScoredFi
     if (threshold := trained.checkpoint.get("val_thresholds", {}).get(main_score)) is not None:
         told.by_validation(threshold)
     epoch, precision = reached(trained.checkpoint), trained.method.config.precision
-    if kept := normals.read(trained.experiment, trained.weights, epoch, precision):
+    if is_within_epoch(trained.checkpoint):
+        print("note: no p-values: the weights are of within an epoch, and eval.py keeps the scores of held-out normal "
+              "images of whole ones alone.", file=sys.stderr)  # fmt: skip
+    elif kept := normals.read(trained.experiment, trained.weights, epoch, precision):
         told.by_normals(kept[main_score], args.false_alarms)
     else:
         print(f"note: no p-values: {normals.how_to_get(args.exp, args.checkpoint)}", file=sys.stderr)

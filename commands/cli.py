@@ -17,7 +17,7 @@ from dataloader import DATA_ROOT_VARIABLE, DataError
 from dataloader.cache import FOLDER, VARIABLE
 from evaluation import normals
 from evaluation.metrics import MetricError
-from experiments.folder import WEIGHTS, Experiment, ExperimentError, reached
+from experiments.folder import WEIGHTS, Experiment, ExperimentError, is_within_epoch, reached
 from experiments.settings import check_same_weights
 from methods import METHODS, Method
 from models.features import WeightsError
@@ -106,7 +106,7 @@ def is_stale(experiment: Experiment, method: Method, checkpoint: dict) -> bool:
     """
     if "position" not in checkpoint or type(method).fit is Method.fit:
         return False
-    if checkpoint["position"]["batch"]:
+    if is_within_epoch(checkpoint):
         return True
     epoch = reached(checkpoint)
     validated = any(row["epoch"] == epoch and "val_auc" in row for row in experiment.read_metrics())

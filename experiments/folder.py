@@ -54,6 +54,11 @@ def reached(checkpoint: dict[str, Any]) -> int:
     return checkpoint["position"]["epoch"] if "position" in checkpoint else checkpoint["epoch"]
 
 
+def is_within_epoch(checkpoint: dict[str, Any]) -> bool:
+    """Whether a checkpoint was saved between two epochs' ends; best.pt never is."""
+    return bool(checkpoint.get("position", {}).get("batch"))
+
+
 class Experiment:
     """One experiment id. Open it with ``with`` to train: a second run is refused meanwhile."""
 

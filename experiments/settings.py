@@ -8,6 +8,8 @@ from configs import BaseConfig
 from dataloader import Dataset
 from experiments.folder import Experiment, ExperimentError
 
+# what an experiment's results say elsewhere than among its settings
+ELSEWHERE = ("data_root", "save_seconds", "record_scores", "seed", "epochs", "digit_source")
 FREE = (
     "data_root",
     "save_seconds",
@@ -78,7 +80,11 @@ def differences(saved: BaseConfig, wanted: BaseConfig, ignore: tuple[str, ...]) 
 
 def changed_settings(name: str, config: BaseConfig) -> list[str]:
     """What an experiment overrides of its configuration, but for what its results say elsewhere."""
-    elsewhere = ("data_root", "save_seconds", "record_scores", "seed", "epochs", "digit_source")
     row, same_data = configs.build(name), configs.build(name, [f"dataset={config.dataset}"])
     dataset = [] if row.dataset == config.dataset else [f"dataset: {row.dataset} → {config.dataset}"]
-    return dataset + differences(same_data, config, ignore=elsewhere)
+    return dataset + differences(same_data, config, ignore=ELSEWHERE)
+
+
+def all_settings(config: BaseConfig) -> dict[str, object]:
+    """Every setting as config.json has it, but for what results say elsewhere."""
+    return {key: json.loads(json.dumps(value)) for key, value in config.as_dict().items() if key not in ELSEWHERE}

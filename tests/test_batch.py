@@ -8,6 +8,7 @@ import os
 import shutil
 import statistics
 import subprocess
+import threading
 import time
 from contextlib import nullcontext
 from pathlib import Path
@@ -22,6 +23,7 @@ from PIL import Image
 from sklearn.metrics import roc_auc_score
 from tiny import TINY, command
 
+import configs
 from commands.jobs import Job
 from configs import ConfigError
 from experiments.folder import Experiment
@@ -175,6 +177,13 @@ def test_lines_that_differ_in_a_later_stage_share_those_before_it_and_a_curve_ha
     assert curves["rec"] == {"1": [100 * results["scores"]["rec"]["auc"]]}
 
 
+def test_what_one_line_alone_sets_is_not_handed_on_to_another(run):
+    small = " ".join(TINY["ddad"][1])
+    plain, rate = f"A ddad_brain_ae {small}", f"B ddad_brain_ae {small} anomaly_rate=1"
+    assert "--from t_A_s0" in run(f"{plain}\n{rate}", "--seeds", "0", "--dry-run")[1]
+    assert "--from" not in run(f"{rate}\n{plain}", "--seeds", "0", "--dry-run")[1]
+
+
 def test_a_stage_is_shared_once_it_is_trained(run, workspace):
     small = " ".join([*TINY["ddad"][1], "refine_epochs=0"])
     text = f"A ddad_brain_ae {small}\nB ddad_brain_ae {small} anomaly_rate=1"
@@ -287,12 +296,15 @@ def test_after_a_failure_nothing_begins_and_the_table_names_the_holes(run, works
     ("fails", "said"), [(False, "(t_A_s0 running)"), (True, "error: main.py of t_B_s0: exit code 3")]
 )
 def test_what_becomes_of_one_is_said_while_another_runs(workspace, monkeypatch, capfd, fails, said):
-    output = []
+    output, begun = [], threading.Event()
 
     def heard():
         return said in "".join(output)
 
     def work(self, name, arguments, log):
+        if name == "t_A_s0":
+            begun.set()
+        assert begun.wait(20)
         while name == "t_A_s0" and not heard() and time.monotonic() < limit:
             output.extend(capfd.readouterr())
         return 3 if fails and name == "t_B_s0" else 0
@@ -321,6 +333,49 @@ def test_what_another_command_has_just_begun_is_left_to_it(run, workspace):
     with FileLock(workspace / "checkpoints" / "t_AE_s0" / ".lock"):  # and still reads its data
         code, out, _ = run(f"AE ae_brain {AE}\nOther aeu_brain {AE}", "--seeds", "0")
     assert code == 0 and "1 running elsewhere" in out and DONE == [("main", "t_Other_s0"), ("eval", "t_Other_s0")]
+
+
+def test_what_another_command_evaluates_is_left_to_it(run, workspace):
+    assert run(LIST, "--seeds", "0", "--lines", "AE")[0] == 0
+    Experiment("t_AE_s0").path("results.json").unlink()
+    DONE.clear()
+    with FileLock(workspace / "checkpoints" / "t.logs" / "t_AE_s0.lock"):
+        assert "1 running elsewhere" in run(LIST, "--seeds", "0", "--lines", "AE")[1] and DONE == []
+    assert run(LIST, "--seeds", "0", "--lines", "AE")[0] == 0 and len(DONE) == 2
+
+
+def test_as_many_places_as_there_is_work_for(run, monkeypatch):
+    asked = []
+    monkeypatch.setattr(batch, "places_for", lambda jobs, device: asked.append(jobs) or [{}] * 4)
+    assert run(LIST, "--quick", "--seeds", "0")[0] == 0
+    for jobs in ("3", "1"):
+        assert f"{jobs} at a time" in run(LIST, "--quick", "--seeds", "0,1,2", "--jobs", jobs)[1]
+        for name in ("t_quick_AE_s2", "t_quick_Memory_s2"):
+            Experiment(name).path("results.json").unlink()
+    run(LIST, "--quick", "--seeds", "0,1,2", "--jobs", "3")
+    assert asked == [1, 3, 1, 2]
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_what_was_trained_while_the_configuration_was_another_does_not_count(run, workspace, monkeypatch, kept):
+    assert run(LIST, "--quick", "--seeds", "0", "--lines", "AE")[0] == 0
+    if kept:
+        shutil.rmtree(workspace / "checkpoints" / "t_quick_AE_s0")
+    monkeypatch.setattr("configs.autoencoder.AutoEncoderConfig.learning_rate", 0.01)
+    assert run(LIST, "--quick", "--seeds", "1", "--lines", "AE")[0] == 0
+    assert [row["seeds"] for row in table(workspace / "results" / "t_quick.csv")] == ["1"]
+
+
+def test_a_kept_run_knows_nothing_of_a_setting_that_came_later(run, workspace, monkeypatch):
+    assert run(LIST, "--quick", "--seeds", "0", "--lines", "AE")[0] == 0
+    shutil.rmtree(workspace / "checkpoints" / "t_quick_AE_s0")
+    monkeypatch.setattr("configs.autoencoder.AutoEncoderConfig.newer", 3, raising=False)
+    monkeypatch.setitem(configs.autoencoder.AutoEncoderConfig.__annotations__, "newer", int)
+    assert run(LIST, "--quick", "--seeds", "1", "--lines", "AE")[0] == 0
+    assert [row["seeds"] for row in table(workspace / "results" / "t_quick.csv")] == ["0, 1"]
+    other = LIST.replace("| epochs=1", "| epochs=1 newer=4")
+    assert run(other, "--quick", "--seeds", "2", "--lines", "AE")[0] == 0
+    assert [row["seeds"] for row in table(workspace / "results" / "t_quick.csv")] == ["2"]
 
 
 def test_what_was_trained_in_another_precision_or_on_other_data_does_not_count(run, workspace):
@@ -381,6 +436,8 @@ def test_commands_and_the_job_array_are_printed(run):
         ("AE ae\nAE aeu", [], "'AE aeu': a second line of that name"),
         ("A@1 ae\nA-1 aeu", [], "A-1: another line's experiment is called t_A-1_s0 too"),
         ("AE ae epcohs=1", [], "AE: "),
+        ("of@vgg16 ae", [], "of@vgg16: 'vgg16' is no point of a curve"),
+        ("of@nan ae", [], "of@nan: 'nan' is no point of a curve"),
         ("AE ae", ["--quick"], "--quick: AE has no settings for it"),
         ("AE ae", ["--lines", "VAE"], "no line VAE; there are AE"),
         ("AE ae", ["--only", "3"], "--only 3: there are 3 jobs, counted from 0"),
@@ -559,6 +616,6 @@ def test_figures_come_after_the_experiments(tmp_path, call, only):
 
 
 def test_what_cannot_be_names_the_line():
-    planned = batch.Planned("PaDiM", 0, Experiment("a"), "padim", ("dimensions=0",))
+    planned = batch.Planned("PaDiM", 0, Experiment("a"), "t", "padim", ("dimensions=0",))
     with pytest.raises(ConfigError, match="^PaDiM: "):
         planned.config  # noqa: B018

@@ -9,8 +9,10 @@ import pytest
 from scipy.stats import norm
 from tiny import command
 
+import configs
 from evaluation import comparison, metrics
 from evaluation.tables import table_text
+from experiments.folder import Experiment
 from tools import compare
 
 
@@ -376,6 +378,15 @@ def test_groups_of_seeds_are_compared_by_their_means(workspace, capsys):
     assert compared("a=s0,s1", "b=s2,s3")["a", "b", "AUC"]["low"] == row["low"]
 
 
+def test_two_scores_of_the_same_trainings_are_drawn_with_the_same_trainings(workspace):
+    labels, scores = made(gains=(0.4, 1.0, 1.6), noise=0.1)
+    better = scores + 0.05 * labels  # than the other score of the same training, which differs more from seed to seed
+    for i, (each, other) in enumerate(zip(scores, better, strict=True)):
+        evaluated(f"s{i}", labels, {"first": each, "second": other}, seed=i)
+    row = compared("a=s0,s1,s2", "b=s0,s1,s2", "--score", "a=first", "--score", "b=second")["a", "b", "AUC"]
+    assert row["high"] < 0 and row["high"] - row["low"] < 3 * (row["high_of_these_seeds"] - row["low_of_these_seeds"])
+
+
 LABELS, SCORES = np.array([0, 0, 1, 1]), np.arange(4.0)
 
 
@@ -404,6 +415,23 @@ def test_digits_of_another_source_are_other_images(workspace, capsys):
         evaluated(name, LABELS, SCORES, dataset="digit", data=source)
     assert run("a", "b") == 1
     assert "of another source of digits, sklearn-1 and mnist-1" in capsys.readouterr().err
+
+
+def test_digits_that_were_cropped_otherwise_are_other_images(workspace, capsys):
+    for name, settings in (("a", []), ("b", ['digit_crop: "redrawn" → "clamped"'])):
+        evaluated(name, LABELS, SCORES, dataset="digit", config="digit_quick", settings=settings)
+    assert run("a", "b") == 1
+    assert 'of the one alone digit_crop: "redrawn" → "clamped"' in capsys.readouterr().err
+
+
+def test_seeds_of_a_configuration_that_changed_between_them_are_no_group(workspace, capsys):
+    for i, rate in enumerate((0.1, 0.2, 0.1)):
+        evaluated(f"s{i}", LABELS, SCORES, seed=i)
+        config = configs.build("ae", [f"learning_rate={rate}", f"seed={i}"])
+        Experiment(f"s{i}").save_config("ae", config, "d")
+    assert run("a=s0,s1", "s2") == 1
+    assert "of checkpoints/s0 and checkpoints/s1 differ learning_rate: 0.1 → 0.2" in capsys.readouterr().err
+    assert run("a=s0,s2", "s1") == 0
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,9 @@ def test_released_weights_become_an_experiment(workspace, capsys):
     case = Golden("squid/squid_9patch")
     write_official(workspace, case)
     assert run_import(workspace, "released") == 0
+    capsys.readouterr()
     assert command("eval", "--exp", "released") == 0
+    assert "of imported weights it is not known which images" in capsys.readouterr().err
     experiment = Experiment("released")
     _, config, _ = experiment.load_config()
     method = METHODS[config.method](config)

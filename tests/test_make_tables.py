@@ -225,6 +225,14 @@ def test_seeds_are_averaged_and_nothing_else(experiment):
     assert line["95 % interval"].count("by image") == 2
 
 
+def test_an_experiment_that_is_named_twice_counts_once(experiment):
+    experiment("a", seed=0)
+    assert tabulate("a", "a") == 0
+    assert [line["seeds"] for line in measured()] == ["0"] and len({r["score"] for r in rows_of_table()}) == len(
+        rows_of_table()
+    )
+
+
 def test_names_of_kinds_may_hold_anything(experiment):
     folder = experiment()
     results = json.loads((folder / "results.json").read_text())

@@ -7,6 +7,7 @@ import math
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from test_folder import write
 from test_medad import change, dataset, make_medad
@@ -245,6 +246,20 @@ def test_predict_takes_the_threshold_that_eval_took(workspace, trained, capsys):
     assert "python eval.py --exp a --checkpoint last" in predict("--checkpoint", "last")[1]
     assert command("eval", "--exp", "a", "--device", "cpu", "--split", "val", "--checkpoint", "last") == 0
     assert "p_value" in predict("--checkpoint", "last")[0][0] and "p_value" not in predict()[0][0]
+
+
+def test_weights_of_within_an_epoch_have_no_p_values(workspace, trained, capsys):
+    folder = trained("a")
+    assert command("eval", "--exp", "a", "--device", "cpu", "--checkpoint", "last") == 0
+    Image.fromarray(np.zeros((48, 48), np.uint8)).save("x.png")
+    given = ["--exp", "a", "--device", "cpu", "--checkpoint", "last", "x.png"]
+    capsys.readouterr()
+    assert command("predict", *given) == 0 and "p_value" in capsys.readouterr().out
+    last = torch.load(folder / "last.pt", weights_only=True)
+    torch.save(last | {"position": last["position"] | {"batch": 1}}, folder / "last.pt")
+    assert command("predict", *given) == 0
+    out, err = capsys.readouterr()
+    assert "p_value" not in out and "no p-values: the weights are of within an epoch" in err
 
 
 def test_scores_of_other_weights_or_data_are_not_kept(workspace, trained):

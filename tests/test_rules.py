@@ -91,6 +91,19 @@ def test_the_table_is_of_the_recorded_scores(trained, workspace, capsys):
     assert "0002.csv: other images than in 0001.csv" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("gone", ["val", "test"])
+def test_without_validation_or_test_images_there_are_no_rules(trained, capsys, monkeypatch, gone):
+    trained("a", overrides=["average_decay=0.7", "record_scores=true"])
+    read = rules.read
+    monkeypatch.setattr(
+        rules,
+        "read",
+        lambda experiment: (read(experiment)[0], {k: v for k, v in read(experiment)[1].items() if k != gone}),
+    )
+    assert command("rules", "--exp", "a", module=rules) == 1
+    assert f"its data have no {gone} images" in capsys.readouterr().err
+
+
 def test_nothing_recorded_is_an_error_that_says_how(trained, capsys):
     trained("a")
     assert command("rules", "--exp", "a", module=rules) == 1

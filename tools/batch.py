@@ -15,6 +15,7 @@ adds to them, or has in their place where it begins with a configuration:
 
 import argparse
 import json
+import math
 import shlex
 import sys
 import threading
@@ -22,6 +23,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import product
@@ -57,6 +59,7 @@ class Planned:
     name: str  # of the line
     seed: int
     experiment: Experiment
+    table: str
     config_name: str
     settings: tuple[str, ...]
     source: "Planned | None" = None  # whose first stages are its own too
@@ -95,13 +98,29 @@ class Planned:
         """``done``, ``running`` (started by another command, and left to it), ``cut`` (begun) or ``to do``."""
         if finished(self.experiment, self.config):
             return "done"
-        if not self.experiment.folder.is_dir():
-            return "to do"
-        try:
-            with FileLock(self.experiment.path(".lock"), timeout=0):
-                return "cut" if self.experiment.exists() else "to do"
-        except Timeout:
+        if any(is_held(lock) for lock in (self.in_work, self.experiment.path(".lock"))):
             return "running"
+        return "cut" if self.experiment.exists() else "to do"
+
+    @property
+    def in_work(self) -> Path:
+        """A lock that is held while it is trained and evaluated; main.py's own is of the training alone."""
+        return logs_of(self.table) / f"{self.experiment.name}.lock"
+
+
+def logs_of(table: str) -> Path:
+    return CHECKPOINTS / f"{table}.logs"
+
+
+def is_held(path: Path) -> bool:
+    """Whether a process holds a lock, which may not be there."""
+    if not path.exists():
+        return False
+    try:
+        with FileLock(path, timeout=0):
+            return False
+    except Timeout:
+        return True
 
 
 def main() -> int:
@@ -195,6 +214,9 @@ def read_list(text: TextIO, quick: bool) -> dict[str, list[str]]:
         if not full:
             continue
         name, *words = full
+        _, at, value = name.partition("@")
+        if at and not is_number(value):
+            raise ConfigError(f"{name}: {value!r} is no point of a curve. Write a number after the @.")
         if quick and not short:
             raise ConfigError(f"--quick: {name} has no settings for it. Give some after a |.")
         if quick:
@@ -226,7 +248,7 @@ def planned_of(table: str, lines: dict[str, list[str]], seeds: Iterable[int]) ->
     plan, first, taken = [], {}, {}  # settings → the experiment that has them; its name → its settings
     for seed, (name, (config_name, *settings)) in product(seeds, lines.items()):
         own = Experiment(f"{table}_{identifier(name)}_s{seed}")
-        planned = Planned(name, seed, own, config_name, tuple(settings))
+        planned = Planned(name, seed, own, table, config_name, tuple(settings))
         of_settings = json.dumps([config_name, planned.config.as_dict()])
         if taken.setdefault(own.name, of_settings) != of_settings:
             raise ConfigError(f"{name}: another line's experiment is called {own.name} too. Give it another name.")
@@ -239,12 +261,25 @@ def sharing(plan: list[Planned]) -> list[Planned]:
     plan = list(plan)
     for i, planned in enumerate(plan):
         for earlier in plan[:i]:
-            whole = earlier.source is None and earlier.config_name == planned.config_name
+            # what the earlier one sets and the later does not, --from would hand on to it
+            set_in_both = {key_of(each) for each in earlier.settings} <= {key_of(each) for each in planned.settings}
+            whole = earlier.source is None and earlier.config_name == planned.config_name and set_in_both
             stage = shared_until(earlier.config, planned.config) if whole else None
             if stage and earlier.experiment.name != planned.experiment.name:
                 plan[i] = replace(planned, source=earlier, stage=stage)
                 break
     return plan
+
+
+def is_number(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
+
+
+def key_of(setting: str) -> str:
+    return setting.partition("=")[0]
 
 
 def seeds_of(table: str, kept: Mapping[str, Row]) -> set[int]:
@@ -294,27 +329,28 @@ class Batch:
 
     def __init__(self, args: argparse.Namespace, plan: list[Planned], more: list[str]):
         self.plan, self.more = plan, more
-        places = places_for(len(chains(plan)), choose_device(args.device))
-        self.places = places[: args.jobs] if args.jobs else places
+        states = {planned: planned.state for planned in plan}
+        self.waiting = chains([planned for planned, state in states.items() if state in ("cut", "to do")])
+        self.counts = Counter(states.values())
+        at_a_time = max(1, min(len(self.waiting), args.jobs or len(self.waiting)))
+        self.places = places_for(at_a_time, choose_device(args.device))[:at_a_time]
         self.job = Job(self.places)
-        self.logs = CHECKPOINTS / f"{args.name}.logs"
+        self.logs = logs_of(args.name)
         self.failed = False
         self.running: list[str] = []  # the experiments in work here
-        self.done = sum(planned.state == "done" for planned in plan)
+        self.done = self.counts["done"]
         self.seconds: list[float] = []  # that each experiment done here took
         self.lock = threading.Lock()
 
     def run(self) -> int:
         """The exit code."""
-        states = {planned: planned.state for planned in self.plan}
-        waiting = chains([planned for planned, state in states.items() if state in ("cut", "to do")])
-        counts = Counter(states.values())
+        counts = self.counts
         self.logs.mkdir(parents=True, exist_ok=True)
         print(f"{len(self.plan)} experiments: {counts['done']} done, {counts['running']} running elsewhere, "
-              f"{counts['cut']} cut, {counts['to do']} to do; {min(len(self.places), max(len(waiting), 1))} at a time; "
+              f"{counts['cut']} cut, {counts['to do']} to do; {len(self.places)} at a time; "
               f"what they say: {self.logs}", flush=True)  # fmt: skip
         with self.job.signals_passed_on(), ThreadPoolExecutor(len(self.places)) as pool:
-            list(pool.map(self.chain, waiting))
+            list(pool.map(self.chain, self.waiting))
         if self.job.stop_signal:
             print("Stopped; the same command goes on.", file=sys.stderr)
             return 128 + self.job.stop_signal
@@ -322,13 +358,14 @@ class Batch:
 
     def chain(self, planned: list[Planned]) -> None:
         for each in planned:
-            self.one(each)
+            if each.state not in ("cut", "to do"):  # another command took it up since
+                continue
+            with suppress(Timeout), FileLock(each.in_work, timeout=0):
+                self.one(each)
 
     def one(self, planned: Planned) -> None:
         """Train and evaluate one, and say what became of it."""
         name = planned.experiment.name
-        if planned.state not in ("cut", "to do"):  # another command took it up since
-            return
         started = time.monotonic()
         self.running.append(name)
         done = self.succeeds(planned)

@@ -35,12 +35,13 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from commands import cli
-from configs import ConfigError
+from configs import BaseConfig, ConfigError
 from dataloader.base import in_words
 from evaluation import comparison, metrics
 from evaluation.report import of_each_class
 from evaluation.tables import csv_text
 from experiments.folder import Experiment, ExperimentError
+from experiments.settings import ELSEWHERE, differences
 from system.files import write_text
 from tools import make_tables
 from tools.results import markdown, percent, read_rows
@@ -64,6 +65,7 @@ class Evaluated(NamedTuple):
     file: Path  # its scores.csv
     images: dict[str, tuple[int, str | None]]  # id → label, person (where known)
     scores: np.ndarray  # (N,), in the order of the images
+    config: BaseConfig | None  # that it was trained with, where its config.json is there
 
 
 class Group(NamedTuple):
@@ -204,7 +206,8 @@ def evaluated(experiment: Experiment, score: str | None) -> Evaluated:
             f"{file}: {score} has an AUC of {percent(found)} % here and of {percent(of_score[score]['auc'])} % in "
             f"results.json: they are of different evaluations. {again}"
         )
-    return Evaluated(of_score[score], file, images, values)
+    config = experiment.load_config()[1] if experiment.exists() else None
+    return Evaluated(of_score[score], file, images, values, config)
 
 
 def check_seeds(name: str, every: list[Evaluated]) -> None:
@@ -217,6 +220,12 @@ def check_seeds(name: str, every: list[Evaluated]) -> None:
                     f"{name}: a group is of seeds of one configuration, but {key} is {first.row[key]} in "
                     f"{first.file.parent} and {each.row[key]} in {each.file.parent}. Compare them as two."
                 )
+        changes = differences(first.config, each.config, ELSEWHERE) if first.config and each.config else []
+        if changes:  # a configuration that was another when one of them was trained
+            raise ExperimentError(
+                f"{name}: a group is of seeds of one configuration, but of {first.file.parent} and {each.file.parent} "
+                f"differ {'; '.join(changes)}. Compare them as two."
+            )
         if each.row["seed"] in (earlier.row["seed"] for earlier in every[:i]):
             raise ExperimentError(
                 f"{name}: {each.file.parent} has the seed of another, {each.row['seed']}. Name it once."
@@ -235,6 +244,14 @@ def in_order_of(first: Evaluated, other: Evaluated) -> np.ndarray:
             raise ExperimentError(
                 f"{first.file} and {other.file}: of another {what}, {first.row[key]} and {other.row[key]}. "
                 "Compare what was evaluated on the same images."
+            )
+    if first.row["dataset"] == "digit":
+        settings = [each.row["settings"] or () for each in (first, other)]
+        crops = [[line for line in lines if line.startswith("digit_crop:")] for lines in settings]
+        if crops[0] != crops[1]:
+            raise ExperimentError(
+                f"{first.file} and {other.file}: other images of the same names, of the one alone "
+                f"{(crops[0] or crops[1])[0]}. Compare what was evaluated on the same images."
             )
     files = {each.row["data_set"] for each in (first, other)} - {None, ""}  # of an older version: not known
     if len(files) > 1 and first.row["dataset"] != "digit":
@@ -276,11 +293,14 @@ def compare(images: Images, groups: list[Group], samples: int, seed: int, first_
     found = comparison.resampled(labels, np.concatenate([group.scores for group in groups]), persons, samples, seed)
     ends = np.cumsum([len(group.scores) for group in groups])[:-1]
     pairs = [(a, b) for a, b in combinations(range(len(groups)), 2) if a == 0 or not first_only]
+    # a group's draws of seeds are its own, the same in each of its pairs, and shared by scores of the same trainings
+    trainings = [group.experiments for group in groups]
+    draws = [[seed, trainings.index(experiments)] for experiments in trainings]
     tables = []
     for figure in comparison.FIGURES:
         of_groups = np.split(found[figure], ends)  # (K, S) each
         rows = [
-            {**common, "figure": figure, **names(groups[a], groups[b]), **bootstrapped(of_groups, a, b, seed)}
+            {**common, "figure": figure, **names(groups[a], groups[b]), **bootstrapped(of_groups, a, b, draws)}
             | measured(images, groups[a], groups[b], figure)
             for a, b in pairs
         ]
@@ -310,10 +330,11 @@ def measured(images: Images, first: Group, second: Group, figure: str) -> Row:
     return row
 
 
-def bootstrapped(of_groups: list[np.ndarray], a: int, b: int, seed: int) -> Row:
-    """Interval and p of the difference of two groups, of a figure (K, S) of every group's seeds on all samples."""
-    # a group's draws are its own, and the same in each of its pairs
-    first, second = (comparison.over_drawn_seeds(of_groups[i], np.random.default_rng([seed, i])) for i in (a, b))
+def bootstrapped(of_groups: list[np.ndarray], a: int, b: int, draws: list[list[int]]) -> Row:
+    """Interval and p of the difference of two groups, of a figure (K, S) of every group's seeds on all samples, whose
+    seeds are drawn as ``draws`` says.
+    """
+    first, second = (comparison.over_drawn_seeds(of_groups[i], np.random.default_rng(draws[i])) for i in (a, b))
     low, high = metrics.interval(first - second)
     row = {"low": low, "high": high, "p": comparison.p_value(first - second)}
     if max(len(of_groups[a]), len(of_groups[b])) > 1:

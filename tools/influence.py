@@ -93,7 +93,7 @@ def main() -> None:
     args = parser.parse_args()
     if args.images is not None and args.images < 1:
         raise ConfigError(f"--images {args.images}: at least 1 of each class.")
-    for name in args.exp:
+    for name in dict.fromkeys(args.exp):
         rows = examine(argparse.Namespace(**{**vars(args), "exp": name}))
         write_results(rows)
         print("\n".join([*table(rows), ""]))

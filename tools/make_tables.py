@@ -45,7 +45,8 @@ FIELDS = (
     "f1_at_oracle_threshold", "per_kind_auc", "val_auc_per_epoch", "trained_commit", "trained_device",
     "trained_precision", "commit", "torch", "device",
 )  # fmt: skip
-ADDED = {"pretrained", "data_set", "trained_on", "trained_precision"}  # columns that files of an earlier version lack
+# columns that files of an earlier version lack
+ADDED = {"pretrained", "data_set", "trained_on", "trained_precision", "configuration"}
 SAME = (  # of runs that are averaged
     "dataset", "data_set", "config", "settings", "pretrained", "stages_planned", "stages_trained",
     "checkpoint", "trained_precision", "precision", "split", "normal", "anomalous",
@@ -64,7 +65,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("experiments", nargs="+", metavar="EXP", help="experiments that eval.py has evaluated")
     args = parser.parse_args()
-    rows = [row for name in args.experiments for row in read_rows(Experiment(name))]
+    rows = [row for name in dict.fromkeys(args.experiments) for row in read_rows(Experiment(name))]
     path = RESULTS / "results.csv"
     rows += [row for row in read_table(path) if row["experiment"] not in args.experiments]
     rows.sort(key=lambda row: [row[key] for key in ("dataset", "config", "epochs", "seed", "experiment", "score")])

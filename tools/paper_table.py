@@ -20,7 +20,7 @@ import configs
 from configs import BaseConfig
 from evaluation.tables import csv_text
 from experiments.folder import Experiment
-from experiments.settings import changed_settings
+from experiments.settings import all_settings, changed_settings
 from system.files import write_text
 from tools import paper_figure, results_page, rules
 from tools.make_tables import (
@@ -50,7 +50,7 @@ HEADER = (
     "method", "AUC", "AP", "acc / F1, val threshold", "AUC published", "difference", "score", "epochs",
     "pretrained weights", "training, min", "seeds", "at commit",
 )  # fmt: skip
-OF_RUN = (*FIELDS, "scores", "removed", "kind", "last_epochs")  # columns of NAME_runs.csv
+OF_RUN = (*FIELDS, "scores", "removed", "kind", "last_epochs", "configuration")  # columns of NAME_runs.csv
 IN_TEX = ("method", "AUC", "AP", "acc / F1, val threshold", "AUC published", "difference", "seeds")  # and all others
 NOTE = (
     "Percent; mean ± standard deviation over seeds, of the main score on all test images. A difference is ours minus "
@@ -67,17 +67,24 @@ def finished(experiment: Experiment, config: BaseConfig) -> bool:
         return False
     try:
         found = json.loads(results.read_text(encoding="utf-8"))
-        if experiment.is_older() or found["data"] != experiment.load_config()[2]:
+        _, trained, data = experiment.load_config()
+        if experiment.is_older() or found["data"] != data:
             return False
-        return is_as_asked(found, config)
+        return is_as_asked(found | {"configuration": all_settings(trained)}, config)
     except (ValueError, KeyError, TypeError):  # damaged
         return False
 
 
 def is_as_asked(found: Mapping[str, object], config: BaseConfig) -> bool:
-    """Whether what results.json holds, or a row of NAME_runs.csv, is of all the training and the evaluation that
-    ``config`` says.
+    """Whether a run is of all the training and the evaluation that ``config`` says: ``found`` is a row of
+    NAME_runs.csv, or what results.json holds, with the ``configuration`` that it was trained with.
+
+    Its ``settings`` alone, what it changed of a configuration of its day, do not tell: the configuration may be another
+    by now. A setting that is newer than a row is as the ``settings`` say; rows of an earlier version have these alone.
     """
+    asked_for = all_settings(config)
+    if asked_for | (found["configuration"] or {}) != asked_for:
+        return False
     asked = {"split": "test", "checkpoint": config.checkpoint, "precision": config.precision, "seed": config.seed}
     asked["settings"] = changed_settings(found["config"], config)
     planned = sum(stage.epochs for stage in config.stages())
@@ -87,7 +94,7 @@ def is_as_asked(found: Mapping[str, object], config: BaseConfig) -> bool:
 def main_row(experiment: Experiment) -> Row:
     """Its main score's row of results.csv, and more AUCs by name: of all ``scores`` (an ensemble's networks' mean), of
     the same where duplicates are ``removed``, of the main score by ``kind``, where there are several, and disease; and
-    :func:`last_epochs`.
+    :func:`last_epochs`; and all settings.
     """
     rows = read_rows(experiment)
     main = next(row for row in rows if row["main"])
@@ -102,6 +109,7 @@ def main_row(experiment: Experiment) -> Row:
         if row["score"] == main["score"] and row["auc"]
     }
     more = {"scores": scores, "removed": removed, "kind": kinds | diseases}
+    more["configuration"] = all_settings(experiment.load_config()[1])
     return main | more | {"last_epochs": last_epochs(experiment, main)}
 
 

@@ -85,7 +85,7 @@ def main() -> None:
     args = parser.parse_args()
     if any(path.suffix not in (".png", ".pdf") for path in args.figure):
         parser.error("--figure must end in .png or .pdf")
-    rows = [row for name in args.exp for row in examine(Experiment(name))]
+    rows = [row for name in dict.fromkeys(args.exp) for row in examine(Experiment(name))]
     every = replace_rows(RESULTS / "rules.csv", FIELDS, rows)
     write_text(RESULTS / "rules.md", "\n".join([NOTES, *tables(every)]) + "\n")
     print("\n".join(tables([row for row in every if row["experiment"] in args.exp])))
@@ -136,10 +136,9 @@ def examine(experiment: Experiment) -> list[dict[str, object]]:
     """A row for every rule and both kinds of weights."""
     name, config, data = experiment.load_config()
     epochs, splits = read(experiment)
-    if "val" not in splits:
-        raise ExperimentError(
-            f"{experiment.folder}: its data have no validation images, so there is nothing to choose."
-        )
+    for split, so in (("val", "there is nothing to choose"), ("test", "nothing tells the rules apart")):
+        if split not in splits:
+            raise ExperimentError(f"{experiment.folder}: its data have no {split} images, so {so}.")
     given = (config.main_score, *METHODS[config.method].score_names)  # not all are given with all settings
     main_score = next(name for name in given if name in splits["val"].scores)
     common = {

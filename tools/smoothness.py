@@ -56,7 +56,7 @@ def main() -> None:
     parser.add_argument("--score", metavar="SCORE", help="instead of the main score")
     cli.add_data_root(parser)
     args = parser.parse_args()
-    rows = [examine(Experiment(name), args.score, args.data_root) for name in args.exp]
+    rows = [examine(Experiment(name), args.score, args.data_root) for name in dict.fromkeys(args.exp)]
     every = replace_rows(RESULTS / "smoothness.csv", FIELDS, rows)
     write_text(RESULTS / "smoothness.md", "\n".join([NOTES, *tables(every)]) + "\n")
     print("\n".join(tables([row for row in every if row["experiment"] in args.exp])))
