@@ -6,7 +6,7 @@ The experiments are trained with --set record_scores=true, and average_decay for
 epoch's scores of the validation and test images lie in their epochs/. Rules, of the main score:
 
     last            the last epoch
-    labelled        the highest AUC on validation, which takes labelled anomalous images (the papers' rule)
+    labelled        the highest AUC on validation, which takes labelled anomalous images (SimSID's rule)
     least error     the least mean reconstruction error of validation's normal images
     agreement       the epoch whose ranking of validation's images, unlabelled, agrees most with all other epochs' (mean
                     Spearman correlation): model centrality, in Ma et al., "The need for unsupervised outlier model
