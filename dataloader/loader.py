@@ -84,7 +84,8 @@ class TrainLoader:
     def in_order(self, epoch: int, count: int | None = None) -> Iterator[torch.Tensor]:
         """The first ``count`` training images (all of them) in the dataset's order, in batches (B, 1, H, W).
 
-        They are made and augmented as in that epoch, for estimates of score or batch-norm statistics.
+        They are made as in that epoch, and augmented by a draw for so many images: for estimates of score or batch-norm
+        statistics.
         """
         images = self.dataset.training_images(epoch)[:count]
         return self._shown(images, self._augmentation(len(images), epoch))

@@ -16,7 +16,8 @@ Deviations from the authors' program, of which the first five mend it:
 - Reconstructions are compared in [0, 1], where similarity is at home; the networks work in [−1, 1].
 - A code is decoded together with its mixture, so that batch norm's running statistics are of both.
 - The patches' sigma is a mean over batches of as many images as ``batch_size``, not of the two that are trained on.
-- A scale's similarity counts as 0.001 at least, and patches of 32 pixels have two scales, whose weights add up to 1.
+- A scale's similarity counts as 0.001 at least, and patches of 32 pixels have two scales; the weights of any number
+  of scales add up to 1.
 - The decoder's tanh, and sizes that are not said of the networks for patches and of the critic's ends, follow from the
   images.
 - The parts are stages of one training. A last batch that is not full is left out for images: a single one has no other

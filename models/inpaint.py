@@ -35,7 +35,8 @@ class NeighbourAttention(nn.Module):
         (w_q, w_kv), (b_q, b_kv) = self.in_proj.weight.split([d, 2 * d]), self.in_proj.bias.split([d, 2 * d])
         q = nn.functional.linear(query, w_q, b_q).reshape(b, n, self.heads, 1, d // self.heads)
         padded = nn.functional.pad(memory, (0, 0, 0, 1))  # (B, P² + 1, d), the last one the zero neighbour
-        kv = nn.functional.linear(padded, w_kv, b_kv)[:, self.neighbours]  # (B, P², 8, 2d)
+        # not by indexing, whose gradient several threads would add up in any order
+        kv = nn.functional.linear(padded, w_kv, b_kv).index_select(1, self.neighbours.flatten())  # (B, P²·8, 2d)
         k, v = kv.reshape(b, n, 8, 2, self.heads, -1).permute(3, 0, 1, 4, 2, 5)  # (B, P², heads, 8, d/heads) each
         weights = (q @ k.transpose(-1, -2) / math.sqrt(d // self.heads)).softmax(
             -1, dtype=w_q.dtype

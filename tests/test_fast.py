@@ -9,6 +9,7 @@ from dataloader.loader import Batch
 from models import fast
 from models.blocks import ResidualBlock, UpBlock
 from models.fast import convolve_doubled, double
+from models.inpaint import NeighbourAttention
 from system import tuning
 
 
@@ -113,3 +114,17 @@ def test_one_switch_turns_all_of_it_off_and_changes_no_number(monkeypatch):
         assert bool(used) is not plain and len(encoded) == (3 if plain else 2)
         found.append((losses, method.score(images).image, method.state_dict()))
     torch.testing.assert_close(*found, rtol=1e-6, atol=1e-9)
+
+
+def test_the_neighbours_gradient_is_the_same_on_several_threads():
+    threads = torch.get_num_threads()
+    torch.manual_seed(0)
+    attention = NeighbourAttention(2, 1024)
+    query, memory, at_output = torch.randn(3, 1, 4, 1024)
+    memory.requires_grad_()
+    torch.set_num_threads(2)  # which share out what is read several times, and may add it up in any order
+    try:
+        found = [torch.autograd.grad(attention(query, memory), memory, at_output)[0] for _ in range(150)]
+    finally:
+        torch.set_num_threads(threads)
+    assert all(torch.equal(gradient, found[0]) for gradient in found)
