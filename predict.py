@@ -70,6 +70,9 @@ def main() -> int:
         )  # fmt: skip
     known = trained.experiment.training_looks()
     found, failed = score_files(method, list(names), trained.device, known, bool(args.images or args.maps))
+    for failure in failed:
+        print(f"error: {failure}", file=sys.stderr)
+    unread = len(failed)
     if found:
         captions = write_scores(args, trained, found)
         for warning in doubts(found, method.config.image_size):
@@ -77,7 +80,7 @@ def main() -> int:
         if args.images or args.maps:
             failed += pictures.write(method, found, names, captions, trained.device, args.images, args.maps)
             say_where(args, found)
-    for failure in failed:
+    for failure in failed[unread:]:
         print(f"error: {failure}", file=sys.stderr)
     if failed:
         print(f"error: {len(failed)} of {len(names)} files have no scores.", file=sys.stderr)

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,7 +16,7 @@ import configs
 from configs import BaseConfig
 from dataloader import familiar
 from dataloader.duplicates import duplicates_of
-from dataloader.images import FORMATS, DataError, image_files, read_images, read_mask
+from dataloader.images import FORMATS, DataError, image_files, read_images, read_mask, require_utf8
 from system.seeding import generator
 
 DATA_ROOT_VARIABLE = "ANOMALY_DATA_ROOT"
@@ -148,7 +149,10 @@ class FileDataset(Dataset):
 
     @cached_property
     def items(self) -> dict[str, list[Item]]:
-        return self.list_items()
+        items = self.list_items()
+        for item in chain.from_iterable(items.values()):
+            require_utf8(item.path)
+        return items
 
     @property
     def has_held_out(self) -> bool:

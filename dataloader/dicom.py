@@ -34,7 +34,6 @@ def read_dicom(path: Path, raw: bool = False) -> Image.Image:
     """
     try:
         from pydicom import dcmread
-        from pydicom.errors import InvalidDicomError
         from pydicom.pixels import apply_modality_lut, apply_voi_lut
     except ImportError:
         raise DataError(f"{path}: reading DICOM needs pydicom 3 or newer: {INSTALL}") from None
@@ -42,7 +41,7 @@ def read_dicom(path: Path, raw: bool = False) -> Image.Image:
         dataset = dcmread(path)
     except FileNotFoundError:
         raise DataError(f"{path}: no such file. Mend the path.") from None
-    except (InvalidDicomError, OSError, ValueError, EOFError) as error:
+    except Exception as error:  # of a damaged file it raises many kinds
         raise DataError(f"{path}: not a readable DICOM file ({error}). Fetch it anew.") from error
     if "PixelData" not in dataset:
         raise DataError(f"{path}: the DICOM file holds no pixel data. Fetch it anew, or leave it out.")

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image, ImageOps
-from PIL.TiffImagePlugin import PHOTOMETRIC_INTERPRETATION
+from PIL.TiffImagePlugin import BITSPERSAMPLE, PHOTOMETRIC_INTERPRETATION
 
 from dataloader.cache import Kept, cache_folder
 from dataloader.dicom import read_dicom
@@ -21,7 +21,7 @@ from system.progress import watched
 DICOM = {".dcm", ".dicom"}
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"} | DICOM
 FORMATS = "PNG, JPEG, BMP, TIFF or DICOM (.dcm) files"
-READER = 2  # to be raised where read_image comes to make other pixels of a file
+READER = 3  # to be raised where read_image comes to make other pixels of a file
 
 
 def read_images(
@@ -109,7 +109,8 @@ def decoded(path: Path, convert: Callable[[Image.Image], Image.Image]) -> Image.
     if path.suffix.lower() in DICOM:
         return read_dicom(path)
     try:
-        with Image.open(path) as image:
+        # of an open file, since Pillow maps a named one of uncompressed TIFF by the size that it has when turned
+        with open(path, "rb") as file, Image.open(file) as image:
             # an MPO is a camera's JPEG: its other frames are the same view again
             if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
                 raise ValueError(f"it has {image.n_frames} frames, and an image is one")
@@ -163,8 +164,12 @@ def wide_pixels(image: Image.Image) -> np.ndarray:
     pixels = np.asarray(image).astype(np.int64)
     if pixels.min() < 0 or pixels.max() > 65535:
         raise ValueError("32-bit pixels outside 0 … 65535")
+    tags = getattr(image, "tag_v2", {})
+    bits = tags.get(BITSPERSAMPLE, (16,))[0]
+    if 8 < bits < 16:  # which Pillow leaves as they are
+        pixels = pixels * 65535 // (2**bits - 1)
     # Pillow turns a TIFF's WhiteIsZero round in 8 bits, and leaves it in 16
-    return 65535 - pixels if getattr(image, "tag_v2", {}).get(PHOTOMETRIC_INTERPRETATION) == 0 else pixels
+    return 65535 - pixels if tags.get(PHOTOMETRIC_INTERPRETATION) == 0 else pixels
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -179,9 +184,15 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def to_marked(image: Image.Image) -> Image.Image:
-    """8-bit: 255 where the image is not black, however dark it is."""
-    pixels = wide_pixels(image) if image.mode.startswith("I") else np.asarray(to_gray(image))
-    return Image.fromarray(np.where(pixels > 0, 255, 0).astype(np.uint8))
+    """8-bit: 255 where the image is not black, however dark it is, and not transparent."""
+    if image.mode.startswith("I"):
+        marked = wide_pixels(image) > 0
+    elif image.mode in ("1", "L"):
+        marked = np.asarray(image) > 0
+    else:  # luma rounds the darkest colours to black
+        rgba = np.asarray((to_gray(image) if image.mode == "F" else image).convert("RGBA"))
+        marked = (rgba[..., :3].max(-1) > 0) & (rgba[..., 3] > 0)
+    return Image.fromarray(np.where(marked, 255, 0).astype(np.uint8))
 
 
 def require_utf8(path: Path) -> None:

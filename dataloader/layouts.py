@@ -1,6 +1,7 @@
 """What one's own folders hold, be it one class or splits and classes; what a CSV file lists (docs/own_images.md)."""
 
 import csv
+import os
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterator
@@ -95,7 +96,8 @@ def all_normal(root: Path, files: dict[Path, tuple[str, ...]]) -> list[Item]:
         example.setdefault(frozenset(names & NORMAL), file.parent)
     if len(example) > 1:
         raise DataError(f"{' and '.join(map(str, example.values()))}: which of them are the normal images? {advice}")
-    folders = Counter(parts[0] if len(parts) > 1 else "." for parts in files.values())
+    common = len(os.path.commonprefix([parts[:-1] for parts in files.values()]))  # folders that all of them lie in
+    folders = Counter("/".join(parts[: common + 1]) if len(parts) > common + 1 else "." for parts in files.values())
     if len(folders) > 1:
         shown = ", ".join(f"{name} {count}" for name, count in folders.most_common(FOLDERS_NAMED))
         more = f" and {len(folders) - FOLDERS_NAMED} more" if len(folders) > FOLDERS_NAMED else ""
@@ -180,7 +182,7 @@ def read_rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
     """The lines of a CSV file with their numbers, "" for what is not said. Raises DataError."""
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
-            rows = csv.DictReader(file, restval="", skipinitialspace=True)
+            rows = csv.DictReader(file, restval="", skipinitialspace=True, strict=True)
             names = [name.strip().lower() for name in rows.fieldnames or ()]
             if "path" not in names:
                 raise DataError(

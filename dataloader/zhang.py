@@ -65,8 +65,10 @@ class ZhangLab(FileDataset):
 
     @staticmethod
     def _item(path: Path, label: int) -> Item:
-        person = re.match(r"person\d+|(NORMAL2-)?IM-\d+", path.name)
-        return Item(path, label, _kind(path) if label else "normal", person=person[0] if person else "")
+        # Kaggle's names, or Mendeley's: the disease, the patient and the number of the patient's image
+        person = re.match(r"person\d+|(NORMAL2-)?IM-\d+|(?:NORMAL|BACTERIA|VIRUS)-(?P<patient>\d+)(?=-\d)", path.name)
+        name = (person["patient"] or person[0]) if person else ""
+        return Item(path, label, _kind(path) if label else "normal", person=name)
 
     def _carve_validation(self, train: list[Item], folder: Path) -> dict[str, list[Item]]:
         lists = (self.root / "val_split.json", folder / "val_split.json")
@@ -107,10 +109,17 @@ class ZhangLab(FileDataset):
     def _drawn(train: list[Item]) -> set[Path]:
         chosen: set[Path] = set()
         for label, name in enumerate(CLASSES):
-            files = [item.path for item in train if item.label == label]
-            count = min(VALIDATION_PER_CLASS, max(1, len(files) // 5))
-            order = torch.randperm(len(files), generator=generator(0, "zhang", name))
-            chosen.update(files[i] for i in order[:count])
+            of_person: dict[object, list[Path]] = {}  # who has all images held out, or none
+            for item in train:
+                if item.label == label:
+                    of_person.setdefault(item.person or item.path, []).append(item.path)
+            files = list(of_person.values())
+            count = min(VALIDATION_PER_CLASS, max(1, sum(map(len, files)) // 5))
+            held_out: list[Path] = []
+            for i in torch.randperm(len(files), generator=generator(0, "zhang", name)):
+                if len(held_out) + len(files[i]) <= count:
+                    held_out += files[i]
+            chosen.update(held_out or files[0])
         return chosen
 
 

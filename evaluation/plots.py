@@ -154,7 +154,7 @@ def samples(groups: dict[str, list[tuple]], score: str, path: Path) -> None:
             outline(first, mask)
             second.imshow(reconstruction, cmap="gray", vmin=0, vmax=1)
             shown = third.imshow(np.abs(image - reconstruction), cmap=HEAT, vmin=0, vmax=high)
-            second.set_title((title + "\n" if r == 0 else "") + caption, fontsize=9)
+            second.set_title((title + "\n" if r == 0 else "") + caption, fontsize=9, parse_math=False)
     figure.colorbar(shown, ax=axes, label="absolute difference", shrink=0.5, aspect=30)
     save(figure, path)
 
@@ -170,7 +170,7 @@ def maps(
     for r, (caption, image) in enumerate(zip(captions, images, strict=True)):
         axes[r, 0].imshow(picture(image), cmap="gray", vmin=0, vmax=1)
         outline(axes[r, 0], None if masks is None else masks[r])
-        axes[r, 0].set_title(caption, fontsize=9)
+        axes[r, 0].set_title(caption, fontsize=9, parse_math=False)
     for c, (name, of_score) in enumerate(found.items(), start=1):
         low, high = scale(of_score)
         for r, pixels in enumerate(of_score):

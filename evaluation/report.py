@@ -278,7 +278,8 @@ def pixel_lines(results: dict) -> list[str]:
     if "localisation" not in results:
         return []
     masked, of = (part["anomalous"] for part in (results["pixel_images"], results["classes"]))
-    part = f" (of {masked} of {of} anomalous images: the others have no mask)" if masked < of else ""
+    others = f" (of {masked} of {of} anomalous images: the others have no mask, or none that a pixel is left of)"
+    part = others if masked < of else ""
     return [
         f"{f'map of {name}, %':>34}: {', '.join(f'{names[key]} {100 * found[key]:.1f}' for key in found)}{part}"
         for name, found in results["localisation"].items()

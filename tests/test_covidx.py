@@ -46,6 +46,27 @@ def test_lists_give_the_splits(tmp_path):
     assert sum(item.label for item in data.items["train"]) == 6
 
 
+def test_what_is_listed_again_counts_once(tmp_path):
+    make_covidx(tmp_path)
+    lines = (tmp_path / "test_COVIDx9A.txt").read_text().splitlines()
+    rewrite(tmp_path, *lines, lines[0], name="test_COVIDx9A")
+    assert covidx(tmp_path).split("test").in_words() == "3 normal, 6 anomalous"
+
+
+@pytest.mark.parametrize(
+    ("line", "name", "said"),
+    [
+        ("p0 t0.png COVID-19 rsna", "test_COVIDx9A", "t0.png: is listed as normal of test, and as COVID-19 of test"),
+        ("p0 n0.png normal rsna", "val_squid", "n0.png: is listed as normal of train, and as normal of val"),
+    ],
+)
+def test_what_is_listed_as_two_things_is_named(tmp_path, line, name, said):
+    make_covidx(tmp_path)
+    rewrite(tmp_path, *(tmp_path / f"{name}.txt").read_text().splitlines(), line, name=name)
+    with pytest.raises(DataError, match=said):
+        _ = covidx(tmp_path).items
+
+
 def test_lines_are_read_from_the_right(tmp_path):
     make_covidx(tmp_path)
     rewrite(

@@ -20,7 +20,7 @@ import configs
 from dataloader import DataError, build_dataset
 from dataloader.augment import affine, draw_affine
 from dataloader.digit import AREA, FLIPPABLE, KINDS, SPLIT_SHARES, chosen, draw_crops, random_crops
-from dataloader.images import read_image
+from dataloader.images import decoded, read_image, to_gray
 from dataloader.loader import TrainLoader
 from dataloader.zhang import OUR_LIST
 from system.seeding import generator
@@ -80,6 +80,29 @@ def test_an_image_is_read_as_it_is_looked_at(tmp_path):
     half.save(tmp_path / "a.jpg", exif=turned)
     found = read_image(tmp_path / "a.jpg", 8, "box")
     assert (found[:4] > 250).all() and (found[4:] < 5).all()
+
+
+@pytest.mark.parametrize("mode", ["L", "I;16", "P", "RGB"])
+@pytest.mark.parametrize("compression", ["raw", "tiff_lzw"])
+def test_a_tiff_file_is_turned_as_it_is_looked_at(tmp_path, mode, compression):
+    across = np.add.outer(np.arange(60), 2 * np.arange(90)).astype(np.uint8)
+    upright = (
+        Image.fromarray(across.astype(np.uint16) * 257) if mode == "I;16" else Image.fromarray(across).convert(mode)
+    )
+    turned = Image.Exif()
+    turned[ExifTags.Base.Orientation] = 6
+    upright.save(tmp_path / "a.tif", exif=turned, compression=compression)
+    assert np.array_equal(np.array(decoded(tmp_path / "a.tif", to_gray)), np.rot90(across, -1))
+
+
+def test_twelve_bits_are_scaled_by_their_own_range(tmp_path):
+    packed = bytes([0xFF, 0xF8, 0x00, 0x00, 0x0F, 0xFF])  # 4095 2048 0 4095
+    tags = {256: 4, 257: 1, 258: 12, 259: 1, 262: 1, 273: 8, 277: 1, 278: 1, 279: len(packed)}
+    entries = b"".join(pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    (tmp_path / "a.tif").write_bytes(
+        b"II" + pack("<HI", 42, 8 + len(packed)) + packed + pack("<H", len(tags)) + entries + bytes(4)
+    )
+    assert np.array(decoded(tmp_path / "a.tif", to_gray)).tolist() == [[255, 128, 0, 255]]
 
 
 @pytest.mark.parametrize(
@@ -272,6 +295,16 @@ def test_zhang_official_layout(tmp_path, above):
     assert {i.kind for i in items["test"]} == {"normal", "bacterial", "viral"}
     assert not {i.path for i in items["train"]} & {i.path for i in items["val"]}
     assert [i.path for i in items["val"]] == [i.path for i in zhang(tmp_path, seed=5).items["val"]]
+
+
+def test_all_images_of_a_person_are_held_out_of_zhanglab_or_none(tmp_path):
+    for label, (name, disease) in enumerate((("NORMAL", "NORMAL"), ("PNEUMONIA", "VIRUS"))):
+        for i in range(12):  # as Mendeley calls them
+            write_image(tmp_path / "train" / name / f"{disease}-{1000 * label + i // 3}-{i % 3:04}.jpeg", 10 * i)
+        write_image(tmp_path / "test" / name / f"{disease}-{1000 * label + 77}-0001.jpeg")
+    items = zhang(tmp_path).items
+    train, val = ({item.person for item in items[split]} for split in ("train", "val"))
+    assert not train & val and len(items["val"]) == 2 * 3 and len(train) == 2 * 3
 
 
 def test_zhang_validation_list(tmp_path):

@@ -14,7 +14,7 @@ from tiny import FEW, command, train
 import configs
 from configs import ConfigError
 from dataloader import DataError, build_dataset
-from dataloader.images import image_files, read_image, read_mask
+from dataloader.images import decoded, image_files, read_image, read_mask, to_gray
 from evaluation import metrics, normals
 from tools import make_tables
 
@@ -99,6 +99,13 @@ def test_what_is_taken_for_normal_is_counted(tmp_path, capsys):
         write(tmp_path / f"p{i}" / "a.png")
     assert len(own(tmp_path, "held_out=0").items["train"]) == 10
     assert " and 4 more. If some are not: Put normal images in " in capsys.readouterr().err
+
+
+def test_what_is_taken_for_normal_is_counted_below_a_common_folder(tmp_path, capsys):
+    for name in ("ds/images/a", "ds/images/b", "ds/tumour/a"):
+        write(tmp_path / f"{name}.png")
+    assert len(own(tmp_path, "held_out=0").items["train"]) == 3
+    assert "all images are taken for normal ones: ds/images 2, ds/tumour 1" in capsys.readouterr().err
 
 
 def test_kinds_of_training_images_are_not_all_normal(tmp_path):
@@ -243,6 +250,8 @@ def test_what_is_no_list_or_not_there(tmp_path):
         own(tmp_path / "none")
     with pytest.raises(DataError, match="a.png: not a CSV file in UTF-8"):
         _ = own(write(tmp_path / "a.png")).items
+    with pytest.raises(DataError, match="x.csv: not a CSV file in UTF-8"):  # a quotation mark that is not closed
+        _ = own(write_csv(tmp_path / "x.csv", "path,person", 'a.png,"p9', "a.png,p7")).items
     if os.geteuid():  # root reads everything
         (tmp_path / "closed").mkdir(mode=0)
         with pytest.raises(DataError, match="closed: cannot be read"):
@@ -356,6 +365,25 @@ def test_a_mask_of_sixteen_bits_is_what_is_not_zero(tmp_path):
     assert np.array_equal(found, pixels > 0)
 
 
+@pytest.mark.parametrize("colour", [(1, 0, 0), (0, 0, 4), (0, 0, 4, 9)])
+def test_a_mask_of_the_darkest_colours_is_what_is_not_black(tmp_path, colour):
+    pixels = np.zeros((4, 4, len(colour)), np.uint8)
+    pixels[1, 2] = colour
+    Image.fromarray(pixels).save(tmp_path / "m.png")
+    found = read_mask(tmp_path / "m.png", write(tmp_path / "a.png", size=(4, 4)), 4, "stretch")
+    assert np.array_equal(found, pixels.any(-1))
+
+
+@needs_pydicom
+def test_a_dicom_file_that_is_cut_off_is_named(tmp_path):
+    write_dicom(tmp_path / "a.dcm", np.arange(64, dtype=np.uint16).reshape(8, 8))
+    whole = (tmp_path / "a.dcm").read_bytes()
+    for length in range(128, len(whole), 3):
+        (tmp_path / "a.dcm").write_bytes(whole[:length])
+        with pytest.raises(DataError, match="a.dcm: "):
+            decoded(tmp_path / "a.dcm", to_gray)
+
+
 @needs_pydicom
 def test_dicom_files_are_read_beside_others(tmp_path):
     ramp = np.tile(np.arange(SIDE, dtype=np.uint16) * 100, (SIDE, 1))
@@ -463,7 +491,7 @@ def test_pixel_figures_are_of_the_images_with_masks(workspace, capsys):
         write(workspace / "mine" / "test" / "haze" / f"{i}.png")
     assert train("a", "--data-root", "mine", method="ae", overrides=[*OWN, "batch_size=4"]) == 0
     assert command("eval", "--exp", "a", "--device", "cpu", "--save-maps") == 0
-    assert "(of 2 of 5 anomalous images: the others have no mask)" in capsys.readouterr().out
+    assert "(of 2 of 5 anomalous images: the others have no mask, or none that" in capsys.readouterr().out
     folder = workspace / "checkpoints" / "a"
     results, maps = json.loads((folder / "results.json").read_text()), np.load(folder / "maps.npz")
     kept = ["haze" not in name for name in maps["id"]]

@@ -15,7 +15,7 @@ from tiny import SMALL, command
 import configs
 from dataloader import DataError, build_dataset
 from tools import import_official, make_tables, prepare_data
-from tools.originals import READERS
+from tools.originals import READERS, brain
 from tools.prepare_data import COUNTS
 
 LISTS = {"train": {"0": 12, "unlabeled": {"0": 4, "1": 6}}, "test": {"0": 6, "1": 6}}
@@ -375,6 +375,22 @@ def make_lag(root):
     for name, count in (("non_glaucoma", 30), ("suspicious_glaucoma", 24)):
         for i in range(count):
             write(root / name / "image" / f"{i}.jpg", i + 100 * len(name))
+
+
+def test_equal_names_in_training_and_testing_stay_apart(tmp_path):
+    for part, kind in (
+        ("Training", "notumor"),
+        ("Testing", "notumor"),
+        ("Training", "glioma"),
+        ("Testing", "meningioma"),
+    ):
+        write(tmp_path / part / kind / "image(1).jpg", zlib.crc32(f"{part}{kind}".encode()))
+    write(tmp_path / "Testing" / "glioma" / "other.jpg", 1)
+    write(tmp_path / "Training" / "meningioma" / "third.jpg", 2)
+    assert sorted(each.name for each in brain(tmp_path)) == [
+        "Testing_notumor_image(1).jpg", "Training_notumor_image(1).jpg", "glioma_image(1).jpg",
+        "meningioma_image(1).jpg", "other.jpg", "third.jpg",
+    ]  # fmt: skip
 
 
 MAKERS = {"rsna": make_rsna, "vindr": make_vindr, "brain": make_brain, "lag": make_lag}

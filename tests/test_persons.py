@@ -24,6 +24,8 @@ from evaluation.scoring import Scored, selected
         ("person100_virus_2.jpeg", "person100"),
         ("IM-0011-0001-0002.jpeg", "IM-0011"),
         ("NORMAL2-IM-0011-0001.jpeg", "NORMAL2-IM-0011"),
+        ("BACTERIA-1008087-0001.jpeg", "1008087"),
+        ("NORMAL-28501-0001.jpeg", "28501"),
         ("scan.jpeg", ""),
     ],
 )

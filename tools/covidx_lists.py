@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 
 from dataloader import DataError
+from dataloader.base import read_lines
 from dataloader.covidx import COMMENT, parse_line
 from system.files import write_text
 from system.seeding import generator
@@ -72,7 +73,7 @@ def official(source: Path, part: str, version: str) -> Path:
 def read_entries(path: Path) -> list[Entry]:
     """The lines of a list, a file that is listed again left out. Raises DataError."""
     entries: dict[str, Entry] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), start=1):
+    for number, line in enumerate(read_lines(path), start=1):
         if line.strip() and not line.startswith(COMMENT):
             entry = Entry(line, *parse_line(line, f"{path}, line {number}"))
             entries.setdefault(entry.name, entry)

@@ -72,16 +72,19 @@ def lag(root: Path) -> list[Original]:
 
 
 def from_folders(folders: dict[str, list[Path]], normal: str) -> list[Original]:
-    """Images by class folder; of equal file names in two folders all get their class in front."""
-    paths = [(name, path) for name, places in folders.items() for place in places for path in listed(place)]
-    often = Counter(path.name for _, path in paths)
-    return [
-        Original(
-            path, path.name if often[path.name] == 1 else f"{name}_{path.name}", int(name != normal),
-            "normal" if name == normal else name,
-        )
-        for name, path in paths
-    ]  # fmt: skip
+    """Images by class folder; of equal file names in two folders all get their class in front, and where a class has
+    two of them the folder that the class is in.
+    """
+    paths = [(name, place, path) for name, places in folders.items() for place in places for path in listed(place)]
+    often = Counter(path.name for _, _, path in paths)
+    of_class = Counter((name, path.name) for name, _, path in paths)
+    found = []
+    for name, place, path in paths:
+        called = path.name if often[path.name] == 1 else f"{name}_{path.name}"
+        if of_class[name, path.name] > 1:
+            called = f"{place.parent.name}_{called}"
+        found.append(Original(path, called, int(name != normal), "normal" if name == normal else name))
+    return found
 
 
 def listed(folder: Path) -> list[Path]:
