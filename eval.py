@@ -59,7 +59,7 @@ def main() -> None:
     dataset = build_dataset(config, args.data_root)
     found = dataset.fingerprint()
     evaluated = args.split or ("test" if dataset.has_test else "val")
-    same_data = trained_on in (found, IMPORTED)
+    same_data = trained_on == IMPORTED or dataset.has_fingerprint(trained_on)
     if not (same_data or dataset.root.exists()):
         raise ExperimentError(
             f"{experiment.folder} was trained on {trained_on}, but {dataset.root} is not there, and without it there "

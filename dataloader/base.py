@@ -110,6 +110,10 @@ class Dataset(ABC):
     def fingerprint(self) -> str:
         """A digest of what is trained on, so that a resumed run cannot go on with other data."""
 
+    def has_fingerprint(self, recorded: str) -> bool:
+        """Whether an experiment that recorded this fingerprint was trained on these data."""
+        return recorded == self.fingerprint()
+
     def fingerprint_of_all(self) -> str:
         """A digest of all splits, whichever of the images this experiment's seed and settings take."""
         return self.fingerprint()
@@ -228,10 +232,14 @@ class FileDataset(Dataset):
 
     def fingerprint(self) -> str:
         """Of the names, sizes and labels of the files that a run depends on; wherever they lie."""
-        return digest(map(described, self.used_items()))
+        return digest(map(self.described, self.used_items()))
 
     def fingerprint_of_all(self) -> str:
-        return digest(f"{split} {described(item)}" for split, items in self.items.items() for item in items)
+        return digest(f"{split} {self.described(item)}" for split, items in self.items.items() for item in items)
+
+    def described(self, item: Item) -> str:
+        """What the fingerprint knows of a file."""
+        return f"{item.path.name} {item.path.stat().st_size} {item.label}"
 
     def used_items(self) -> list[Item]:
         """What a run depends on: training and validation files."""
@@ -291,10 +299,6 @@ def read_lines(path: Path) -> list[str]:
         return path.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: not text in UTF-8 ({error}). Save it anew.") from error
-
-
-def described(item: Item) -> str:
-    return f"{item.path.name} {item.path.stat().st_size} {item.label}"
 
 
 def digest(parts: Iterable[str]) -> str:

@@ -45,7 +45,7 @@ class Covidx(FileDataset):
         for split, (lists, folders) in LISTS.items():
             on_disk = {path.name: path for folder in folders for path in images[folder]}
             items[split] = [item for name in lists for item in self._read_list(self.root / name, on_disk)]
-        check_listed_once(items)
+        items = listed_once(items)
         for split, label in (("train", 0), ("val", 0), ("val", 1), ("test", 0), ("test", 1)):
             require_items(items[split], label, f"{split} {'anomalous' if label else 'normal'}", self.root)
         for name, files in self.missing.items():
@@ -85,11 +85,10 @@ class Covidx(FileDataset):
         return items
 
 
-def check_listed_once(items: dict[str, list[Item]]) -> None:
-    """Leave out what a split lists again. Raises DataError for an image of two labels or in two splits."""
+def listed_once(items: dict[str, list[Item]]) -> dict[str, list[Item]]:
+    """Without what a split lists again. Raises DataError for an image of two labels or in two splits."""
     seen: dict[Path, tuple[str, Item]] = {}
     for split, of_split in items.items():
-        once = []
         for item in of_split:
             other_split, other = seen.setdefault(item.path, (split, item))
             if (split, item.kind) != (other_split, other.kind):
@@ -97,8 +96,7 @@ def check_listed_once(items: dict[str, list[Item]]) -> None:
                     f"{item.path}: is listed as {other.kind} of {other_split}, and as {item.kind} of {split}. Mend the "
                     "lists."
                 )
-            once += [item] if other is item else []
-        items[split] = once
+    return {split: [item for item in of_split if seen[item.path][1] is item] for split, of_split in items.items()}
 
 
 def parse_line(line: str, where: str) -> tuple[str, str, str]:

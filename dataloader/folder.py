@@ -4,21 +4,27 @@ Without a val split some of the normal training images are held out for it (held
 val there is nothing to choose an epoch by, without a test split nothing but val to evaluate.
 """
 
+import hashlib
 import os
 from pathlib import Path
 
 from configs import BaseConfig
-from dataloader.base import FileDataset, Item, Split
+from dataloader.base import FileDataset, Item, Split, digest
 from dataloader.errors import DataError
 from dataloader.held_out import hold_out
 from dataloader.images import require_utf8
 from dataloader.layouts import HOW_TO, Items, from_csv, from_folders
 
 LIST = "images.csv"
+SAMPLED = 1 << 16  # bytes of each file that its fingerprint knows
 
 
 class Folder(FileDataset):
     how_to_get = HOW_TO
+
+    def __init__(self, config: BaseConfig, root: Path):
+        super().__init__(config, root)
+        self._sampled: dict[Path, str] = {}
 
     @classmethod
     def root_from(cls, config: BaseConfig, given: str | None) -> Path:
@@ -53,10 +59,31 @@ class Folder(FileDataset):
             )
         return super().split(name)
 
+    def described(self, item: Item) -> str:
+        """With bytes from the file's middle, as one's own files may have equal names and sizes in all folders."""
+        if item.path not in self._sampled:
+            self._sampled[item.path] = hashlib.sha256(from_the_middle(item.path)).hexdigest()
+        return f"{super().described(item)} {self._sampled[item.path]}"
+
+    def has_fingerprint(self, recorded: str) -> bool:
+        """Also as it was before it knew of what files hold."""
+        before = digest(FileDataset.described(self, item) for item in self.used_items())
+        return super().has_fingerprint(recorded) or recorded == before
+
     def item_id(self, item: Item) -> str:
         """The path below the root, or below the folder of the CSV file."""
         folder = self.root.parent if self.root.is_file() else self.root
         return Path(os.path.relpath(item.path, folder)).as_posix()
+
+
+def from_the_middle(path: Path) -> bytes:
+    """At most ``SAMPLED`` bytes of a file. Raises DataError for one that cannot be read."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - SAMPLED) // 2)
+            return file.read(SAMPLED)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}). Change its permissions, or remove it.") from error
 
 
 def check_files(items: Items) -> None:

@@ -47,9 +47,9 @@ def lengthening(config: BaseConfig) -> str:
 def check_same_data(experiment: Experiment, dataset: Dataset) -> None:
     """Refuse to go on with other training or validation images."""
     _, _, saved = experiment.load_config()
-    found = dataset.fingerprint()
-    where = f" ({dataset.root}; if they have moved, name them with --data-root)"
-    refuse(experiment, [f"training data: {saved} → {found}{where}"] if found != saved else [])
+    if not dataset.has_fingerprint(saved):
+        where = f"{dataset.root}; if they have moved, name them with --data-root"
+        refuse(experiment, [f"training data: {saved} → {dataset.fingerprint()} ({where})"])
 
 
 def check_same_weights(experiment: Experiment, found: dict[str, dict[str, str]]) -> None:

@@ -3,6 +3,7 @@
 import csv
 import gzip
 import json
+import os
 import struct
 from itertools import product
 from struct import pack
@@ -351,6 +352,14 @@ def test_the_fingerprint_knows_the_files_and_not_where_they_lie(tmp_path):
     image = zhang(tmp_path / "a").items["val"][-1].path
     Image.effect_noise((200, 200), 50).save(image)
     assert zhang(tmp_path / "a").fingerprint() != first
+
+
+def test_a_name_that_is_no_text_is_refused(tmp_path):
+    make_zhang(tmp_path)
+    image = next((tmp_path / "test" / "NORMAL").iterdir())
+    os.rename(image, os.fsencode(image.parent) + b"/\xff.jpeg")
+    with pytest.raises(DataError, match=r"udcff.jpeg': its name is no UTF-8"):
+        _ = zhang(tmp_path).items
 
 
 def test_zhang_squid_layout(tmp_path):

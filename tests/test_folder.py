@@ -1,8 +1,10 @@
 """dataset=folder: people's own images, in every layout, with every error, from training to prediction."""
 
 import csv
+import hashlib
 import json
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -15,7 +17,7 @@ import configs
 from configs import ConfigError
 from dataloader import DataError, build_dataset
 from dataloader.images import decoded, image_files, read_image, read_mask, to_gray
-from evaluation import metrics, normals
+from evaluation import metrics, normals, plots
 from tools import make_tables
 
 SIDE = 32
@@ -204,6 +206,42 @@ def test_what_is_held_out_is_stable_and_no_matter_of_the_seed(tmp_path):
     assert len(listed(own(tmp_path, "held_out=0.001"))["val"]) == 1
     split = own(tmp_path).split("val")
     assert split.in_words() == "5 normal, 0 anomalous" and split.masks is None
+
+
+def test_the_fingerprint_knows_what_files_of_equal_names_and_sizes_hold(tmp_path):
+    for person in range(8):
+        write(tmp_path / "a" / f"p{person}" / "1.bmp", 20 * person)
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    assert own(tmp_path / "b").fingerprint() == own(tmp_path / "a").fingerprint()
+    held = own(tmp_path / "a").items["val"][0].path.parent
+    for other in (tmp_path / "b" / held.name, tmp_path / "b" / "p7"):
+        other.rename(tmp_path / f"was {other.name}")
+    (tmp_path / f"was {held.name}").rename(tmp_path / "b" / "p7")
+    (tmp_path / "was p7").rename(tmp_path / "b" / held.name)
+    assert own(tmp_path / "b").fingerprint() != own(tmp_path / "a").fingerprint()
+    assert own(tmp_path / "b").fingerprint_of_all() != own(tmp_path / "a").fingerprint_of_all()
+
+
+def test_what_was_trained_before_the_fingerprint_knew_contents_goes_on(workspace, capsys):
+    for person in range(8):
+        write(workspace / "mine" / f"p{person}" / "1.bmp", 20 * person)
+    settings = [*OWN, "epochs=1", "batch_size=4"]
+    assert train("a", "--data-root", "mine", method="ae", overrides=settings) == 0
+    config = workspace / "checkpoints" / "a" / "config.json"
+    of_now = json.loads(config.read_text())["data"]
+    size = (workspace / "mine" / "p0" / "1.bmp").stat().st_size
+    before = hashlib.sha256("\n".join([f"1.bmp {size} 0"] * 8).encode()).hexdigest()[:16]
+    config.write_text(config.read_text().replace(of_now, before))
+    assert command("eval", "--exp", "a", "--device", "cpu") == 0
+    assert "not the same data" not in capsys.readouterr().err
+    assert train("a", "--data-root", "mine", method="ae", overrides=[*settings, "epochs=2"]) == 0
+    assert json.loads(config.read_text())["data"] == of_now
+
+    write(workspace / "mine" / "p3" / "1.bmp", 255)
+    assert train("a", "--data-root", "mine", method="ae", overrides=[*settings, "epochs=3"]) == 1
+    assert "training data: " in capsys.readouterr().err
+    assert command("eval", "--exp", "a", "--device", "cpu") == 0
+    assert "not the same data" in capsys.readouterr().err
 
 
 def test_of_some_dozens_of_images_enough_are_held_out_for_a_threshold(tmp_path):
@@ -484,6 +522,14 @@ def test_an_evaluation_of_the_other_class_alone(workspace, capsys):
     (found,) = results["scores"].values()
     assert found["at_val_threshold"].keys() == {"threshold", "recall"} and "auc" not in found
     assert results["pixel_images"] == {"normal": 0, "anomalous": 2} and "reconstruction" in results["localisation"]
+
+
+@pytest.mark.pictures
+def test_a_kind_may_be_called_as_no_formula_is(tmp_path):
+    kind, image = "$x^{2$", np.zeros((8, 8))
+    plots.samples({kind: [(kind, image, image, None)]}, "score", tmp_path / "samples.png")
+    plots.maps([kind], image[None], None, {"score": image[None]}, tmp_path / "maps.png")
+    assert all(Image.open(tmp_path / name).size[0] > 100 for name in ("samples.png", "maps.png"))
 
 
 def test_pixel_figures_are_of_the_images_with_masks(workspace, capsys):

@@ -15,7 +15,8 @@ from tiny import TINY, command, train
 import configs
 from dataloader import build_dataset, familiar
 from dataloader.images import fitted, unfitted
-from evaluation import files, plots
+from evaluation import files, pictures, plots
+from system.files import FileError
 
 
 def save(path, pixels):
@@ -191,6 +192,19 @@ def test_a_name_that_is_no_utf8_is_an_unreadable_file(workspace, trained, capsys
     (workspace / "in" / "x\udcff.png").write_bytes(good.read_bytes())
     assert predict("in", "--csv", "p.csv") == 1
     assert "its name is no UTF-8. Rename it." in capsys.readouterr().err and len(table("p.csv")) == 1
+
+
+def test_unreadable_files_are_named_before_pictures_are(workspace, trained, capsys, monkeypatch):
+    trained("a", "ae")
+    save(workspace / "in" / "x.png", noise(0))
+    (workspace / "in" / "torn.png").write_bytes(b"\x89PNG")
+
+    def no_room(*_):
+        raise FileError("pics: no space left")
+
+    monkeypatch.setattr(pictures, "write", no_room)
+    assert predict("in", "--csv", "p.csv", "--images", "pics") == 1
+    assert "torn.png: not a readable image" in capsys.readouterr().err
 
 
 def test_maps_are_not_written_among_the_images(workspace, trained, capsys):

@@ -5,6 +5,7 @@ import pytest
 from scipy.stats import spearmanr
 from tiny import command
 
+from experiments.folder import Experiment
 from tools import rules
 from tools.results import RESULTS, read_rows
 
@@ -94,12 +95,9 @@ def test_the_table_is_of_the_recorded_scores(trained, workspace, capsys):
 @pytest.mark.parametrize("gone", ["val", "test"])
 def test_without_validation_or_test_images_there_are_no_rules(trained, capsys, monkeypatch, gone):
     trained("a", overrides=["average_decay=0.7", "record_scores=true"])
-    read = rules.read
-    monkeypatch.setattr(
-        rules,
-        "read",
-        lambda experiment: (read(experiment)[0], {k: v for k, v in read(experiment)[1].items() if k != gone}),
-    )
+    epochs, splits = rules.read(Experiment("a"))
+    del splits[gone]
+    monkeypatch.setattr(rules, "read", lambda experiment: (epochs, splits))
     assert command("rules", "--exp", "a", module=rules) == 1
     assert f"its data have no {gone} images" in capsys.readouterr().err
 
