@@ -93,7 +93,7 @@ class PlainSquid(Squid):
     def training_step(self, batch: Batch) -> dict[str, float]:
         self.train()
         x = batch.images
-        losses = {"discriminator": self.discriminator_loss(x, self.generator(x).x_hat.detach())}
+        losses = self.discriminator_losses(x, self.generator(x).x_hat.detach())
         self._learn("discriminator", losses)
         if batch.step % self.config.n_critic == 0:
             terms = self.generator_losses(x, self.generator(x))

@@ -78,7 +78,7 @@ class SimSid(Squid):
             out = self.generate(x, with_teacher=generators_turn)
 
         # 2. the discriminator learns to tell images from reconstructions
-        losses = {"discriminator": self.discriminator_loss(x, out.x_hat.detach())}
+        losses = self.discriminator_losses(x, out.x_hat.detach())
         self.update("discriminator", losses, batch)
 
         # 3. every n_critic-th iteration the generators learn; the updated discriminator judges the same x_hat

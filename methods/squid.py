@@ -128,7 +128,7 @@ class Squid(Method):
         # 1. the discriminator learns to tell images from reconstructions
         with torch.no_grad(), self.autocast():
             x_hat = self.generator.decode(*encoded, with_teacher=False).x_hat
-        losses = {"discriminator": self.discriminator_loss(images, x_hat)}
+        losses = self.discriminator_losses(images, x_hat)
         self.update("discriminator", losses, batch)
 
         # 2. every n_critic-th iteration, the generators learn from a new draw of the shortcuts
@@ -158,17 +158,17 @@ class Squid(Method):
         queue.pending = distributed.all_gather_rows(queue.pending)  # (N, J, d)
         queue.enqueue()
 
-    def discriminator_loss(self, x: torch.Tensor, x_hat: torch.Tensor) -> torch.Tensor:
-        """Images and detached reconstructions, each its own batch to batch norm → the weighted loss."""
+    def discriminator_losses(self, x: torch.Tensor, x_hat: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Images and detached reconstructions, each its own batch to batch norm → the weighted losses."""
         config = self.config
         x = x.detach().requires_grad_(config.r1_weight > 0)
         logits = self.discriminator(x)
         real = adversarial_loss(logits, real=True)
         fake = adversarial_loss(self.discriminator(x_hat), real=False)
-        loss = real + fake
+        losses = {"discriminator": config.discriminator_weight * (real + fake)}
         if config.r1_weight:
-            loss = loss + config.r1_weight / 2 * gradient_penalty(logits, x)
-        return config.discriminator_weight * loss
+            losses["r1"] = config.discriminator_weight * config.r1_weight / 2 * gradient_penalty(logits, x)
+        return losses
 
     def generator_losses(self, x: torch.Tensor, out: Generated) -> dict[str, torch.Tensor]:
         """The weighted losses that the generators minimise the sum of."""

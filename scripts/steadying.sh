@@ -31,4 +31,4 @@ for ((i = 1; i <= $#; i++)); do
         --data-root=* | --device=*) where+=("${!i}") ;;
     esac
 done
-"$PYTHON" tools/influence.py --exp $finished ${where[@]+"${where[@]}"}
+"$PYTHON" tools/influence.py --exp $finished --checkpoint last ${where[@]+"${where[@]}"}

@@ -320,8 +320,8 @@ FAULTS = [
           "        fake = adversarial_loss(self.discriminator(x_hat), real=True)", SIX),
     fault("the generator wants to be found out", "methods/squid.py", "adversarial_loss(self.discriminator(out.x_hat), "
           "real=True)", "adversarial_loss(self.discriminator(out.x_hat), real=False)", SIX, SIX_SIMSID),
-    fault("the discriminator trains the generator", "methods/simsid.py", "self.discriminator_loss(x, "
-          "out.x_hat.detach())", "self.discriminator_loss(x, x)", SIX_SIMSID),
+    fault("the discriminator trains the generator", "methods/simsid.py", "self.discriminator_losses(x, "
+          "out.x_hat.detach())", "self.discriminator_losses(x, x)", SIX_SIMSID),
     fault("the discriminator in evaluation mode while it trains", "methods/squid.py",
           "        images, generators_turn =",
           "        self.discriminator.eval()\n        images, generators_turn =", SIX),
@@ -538,8 +538,11 @@ FAULTS = [
           "test_averaging.py::test_recorded_scores_are_those_that_the_checkpoints_give"),
     fault("the least error is of all images", "tools/rules.py", "[error][:, val.labels == 0].mean(1)",
           "[error].mean(1)", "test_rules.py::test_what_each_rule_chooses_is_worked_out_by_hand"),
-    fault("the labelled rule takes the worst", "tools/rules.py", "val.auc(score).argmax()", "val.auc(score).argmin()",
+    fault("the labelled rule takes the worst", "tools/rules.py", "int(auc.argmax())", "int(auc.argmin())",
           "test_rules.py::test_what_each_rule_chooses_is_worked_out_by_hand"),
+    fault("the tolerant rule counts from the highest of all", "tools/rules.py",
+          "np.maximum.accumulate([-np.inf, *auc[:-1]])",
+          "auc.max()", "test_rules.py::test_what_each_rule_chooses_is_worked_out_by_hand"),
 
     # -- remedies
     fault("cosine addressing of the query alone", "models/memory.py",
@@ -547,7 +550,7 @@ FAULTS = [
           "query = nn.functional.normalize(query, dim=-1)",
           "test_remedies.py::test_cosine_addressing_goes_by_direction_alone"),
     fault("the penalty is not halved", "methods/squid.py", "config.r1_weight / 2", "config.r1_weight",
-          "test_remedies.py::test_the_discriminators_loss_has_half_the_weighted_penalty"),
+          "test_remedies.py::test_beside_the_discriminators_loss_is_half_the_weighted_penalty"),
     fault("dropped skips are not made up for", "models/generator.py", "kept)) / kept", "kept))",
           "test_remedies.py::test_a_dropped_skip_is_zero_and_a_kept_one_keeps_the_mean"),
     fault("skips are dropped in evaluation", "models/generator.py", "self.training and self.skip_dropout",
@@ -844,8 +847,11 @@ FAULTS = [
     fault("what another command evaluates is evaluated beside it", "tools/batch.py",
           """(self.in_work, self.experiment.path(".lock"))""", """(self.experiment.path(".lock"),)""",
           "test_batch.py::test_what_another_command_evaluates_is_left_to_it"),
-    fault("threads are shared out over what is done", "tools/batch.py", "places_for(at_a_time,",
-          "places_for(len(chains(plan)),", "test_batch.py::test_as_many_places_as_there_is_work_for"),
+    fault("what goes on has more threads than it had", "tools/batch.py", "work = len(chains(plan))",
+          "work = len(self.waiting)", "test_batch.py::test_as_many_places_as_there_is_work_for"),
+    fault("a run that goes on with other threads does not say so", "training/loop.py",
+          "if self.global_step and before:", "if False:",
+          "test_resume.py::test_a_run_that_goes_on_with_other_threads_says_so"),
     fault("two scores of the same trainings are drawn apart", "tools/compare.py",
           "[[seed, trainings.index(experiments)] for experiments in trainings]",
           "[[seed, i] for i in range(len(trainings))]",

@@ -164,13 +164,14 @@ def test_a_generator_loss_that_is_not_finite_stops_before_its_update(workspace, 
 
 
 def test_where_losses_are_not_looked_at_one_by_one_their_sum_stops_the_run(workspace, monkeypatch, capsys):
-    original, taken = Squid.discriminator_loss, []
+    original, taken = Squid.discriminator_losses, []
 
     def broken_at_the_third(self, x, x_hat):
         taken.append(x)
-        return original(self, x, x_hat) * (torch.nan if len(taken) == 3 else 1)
+        losses = original(self, x, x_hat)
+        return {name: loss * (torch.nan if len(taken) == 3 else 1) for name, loss in losses.items()}
 
-    monkeypatch.setattr(Squid, "discriminator_loss", broken_at_the_third)
+    monkeypatch.setattr(Squid, "discriminator_losses", broken_at_the_third)
     monkeypatch.setattr(Squid, "require_finite", lambda self, **losses: None)  # as on a GPU
     assert train("a", overrides=[EVERY_STEP]) == 1
     error = capsys.readouterr().err

@@ -76,18 +76,20 @@ def test_the_gradient_penalty_is_worked_out_by_hand():
 
 
 @pytest.mark.parametrize("name", ["squid", "simsid"])
-def test_the_discriminators_loss_has_half_the_weighted_penalty(name):
+def test_beside_the_discriminators_loss_is_half_the_weighted_penalty(name):
     method, loader = build(name, "r1_weight=10")
     x, weight = images_of(loader), method.config.discriminator_weight
     x_hat = torch.rand_like(x)
     discriminator = method.discriminator.train()
-    found = method.discriminator_loss(x, x_hat)
+    found = method.discriminator_losses(x, x_hat)
     real = x.clone().requires_grad_()
     logits = discriminator(real)
     expected = adversarial_loss(logits, real=True) + adversarial_loss(discriminator(x_hat), real=False)
-    assert torch.isclose(found, weight * (expected + 5 * gradient_penalty(logits, real)), rtol=1e-5)
+    assert found.keys() == {"discriminator", "r1"}
+    assert torch.isclose(found["discriminator"], weight * expected, rtol=1e-5)
+    assert torch.isclose(found["r1"], weight * 5 * gradient_penalty(logits, real), rtol=1e-5)
     method.config.r1_weight = 0.0
-    assert torch.isclose(method.discriminator_loss(x, x_hat), weight * expected, rtol=1e-5)
+    assert method.discriminator_losses(x, x_hat).keys() == {"discriminator"}
 
 
 def test_all_remedies_together_resume_exactly(workspace, trained_once):

@@ -152,3 +152,13 @@ def test_the_last_stage_repeated_ends_as_it_did(workspace, trained, trained_once
     last = configs.build(*TINY[name]).stages()[-1].name
     assert command("main", "--exp", "again", "--from", "a", "--stage", last, "--device", "cpu") == 0
     assert_same_run(workspace / "checkpoints" / "again", trained_once(name))
+
+
+def test_a_run_that_goes_on_with_other_threads_says_so(workspace, trained, monkeypatch):
+    trained("a", "ae", overrides=["epochs=1"])
+    log = workspace / "checkpoints" / "a" / "log.txt"
+    assert train("a", method="ae", overrides=["epochs=2"]) == 0
+    assert "trained so far" not in log.read_text()
+    monkeypatch.setattr("system.device.torch.get_num_threads", lambda: 64)
+    assert train("a", method="ae", overrides=["epochs=3"]) == 0
+    assert "note: trained so far on cpu (" in log.read_text()

@@ -21,6 +21,8 @@ def test_what_each_rule_chooses_is_worked_out_by_hand():
     errors = [[5, 5, 0, 0], [4, 4, 9, 9], [1, 2, 9, 9], [2, 2, 0, 0]]  # normal images: 5, 4, 1.5, 2
     chosen = rules.chosen(recorded(scores, errors), "main", "reconstruction")
     assert chosen == {"last": 3, "labelled": 1, "least error": 2, "agreement": 1, "mean of 10": None}
+    tolerant = {share: rules.chosen(recorded(scores, errors), "main", "", share)["tolerant"] for share in (0, 0.01, 2)}
+    assert tolerant == {0: 1, 0.01: 2, 2: 3}  # another epoch is as good, one is within two
 
 
 def test_agreement_is_the_mean_rank_correlation_with_the_others():
@@ -68,7 +70,7 @@ def test_the_table_is_of_the_recorded_scores(trained, workspace, capsys):
     folder = trained("a", overrides=["average_decay=0.7", "record_scores=true"])
     assert command("rules", "--exp", "a", "--figure", workspace / "rules.png", module=rules) == 0
     rows = read_rows(RESULTS / "rules.csv")
-    assert [row["weights"] for row in rows] == ["trained"] * 5 + ["averaged"] * 5
+    assert [row["weights"] for row in rows] == ["trained"] * 6 + ["averaged"] * 6
     assert (workspace / "rules.png").stat().st_size > 10_000
 
     for checkpoint, weights in (("last", "trained"), ("averaged", "averaged")):

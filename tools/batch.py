@@ -332,7 +332,9 @@ class Batch:
         states = {planned: planned.state for planned in plan}
         self.waiting = chains([planned for planned, state in states.items() if state in ("cut", "to do")])
         self.counts = Counter(states.values())
-        at_a_time = max(1, min(len(self.waiting), args.jobs or len(self.waiting)))
+        # by all that is asked for: a run that goes on has as many threads as it had
+        work = len(chains(plan))
+        at_a_time = min(work, args.jobs or work)
         self.places = places_for(at_a_time, choose_device(args.device))[:at_a_time]
         self.job = Job(self.places)
         self.logs = logs_of(args.name)

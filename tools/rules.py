@@ -7,6 +7,7 @@ epoch's scores of the validation and test images lie in their epochs/. Rules, of
 
     last            the last epoch
     labelled        the highest AUC on validation, which takes labelled anomalous images (SimSID's rule)
+    tolerant        the last epoch within best_tolerance points of the highest AUC before it (SQUID's program's rule)
     least error     the least mean reconstruction error of validation's normal images
     agreement       the epoch whose ranking of validation's images, unlabelled, agrees most with all other epochs' (mean
                     Spearman correlation): model centrality, in Ma et al., "The need for unsupervised outlier model
@@ -50,7 +51,7 @@ NO_EPOCH = f"mean of {FEW}"
 FIELDS = (
     "experiment", "config", "dataset", "data", "settings", "seed", "score", "epochs_trained", "trained_commit",
     "weights", "rule", "epoch", "val_auc", "test_auc", "test_auc_low", "test_auc_high", "interval_by", "gap_points",
-    "deviation_points", "val_auc_per_epoch", "test_auc_per_epoch",
+    "val_deviation_points", "deviation_points", "val_auc_per_epoch", "test_auc_per_epoch",
 )  # fmt: skip
 NOTES = f"""# Rules for the checkpoint
 
@@ -59,8 +60,8 @@ images or their labels.
 
 - *weights*: those that training ends an epoch with, or their exponential moving average (`average_decay`).
 - *gap*: the AUC on validation less that on test, in percentage points.
-- *sd, last {FEW}*: standard deviation of the test AUC over the last {FEW} recorded epochs, in points: how much the
-  figure hangs on the epoch at which training stops. Of several seeds the mean.
+- *sd, last {FEW}*: standard deviation of the AUC on validation and on test over the last {FEW} recorded epochs, in
+  points: how much the figure hangs on the epoch at which training stops. Of several seeds the mean.
 - Several seeds: mean ± standard deviation over the seeds (n − 1)."""
 
 
@@ -162,7 +163,8 @@ def examine(experiment: Experiment) -> list[dict[str, object]]:
             f"{split}_auc_per_epoch": json.dumps(dict(zip(epochs, auc.round(6).tolist(), strict=True)))
             for split, auc in (("val", val_auc), ("test", test_auc))
         }
-        for rule, epoch in chosen(splits["val"], score, error).items():
+        tolerance = config.best_tolerance / 100 if config.best_rule == "tolerance" else None
+        for rule, epoch in chosen(splits["val"], score, error, tolerance).items():
             scores = {split: taken(splits[split].scores[score], epoch) for split in ("val", "test")}
             of_val = metrics.auc(splits["val"].labels, scores["val"])
             test = splits["test"]
@@ -173,15 +175,19 @@ def examine(experiment: Experiment) -> list[dict[str, object]]:
                 | {"weights": weights, "rule": rule, "epoch": "" if epoch is None else epochs[epoch]}
                 | {"val_auc": of_val, "test_auc": of_test, "test_auc_low": low, "test_auc_high": high}
                 | {"interval_by": "person" if test.persons else "image", "gap_points": 100 * (of_val - of_test)}
-                | {"deviation_points": deviation(test_auc)}
+                | {"val_deviation_points": deviation(val_auc), "deviation_points": deviation(test_auc)}
                 | (curves if rule == "last" else dict.fromkeys(curves, ""))
             )
     return rows
 
 
-def chosen(val: Recorded, score: str, error: str) -> dict[str, int | None]:
+def chosen(val: Recorded, score: str, error: str, tolerance: float | None = None) -> dict[str, int | None]:
     """Every rule's choice among the epochs (indices from 0); None for the rule that takes no single one."""
-    found = {"last": len(val.scores[score]) - 1, "labelled": int(val.auc(score).argmax())}
+    auc = val.auc(score)
+    found = {"last": len(auc) - 1, "labelled": int(auc.argmax())}
+    if tolerance is not None:
+        best_before = np.maximum.accumulate([-np.inf, *auc[:-1]])
+        found["tolerant"] = int(np.flatnonzero(auc > best_before - tolerance)[-1])
     if error in val.scores:
         found["least error"] = int(val.scores[error][:, val.labels == 0].mean(1).argmin())
     found["agreement"] = int(agreement(val.scores[score]).argmax())
@@ -231,7 +237,10 @@ def tables(rows: list[dict[str, str]]) -> list[str]:
     for ((config, data, settings, epochs, score, commit), _), of_rule in runs.items():
         seeds = dict.fromkeys(row["seed"] for of in of_rule.values() for row in of)
         cells = [line(*rule, of) for rule, of in of_rule.items()]
-        header = ["weights", "rule", "epoch", "validation AUC", "test AUC", "95 % interval", "gap", f"sd, last {FEW}"]
+        header = [
+            "weights", "rule", "epoch", "validation AUC", "test AUC", "95 % interval", "gap",
+            f"sd, last {FEW}: validation", "test",
+        ]  # fmt: skip
         lines += ["", f"## {config}, {epochs} epochs" + (f", {settings}" if settings else ""), ""]
         lines += [
             f"Score: {score}; seeds {', '.join(seeds)}; data {data}; trained at commit {commit}.",
@@ -251,7 +260,8 @@ def line(weights: str, rule: str, rows: list[dict[str, str]]) -> list[str]:
     ]
     return [
         weights, rule, ", ".join(row["epoch"] or "–" for row in rows), over_seeds(rows, "val_auc"),
-        over_seeds(rows, "test_auc"), "; ".join(intervals), points("gap_points"), points("deviation_points"),
+        over_seeds(rows, "test_auc"), "; ".join(intervals), points("gap_points"), points("val_deviation_points"),
+        points("deviation_points"),
     ]  # fmt: skip
 
 

@@ -18,7 +18,7 @@ from evaluation import plots
 from evaluation.scoring import Scored, score_images, thresholds, validation_auc
 from evaluation.tables import recorded_scores
 from experiments.folder import Experiment, ExperimentError, not_finite
-from experiments.log import Log, opening
+from experiments.log import Log, opening, run_parts
 from methods import Method, NonFiniteLoss
 from system import distributed
 from system.files import write_text
@@ -30,6 +30,11 @@ from training.board import Board
 from training.progress import Progress
 
 NO_VALIDATION = "no validation set with anomalous images: best.pt will be the final epoch's"
+
+
+def machine(made: dict[str, str]) -> str:
+    """What a result's last bits depend on, of :func:`provenance`."""
+    return f"{made['device']} with torch {made['torch']}"
 
 
 class TrainingError(Exception):
@@ -190,7 +195,12 @@ class Trainer:
         """
         log, board = Log(self.experiment), Board(self.experiment, self.global_step)
         with log, board, handled_by(self._note_signal):
-            log(opening({**provenance(self.device), "precision": self.config.precision}))
+            made = provenance(self.device)
+            before = {machine(part) for part in run_parts(self.experiment)} - {machine(made)}
+            if self.global_step and before:
+                log(f"note: trained so far on {'; '.join(sorted(before))}, now on {machine(made)}, which round "
+                    "differently: to the last bit it will not be what one of them had made")  # fmt: skip
+            log(opening({**made, "precision": self.config.precision}))
             dataset = self.loader.dataset
             images = f"{dataset.training_in_words()} images ({dataset.fingerprint()})"
             validating = f"validating on {self.splits['val'].in_words()}" if "val" in self.splits else NO_VALIDATION
