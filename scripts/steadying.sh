@@ -5,7 +5,8 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source ./environment.sh
-on="zhang_best precision=bf16 epochs=30 record_scores=true average_decay=0.999"
+# last.pt is 0.75 GB here: save_seconds
+on="zhang_best precision=bf16 epochs=30 record_scores=true average_decay=0.999 save_seconds=600"
 quick="digit_quick precision=bf16 record_scores=true average_decay=0.99"
 seeds="--seeds 0,1" name=steadying
 case " $* " in *" --quick "*) seeds="--seeds 0,1,2" name=steadying_quick ;; esac
