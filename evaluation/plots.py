@@ -126,6 +126,7 @@ def histograms(
                 axis.axvline(threshold, color="black", linewidth=1, linestyle=line, label=what)
         distance = results[name].get("chi2_distance")  # of two classes
         axis.set(xlabel=f"{name} score (higher = more anomalous)", ylabel="density")
+        axis.xaxis.set_major_locator(MaxNLocator(5))  # whose labels do not touch
         axis.set_title("" if distance is None else f"χ² distance {distance:.2f}")
         axis.legend(fontsize=8)
     save(figure, path)
