@@ -310,6 +310,7 @@ def test_what_becomes_of_one_is_said_while_another_runs(workspace, monkeypatch, 
         return 3 if fails and name == "t_B_s0" else 0
 
     limit = time.monotonic() + 20
+    monkeypatch.setattr(batch, "places_for", lambda jobs, device: [{}] * jobs)  # with a single core too
     monkeypatch.setattr(Job, "run", work)
     monkeypatch.setattr(paper_table, "in_words", lambda experiment: "AUC")
     monkeypatch.setattr("sys.stdin", io.StringIO(f"A ae_brain {AE}\nB aeu_brain {AE}"))
