@@ -1,16 +1,42 @@
-"""What happens on Ctrl-C (SIGINT) and SIGTERM."""
+"""What happens on Ctrl-C (SIGINT), SIGTERM, and SIGHUP, of a terminal or connection that is closed."""
 
+import os
 import signal
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+
+HANGUP = getattr(signal, "SIGHUP", None)  # not everywhere
 
 
 @contextmanager
 def handled_by(handler: Callable[[int, object], None]) -> Iterator[None]:
-    """Within the ``with``, ``handler`` gets both signals; after it, who got them before."""
-    former = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
+    """Within the ``with``, ``handler`` gets these signals; after it, who got them before.
+
+    SIGHUP it gets once, since kernel and shell may both send it, and not at all where it is ignored (nohup).
+    """
+    hung_up = False
+
+    def on_hangup(number: int, frame: object) -> None:
+        nonlocal hung_up
+        if not hung_up:
+            hung_up = True
+            leave_terminal()
+            handler(number, frame)
+
+    handlers = {signal.SIGINT: handler, signal.SIGTERM: handler}
+    if HANGUP and signal.getsignal(HANGUP) != signal.SIG_IGN:
+        handlers[HANGUP] = on_hangup
+    former = {number: signal.signal(number, own) for number, own in handlers.items()}
     try:
         yield
     finally:
         for number, before in former.items():
             signal.signal(number, before)
+
+
+def leave_terminal() -> None:
+    """Let what is printed to a terminal go nowhere: writing to one that is closed is an error."""
+    for stream in (1, 2):
+        if stat.S_ISCHR(os.fstat(stream).st_mode):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream)

@@ -1,12 +1,16 @@
 """Interrupted in any way, a run ends as the run that was never stopped."""
 
+import fcntl
 import json
 import os
 import signal
+import subprocess
+import sys
+import termios
 
 import pytest
 import torch
-from conftest import assert_same_run
+from conftest import ROOT, assert_same_run
 from forks import kill_in_training
 from tiny import EVERY_STEP, TINY, command, train
 
@@ -86,6 +90,27 @@ def test_any_method_killed_in_a_stage_or_between_two_ends_as_never_stopped(
     assert position == {"epoch": epoch, "batch": iteration - 1, "global_step": calls - 1}
     assert train("killed", method=method) == 0
     assert_same_run(killed, whole)
+
+
+def test_a_closed_terminal_saves_and_stops(workspace):
+    config, settings = TINY["ae"]
+    ours, its = os.openpty()
+    arguments = ["--exp", "a", "--config", config, "--device", "cpu", "--set", *settings, "epochs=100000"]
+    training = subprocess.Popen(
+        [sys.executable, ROOT / "main.py", *arguments], stdin=its, stdout=its, stderr=its, start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(its, termios.TIOCSCTTY, 0),
+    )  # fmt: skip
+    os.close(its)
+    said = b""
+    while b"epoch 2/" not in said:
+        said += os.read(ours, 1000)
+    os.close(ours)
+    training.send_signal(signal.SIGHUP)  # the shell's, after the kernel's
+    assert training.wait(60) == 128 + signal.SIGHUP
+    folder = workspace / "checkpoints" / "a"
+    position = torch.load(folder / "last.pt", weights_only=True)["position"]
+    stopped = f"stopped by SIGHUP before epoch {position['epoch'] + 1}, batch {position['batch'] + 1}"
+    assert position["epoch"] >= 1 and stopped in (folder / "log.txt").read_text().splitlines()[-1]
 
 
 @pytest.mark.parametrize(
