@@ -52,7 +52,7 @@ def opening(made: dict[str, str]) -> str:
 def log_until(experiment: Experiment, epoch: int) -> str:
     """log.txt's lines up to the end of that epoch, counted from 1; all of them where it does not tell."""
     path = experiment.path("log.txt")
-    text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+    text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
     ends = [line.end() for line in re.finditer(rf"^[-\d]+ [:\d]+  epoch {epoch}/\d+ .*\n", text, re.MULTILINE)]
     return text[: ends[-1]] if ends else text
 
@@ -63,7 +63,7 @@ def run_parts(experiment: Experiment) -> list[dict[str, str | None]]:
     Keys are commit, python, torch, device and precision, which logs of older versions lack (None). Empty for imports.
     """
     path = experiment.path("log.txt")
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else ()
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else ()
     pattern = r"commit (?P<commit>\S+), python (?P<python>\S+), torch (?P<torch>\S+), device (?P<device>.+?)"
     pattern += r"(, precision (?P<precision>\S+))?"
     found = []
