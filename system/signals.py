@@ -4,7 +4,7 @@ import os
 import signal
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 HANGUP = getattr(signal, "SIGHUP", None)  # not everywhere
 
@@ -38,5 +38,6 @@ def handled_by(handler: Callable[[int, object], None]) -> Iterator[None]:
 def leave_terminal() -> None:
     """Let what is printed to a terminal go nowhere: writing to one that is closed is an error."""
     for stream in (1, 2):
-        if stat.S_ISCHR(os.fstat(stream).st_mode):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
+        with suppress(OSError):  # one that was closed from the start
+            if stat.S_ISCHR(os.fstat(stream).st_mode):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream)

@@ -92,6 +92,11 @@ def test_any_method_killed_in_a_stage_or_between_two_ends_as_never_stopped(
     assert_same_run(killed, whole)
 
 
+def test_output_that_was_closed_from_the_start_is_no_matter_when_the_terminal_closes():
+    command = [sys.executable, "-c", "from system.signals import leave_terminal; leave_terminal()"]
+    assert subprocess.run(command, cwd=ROOT, preexec_fn=lambda: os.close(1)).returncode == 0
+
+
 def test_a_closed_terminal_saves_and_stops(workspace):
     config, settings = TINY["ae"]
     ours, its = os.openpty()

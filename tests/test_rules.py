@@ -1,5 +1,7 @@
 """The rules for the checkpoint: what each chooses among recorded epochs, and the table of them."""
 
+import json
+
 import numpy as np
 import pytest
 from scipy.stats import spearmanr
@@ -72,6 +74,10 @@ def test_the_table_is_of_the_recorded_scores(trained, workspace, capsys):
     rows = read_rows(RESULTS / "rules.csv")
     assert [row["weights"] for row in rows] == ["trained"] * 6 + ["averaged"] * 6
     assert (workspace / "rules.png").stat().st_size > 10_000
+    for row in (row for row in rows if row["rule"] == "last"):
+        for column, split in (("val_deviation_points", "val"), ("deviation_points", "test")):
+            aucs = list(json.loads(row[f"{split}_auc_per_epoch"]).values())
+            assert float(row[column]) == pytest.approx(100 * np.std(aucs, ddof=1), abs=1e-3)
 
     for checkpoint, weights in (("last", "trained"), ("averaged", "averaged")):
         assert command("eval", "--exp", "a", "--device", "cpu", "--checkpoint", checkpoint) == 0

@@ -198,8 +198,8 @@ class Trainer:
             made = provenance(self.device)
             before = {machine(part) for part in run_parts(self.experiment)} - {machine(made)}
             if self.global_step and before:
-                log(f"note: trained so far on {'; '.join(sorted(before))}, now on {machine(made)}, which round "
-                    "differently: to the last bit it will not be what one of them had made")  # fmt: skip
+                log(f"note: trained so far on {'; '.join(sorted(before))}, now on {machine(made)}: they round "
+                    "differently, so that the last bits are not those of one run")  # fmt: skip
             log(opening({**made, "precision": self.config.precision}))
             dataset = self.loader.dataset
             images = f"{dataset.training_in_words()} images ({dataset.fingerprint()})"
