@@ -32,4 +32,6 @@ for ((i = 1; i <= $#; i++)); do
         --data-root=* | --device=*) where+=("${!i}") ;;
     esac
 done
-"$PYTHON" tools/influence.py --exp $finished --checkpoint last ${where[@]+"${where[@]}"}
+for checkpoint in last averaged; do
+    "$PYTHON" tools/influence.py --exp $finished --checkpoint "$checkpoint" ${where[@]+"${where[@]}"}
+done

@@ -1,6 +1,7 @@
 """Files that are there whole or not at all."""
 
 import os
+import shutil
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -37,12 +38,20 @@ def write_in_any_process(path: Path, write: Callable[[Path], object]) -> None:
         os.replace(part, path)
     except (OSError, RuntimeError) as error:  # torch.save reports a full disk as a RuntimeError
         raise FileError(
-            f"{path}: could not be written ({error}). The file that was there before is untouched; "
+            f"{path}: could not be written ({error}){free_space(path)}. The file that was there before is untouched; "
             "make room on the disk and run the same command again."
         ) from error
     finally:
         with suppress(OSError):  # not there, nor can it be
             part.unlink()
+
+
+def free_space(path: Path) -> str:
+    """How much its disk has left, to be added to a message; torch's words for a full one do not say."""
+    try:
+        return f"; {shutil.disk_usage(path.parent).free / 1e6:,.0f} MB are free on its disk"
+    except OSError:
+        return ""
 
 
 def write_text(path: Path, text: str) -> None:

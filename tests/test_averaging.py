@@ -76,6 +76,14 @@ def test_a_queue_is_not_averaged(trained):
     assert torch.equal(saved["average"][slots], saved["method"][slots])
 
 
+def test_within_an_epoch_the_average_has_the_queue_of_now(workspace):
+    kill_in_training(workspace, "methods.squid.Squid", "training_step", 2, "squid", [*AVERAGED, EVERY_STEP])
+    saved = load(workspace / "checkpoints" / "killed")
+    queue = "generator.inpaint.memory"
+    assert saved["average_steps"] == 1 and saved["method"][f"{queue}.pointer"] > 0
+    assert torch.equal(saved["average"][f"{queue}.slots"], saved["method"][f"{queue}.slots"])
+
+
 @pytest.mark.parametrize("method", ["squid", "ddad"])
 def test_training_is_the_same_with_an_average_and_with_scores_recorded(trained_once, method):
     plain, followed = trained_once(method), trained_once(method, AVERAGED)

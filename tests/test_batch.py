@@ -11,6 +11,7 @@ import subprocess
 import threading
 import time
 from contextlib import nullcontext
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -256,13 +257,15 @@ def test_where_every_epoch_was_scored_the_last_one_and_the_deviation_have_column
     assert run(f"A digit_quick {small}", "--seeds", "0")[0] == 0
     row = table(workspace / "results" / "t.csv")[0]
     for suffix, weights in (("", "trained"), ("_averaged", "averaged")):
-        aucs = []
-        for epoch in (1, 2, 3):
-            rows = [r for r in table(workspace / f"checkpoints/t_A_s0/epochs/{epoch:04d}.csv") if r["split"] == "test"]
+        aucs = {"val": [], "test": []}
+        for epoch, split in product((1, 2, 3), aucs):
+            rows = [r for r in table(workspace / f"checkpoints/t_A_s0/epochs/{epoch:04d}.csv") if r["split"] == split]
             scores = [float(r[f"reconstruction{suffix}"]) for r in rows]
-            aucs.append(100 * roc_auc_score([int(r["label"]) for r in rows], scores))
-        assert row[f"AUC, last epoch, {weights} weights"] == f"{aucs[-1]:.1f}"
-        assert row[f"sd, last 10 recorded, {weights} weights"] == f"{statistics.stdev(aucs):.1f}"
+            aucs[split].append(100 * roc_auc_score([int(r["label"]) for r in rows], scores))
+        assert row[f"AUC, last epoch, {weights} weights"] == f"{aucs['test'][-1]:.1f}"
+        for split, name in (("val", "validation"), ("test", "test")):
+            deviation = f"{statistics.stdev(aucs[split]):.1f}"
+            assert row[f"sd on {name}, last 10 recorded, {weights} weights"] == deviation
 
 
 def test_longer_training_is_missing(run):
@@ -573,11 +576,13 @@ LATER = {
         "rules.py --exp steadying_R1_s0 steadying_R1_s1 "
         "--figure results/steadying_epochs.png results/steadying_epochs.pdf",
         "influence.py --exp steadying_R1_s0 steadying_R1_s1 --checkpoint last --device cpu --data-root=/d",
+        "influence.py --exp steadying_R1_s0 steadying_R1_s1 --checkpoint averaged --device cpu --data-root=/d",
     ],
     "steadying.sh --quick": [
         "rules.py --exp steadying_quick_R1_s2 "
         "--figure results/steadying_quick_epochs.png results/steadying_quick_epochs.pdf",
         "influence.py --exp steadying_quick_R1_s2 --checkpoint last --device cpu --data-root=/d",
+        "influence.py --exp steadying_quick_R1_s2 --checkpoint averaged --device cpu --data-root=/d",
     ],
     "ddad_backbones.sh brain": [
         "histograms.py AE=ddad_backbones_brain_AE_s1 AE-U=ddad_backbones_brain_AE-U_s1 "

@@ -1,6 +1,7 @@
 """What memories and skips do to a reconstruction, against the same by hand."""
 
 import csv
+import shutil
 
 import numpy as np
 import pytest
@@ -226,7 +227,7 @@ def test_the_command_writes_csv_tables_and_figure_and_keeps_the_other_rows(works
         assert part in text and part in screen
     assert text.index("## a") < text.index("## b")
     for exp in "ab":
-        assert Image.open(workspace / "checkpoints" / exp / "figures" / "influence.png").size[0] > 300
+        assert Image.open(workspace / "checkpoints" / exp / "figures" / "influence_best.png").size[0] > 300
 
     assert command("influence", "--exp", "b", "--device", "cpu", "--split", "val", "--images", 3, module=influence) == 0
     second = read()
@@ -234,6 +235,14 @@ def test_the_command_writes_csv_tables_and_figure_and_keeps_the_other_rows(works
     assert {(row["split"], row["images"]) for row in second[10:]} == {("val", "3 normal, 3 anomalous")}
     images, _ = influence.chosen(build_dataset(method.config).split("val"), 3)
     assert float(second[11]["change"]) == measured(method, images)["another image"].change
+
+    shutil.copy(workspace / "checkpoints/b/best.pt", workspace / "checkpoints/b/last.pt")
+    assert command("influence", "--exp", "b", "--device", "cpu", "--images", 3, "--checkpoint", "last",
+                   module=influence) == 0  # fmt: skip
+    third = read()
+    assert third[:21] == second and [row["checkpoint"] for row in third[21:]] == ["last"] * 11
+    text = (workspace / "results" / "influence.md").read_text()
+    assert text.count("## b") == 2 and text.index("best checkpoint of") < text.index("last checkpoint of")
 
 
 def test_errors_say_what_to_do(workspace, capsys):

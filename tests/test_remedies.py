@@ -1,5 +1,7 @@
 """The remedies that no published row has: what each computes, that it acts in training alone, and resumes exactly."""
 
+from pkgutil import resolve_name
+
 import pytest
 import torch
 from conftest import assert_same_run
@@ -9,7 +11,7 @@ from tiny import EVERY_STEP, train
 
 import configs
 from methods.losses import adversarial_loss, gradient_penalty
-from models.memory import Addressing, MemoryMatrix
+from models.memory import Addressing, Memory, MemoryMatrix
 
 REMEDIES = ["cosine_addressing=true", "skip_dropout=0.5", "r1_weight=10", "average_decay=0.9"]
 
@@ -90,6 +92,39 @@ def test_beside_the_discriminators_loss_is_half_the_weighted_penalty(name):
     assert torch.isclose(found["r1"], weight * 5 * gradient_penalty(logits, real), rtol=1e-5)
     method.config.r1_weight = 0.0
     assert method.discriminator_losses(x, x_hat).keys() == {"discriminator"}
+
+
+@pytest.mark.parametrize("name", ["squid", "simsid"])
+def test_a_setting_reaches_every_memory_and_the_students_skips(name):
+    for overrides, cosine, dropped in (((), False, 0), (("cosine_addressing=true", "skip_dropout=0.5"), True, 0.5)):
+        generator = build(name, *overrides)[0].generator
+        memories = [module for module in generator.modules() if isinstance(module, Memory)]
+        assert len(memories) == 3 and {memory.addressing.cosine for memory in memories} == {cosine}
+        assert generator.student.skip_dropout == dropped
+
+
+@pytest.mark.parametrize("name", ["squid", "simsid"])
+def test_the_penalty_trains_the_discriminator(name):
+    method, loader = build(name, "r1_weight=10")
+    x = images_of(loader)
+    method.discriminator_losses(x, torch.rand_like(x))["r1"].backward()
+    gradients = [p.grad for p in method.discriminator.parameters() if p.grad is not None]
+    assert any(gradient.abs().max() > 1e-4 for gradient in gradients)
+
+
+@pytest.mark.parametrize("name", ["squid", "simsid"])
+def test_a_remedy_that_is_off_is_nowhere_in_a_training(workspace, monkeypatch, name):
+    """A draw that nothing comes of would shift all others after it, and a published row would be another."""
+    called = []
+    for place in (
+        "models.generator:Decoder.draw_kept", "methods.squid:gradient_penalty", "methods.squid:estimating_batch_norm",
+        "training.averaging:Average.__init__",
+    ):  # fmt: skip
+        original = resolve_name(place)
+        watched = lambda *given, place=place, original=original: called.append(place) or original(*given)  # noqa: E731
+        monkeypatch.setattr(place.replace(":", "."), watched)
+    assert train("a", method=name) == 0
+    assert called == []
 
 
 def test_all_remedies_together_resume_exactly(workspace, trained_once):

@@ -5,8 +5,10 @@ import json
 import numpy as np
 import pytest
 from scipy.stats import spearmanr
+from sklearn.metrics import roc_auc_score
 from tiny import command
 
+from evaluation.tables import csv_text
 from experiments.folder import Experiment
 from tools import rules
 from tools.results import RESULTS, read_rows
@@ -18,20 +20,30 @@ def recorded(scores, errors=None):
     return rules.Recorded(LABELS, None, {"main": np.array(scores, float), "reconstruction": np.array(errors, float)})
 
 
-def test_what_each_rule_chooses_is_worked_out_by_hand():
+def test_what_each_rule_takes_is_worked_out_by_hand():
     scores = [[0, 3, 1, 2], [0, 1, 2, 3], [1, 0, 2, 3], [3, 2, 1, 0]]  # AUC 0.5, 1, 1, 0
     errors = [[5, 5, 0, 0], [4, 4, 9, 9], [1, 2, 9, 9], [2, 2, 0, 0]]  # normal images: 5, 4, 1.5, 2
-    chosen = rules.chosen(recorded(scores, errors), "main", "reconstruction")
-    assert chosen == {"last": 3, "labelled": 1, "least error": 2, "agreement": 1, "mean of 10": None}
-    tolerant = {share: rules.chosen(recorded(scores, errors), "main", "", share)["tolerant"] for share in (0, 0.01, 2)}
-    assert tolerant == {0: 1, 0.01: 2, 2: 3}  # another epoch is as good, one is within two
+    taken = rules.choices(recorded(scores, errors), "main", "reconstruction")
+    assert {rule: epochs.tolist() for rule, epochs in taken.items()} == {
+        "last": [0, 1, 2, 3],
+        "labelled": [0, 1, 1, 1],
+        "least error": [0, 1, 2, 2],
+        # Spearman: 0 and 1: 0.2, 0 and 2: −0.4, 1 and 2: 0.8, 0, 1 and 2 with 3: −0.2, −1, −0.8; of two the first
+        "agreement": [0, 0, 1, 1],
+    }
+    tolerant = {share: rules.choices(recorded(scores, errors), "main", "", share)["tolerant"] for share in (0, 0.01, 2)}
+    # another epoch is as good, one is within two
+    assert {share: of.tolist() for share, of in tolerant.items()} == {
+        0: [0, 1, 1, 1], 0.01: [0, 1, 2, 2], 2: [0, 1, 2, 3],
+    }  # fmt: skip
 
 
 def test_agreement_is_the_mean_rank_correlation_with_the_others():
     scores = np.array([[0, 1, 2, 3], [0, 10, 30, 20], [3, 2, 1, 0]])
     # Spearman: 1 − 6 Σ d² / (4 · 15); 0 and 1: 0.8, 0 and 2: −1, 1 and 2: −0.8
-    assert rules.agreement(scores) == pytest.approx([-0.1, 0, -0.9])
-    assert rules.agreement(scores[:1]) == [0]
+    assert rules.agreement(scores)[-1] == pytest.approx([-0.1, 0, -0.9])
+    assert rules.agreement(scores)[1, :2] == pytest.approx([0.8, 0.8])
+    assert rules.agreement(scores)[0, 0] == 0
 
 
 def test_equal_scores_agree_with_nothing_in_whatever_order_the_images_come():
@@ -39,10 +51,10 @@ def test_equal_scores_agree_with_nothing_in_whatever_order_the_images_come():
     scores = labels + np.random.default_rng(0).normal(0, 0.5, (20, 100))
     scores[7] = 0.5  # an epoch that gives every image the same
     scores[3, 10:] = 0.5
-    found = rules.agreement(scores)
+    found = rules.agreement(scores)[-1]
     assert found[7] == 0 and found.argmax() not in (3, 7)
     shuffled = np.random.default_rng(1).permutation(100)
-    assert rules.agreement(scores[:, shuffled]) == pytest.approx(found)
+    assert rules.agreement(scores[:, shuffled])[-1] == pytest.approx(found)
     assert found[3] == pytest.approx(
         np.mean([spearmanr(scores[3], scores[i])[0] for i in range(20) if i not in (3, 7)]) * 18 / 19
     )
@@ -52,41 +64,98 @@ def test_labels_change_nothing_for_the_rules_without_labels():
     rng = np.random.default_rng(0)
     val = recorded(rng.normal(size=(20, 4)), rng.normal(size=(20, 4)))
     other = val._replace(labels=np.array([0, 0, 1, 0]))
-    for rule in ("last", "agreement", "mean of 10"):
-        assert rules.chosen(val, "main", "reconstruction")[rule] == rules.chosen(other, "main", "reconstruction")[rule]
+    before, after = (rules.choices(of, "main", "reconstruction") for of in (val, other))
+    for rule in ("last", "agreement"):
+        assert before[rule].tolist() == after[rule].tolist()
     # the reconstruction error looks at the normal images alone
     val.scores["reconstruction"][:, 2:] += 100 * rng.normal(size=(20, 2))
-    before = rules.chosen(val, "main", "reconstruction")["least error"]
-    val.scores["reconstruction"][:, 2:] = 0
-    assert rules.chosen(val, "main", "reconstruction")["least error"] == before
+    assert rules.choices(val, "main", "reconstruction")["least error"].tolist() == before["least error"].tolist()
 
 
 def test_scores_are_averaged_over_the_last_ten_epochs():
     scores = np.arange(24.0).reshape(12, 2)
-    assert rules.taken(scores, None).tolist() == scores[2:].mean(0).tolist()
-    assert rules.taken(scores, 3).tolist() == [6, 7]
+    mean = rules.running_mean(scores)
+    assert mean[-1].tolist() == scores[2:].mean(0).tolist() and mean[1].tolist() == [1, 2]
     assert rules.deviation(np.array([0.9, *[0.5, 0.6] * 5])) == pytest.approx(100 * np.std([0.5, 0.6] * 5, ddof=1))
+
+
+def record(folder, epochs=14):
+    """Other scores in place of an experiment's recorded ones: every epoch, split and kind of weights has its own."""
+    rng = np.random.default_rng(0)
+    tables = [read_rows(path) for path in sorted((folder / "epochs").iterdir())]
+    names = [name for name in tables[0][0] if name not in rules.TEXT]
+    for epoch in range(1, epochs + 1):
+        rows = [row | {name: rng.normal() + 0.5 * int(row["label"]) for name in names} for row in tables[0]]
+        (folder / "epochs" / f"{epoch:04d}.csv").write_text(csv_text(tables[0][0], rows))
+
+
+def scores_of(folder, split, name):
+    """The labels (N,) and every epoch's scores (E, N)."""
+    tables = [read_rows(path) for path in sorted((folder / "epochs").iterdir())]
+    labels = [int(row["label"]) for row in tables[0] if row["split"] == split]
+    return np.array(labels), np.array([[float(row[name]) for row in t if row["split"] == split] for t in tables])
+
+
+def test_every_rule_takes_validations_choice_and_gives_what_the_scores_say(trained, workspace):
+    folder = trained("a", overrides=["average_decay=0.7", "record_scores=true", "best_rule=tolerance"])
+    record(folder)
+    assert command("rules", "--exp", "a", "--figure", workspace / "rules.png", module=rules) == 0
+    assert (workspace / "rules.png").stat().st_size > 10_000
+    rows = read_rows(RESULTS / "rules.csv")
+    names = ["last", "labelled", "tolerant", "least error", "agreement", "mean of 10"]
+    assert [(row["main"], row["score"], row["weights"], row["rule"]) for row in rows] == [
+        (str(score == "reconstruction"), score, weights, rule)
+        for score in ("reconstruction", "discriminator") for weights in ("trained", "averaged") for rule in names
+    ]  # fmt: skip
+
+    for row in rows:
+        suffix = "_averaged" if row["weights"] == "averaged" else ""
+        of = {split: scores_of(folder, split, row["score"] + suffix) for split in ("val", "test")}
+        labels, val = of["val"]
+        error = scores_of(folder, "val", f"reconstruction{suffix}")[1][:, labels == 0].mean(1)
+        aucs = [roc_auc_score(labels, scores) for scores in val]
+        agreement = spearmanr(val, axis=1)[0]
+
+        def taken(stop, rule=row["rule"], aucs=aucs, error=error, agreement=agreement):
+            """The epochs whose scores are averaged, where training stops after so many."""
+            return {
+                "last": [stop - 1],
+                "labelled": [np.argmax(aucs[:stop])],
+                "tolerant": [max(i for i in range(stop) if not i or aucs[i] > max(aucs[:i]) - 0.005)],
+                "least error": [np.argmin(error[:stop])],
+                "agreement": [np.argmax(agreement[:stop, :stop].mean(0))],
+                "mean of 10": range(max(0, stop - 10), stop),
+            }[rule]
+
+        stops = range(1, 15)
+        curves = {
+            split: [roc_auc_score(own, scores[list(taken(stop))].mean(0)) for stop in stops]
+            for split, (own, scores) in of.items()
+        }
+        assert row["epoch"] == ("" if row["rule"] == "mean of 10" else str(taken(14)[0] + 1))
+        last = range(9, 14) if row["rule"] == "mean of 10" else range(4, 14)
+        for split, column in (("val", "val_deviation_points"), ("test", "deviation_points")):
+            assert float(row[f"{split}_auc"]) == pytest.approx(curves[split][-1])
+            assert list(json.loads(row[f"{split}_auc_per_epoch"]).values()) == pytest.approx(curves[split], abs=1e-4)
+            assert float(row[column]) == pytest.approx(100 * np.std([curves[split][i] for i in last], ddof=1))
+        assert float(row["gap_points"]) == pytest.approx(100 * (curves["val"][-1] - curves["test"][-1]))
+        assert float(row["test_auc_low"]) < float(row["test_auc"]) < float(row["test_auc_high"])
 
 
 def test_the_table_is_of_the_recorded_scores(trained, workspace, capsys):
     folder = trained("a", overrides=["average_decay=0.7", "record_scores=true"])
-    assert command("rules", "--exp", "a", "--figure", workspace / "rules.png", module=rules) == 0
+    assert command("rules", "--exp", "a", module=rules) == 0
     rows = read_rows(RESULTS / "rules.csv")
-    assert [row["weights"] for row in rows] == ["trained"] * 6 + ["averaged"] * 6
-    assert (workspace / "rules.png").stat().st_size > 10_000
-    for row in (row for row in rows if row["rule"] == "last"):
-        for column, split in (("val_deviation_points", "val"), ("deviation_points", "test")):
-            aucs = list(json.loads(row[f"{split}_auc_per_epoch"]).values())
-            assert float(row[column]) == pytest.approx(100 * np.std(aucs, ddof=1), abs=1e-3)
-
     for checkpoint, weights in (("last", "trained"), ("averaged", "averaged")):
         assert command("eval", "--exp", "a", "--device", "cpu", "--checkpoint", checkpoint) == 0
         printed = capsys.readouterr().out
-        (row,) = (row for row in rows if (row["weights"], row["rule"]) == (weights, "last"))
-        assert row["epoch"] == "2" and row["score"] == "reconstruction"
-        expected = f"reconstruction: test AUC {100 * float(row['test_auc']):.1f} % [95 % interval "
-        expected += f"{100 * float(row['test_auc_low']):.1f} – {100 * float(row['test_auc_high']):.1f}]"
-        assert expected in printed
+        of_last = [row for row in rows if (row["weights"], row["rule"]) == (weights, "last")]
+        assert [row["score"] for row in of_last] == ["reconstruction", "discriminator"]
+        for row in of_last:
+            assert row["epoch"] == "2"
+            expected = f"{row['score']}: test AUC {100 * float(row['test_auc']):.1f} % [95 % interval "
+            expected += f"{100 * float(row['test_auc_low']):.1f} – {100 * float(row['test_auc_high']):.1f}]"
+            assert expected in printed
     text = (RESULTS / "rules.md").read_text()
     assert "## digit_quick, 2 epochs" in text and "average_decay: 0.0 → 0.7" in text
 

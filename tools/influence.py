@@ -1,17 +1,20 @@
 """What reaches the decoder: how much a trained network's reconstructions and AUC owe to its memories and skips.
 
-    python tools/influence.py --exp ID [ID ...] [--checkpoint best|last] [--split test|val] [--images N]
+    python tools/influence.py --exp ID [ID ...] [--checkpoint NAME] [--split test|val] [--images N]
 
 In evaluation mode one thing at a time is taken from the network, or exchanged for another image's, and the images are
 scored again. An image's partner, the other image, is fixed: the next one in a circle through all images in a random
 order that is always the same, so that classes mix. Tables go to the screen and to results/influence.md, all figures to
-results/influence.csv (rows are replaced by experiment id), a chart to figures/influence.png of the experiment.
+results/influence.csv (rows are replaced by experiment and checkpoint), a chart to figures/influence_NAME.png of the
+experiment.
 """
 
 import argparse
 import shlex
 import sys
 from collections.abc import Callable, Iterable
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -41,6 +44,7 @@ from tools.results import RESULTS, markdown, replace_rows
 from tools.show_memory import USED, position, slot_weights, slots_in_use
 
 SCORES = Squid.score_names  # SimSID's too
+OF = ("experiment", "checkpoint")  # what rows are replaced by
 MEASURED_ON = (
     "experiment", "command", "config", "method", "dataset", "checkpoint", "epoch", "split", "images", "precision",
     "commit", "device",
@@ -97,7 +101,8 @@ def main() -> None:
         rows = examine(argparse.Namespace(**{**vars(args), "exp": name}))
         write_results(rows)
         print("\n".join([*table(rows), ""]))
-    print(f"Written: {RESULTS / 'influence.csv'}, {RESULTS / 'influence.md'}, figures/influence.png of each experiment")
+    figures_written = f"figures/influence_{args.checkpoint or '*'}.png of each experiment"
+    print(f"Written: {RESULTS / 'influence.csv'}, {RESULTS / 'influence.md'}, {figures_written}")
 
 
 def examine(args: argparse.Namespace) -> list[dict[str, object]]:
@@ -129,7 +134,7 @@ def examine(args: argparse.Namespace) -> list[dict[str, object]]:
     }
     usage = {bypass(memory): values.mean(1) for memory, values in of_slots.items()}  # (J, S) each
     rows = [row | common for row in figures(found, labels.numpy(), usage, f"the {args.split} images")]
-    draw(rows, experiment.path("figures/influence.png"))
+    draw(rows, experiment.path(f"figures/influence_{weights}.png"))
     return rows
 
 
@@ -240,11 +245,11 @@ def figures(
 
 
 def write_results(rows: list[dict[str, object]]) -> None:
-    """influence.csv with the rows of one experiment in place of its former ones, and influence.md from it."""
-    rows = replace_rows(RESULTS / "influence.csv", FIELDS, rows)
+    """influence.csv with the rows of one experiment's checkpoint in place of its former ones, and influence.md."""
+    rows = replace_rows(RESULTS / "influence.csv", FIELDS, rows, OF)
     lines = [NOTES]
-    for name in dict.fromkeys(row["experiment"] for row in rows):
-        lines += ["", *table([row for row in rows if row["experiment"] == name])]
+    for _, own in groupby(rows, key=itemgetter(*OF)):
+        lines += ["", *table(list(own))]
     write_text(RESULTS / "influence.md", "\n".join(lines) + "\n")
 
 

@@ -7,7 +7,7 @@ is not averaged. Where results/published.csv has figures for a line, they stand 
 where the two can be compared; of several lines of one method beside those alone that differ from it in nothing but
 their length. Where all lines have them, there are columns for the scores that are not the main one, for every score
 without the test images that repeat others, and for the main one by kind of anomaly, by disease, and, where every epoch
-was scored (``record_scores``), of the last epoch with the deviation over the last ten that were.
+was scored (``record_scores``), of the last epoch with the deviations over the last ten that were.
 Lines called SERIES@VALUE are points of a curve (tools/paper_figure.py).
 """
 
@@ -120,18 +120,21 @@ def kept(name: str) -> dict[str, Row]:
 
 
 def last_epochs(experiment: Experiment, main: Row) -> dict[str, float]:
-    """Of trained and averaged weights the last epoch's AUC on test and the standard deviation over the last few epochs
-    (shares); nothing where epochs are not recorded.
+    """Of trained and averaged weights the last epoch's AUC on test, and the standard deviation over the last few epochs
+    on validation, by which a remedy may be chosen, and on test (shares); nothing where epochs are not recorded.
     """
     if not experiment.path("epochs").is_dir():
         return {}
-    recorded, found = rules.read(experiment)[1]["test"], {}
+    recorded, found = rules.read(experiment)[1], {}
     for suffix, weights in rules.WEIGHTS.items():
-        if (score := f"{main['score']}{suffix}") in recorded.scores:
-            auc = recorded.auc(score)
-            found[f"AUC, last epoch, {weights} weights"] = float(auc[-1])
-            if len(auc) > 1:
-                found[f"sd, last {rules.FEW} recorded, {weights} weights"] = rules.deviation(auc) / 100
+        if (score := f"{main['score']}{suffix}") in recorded["test"].scores:
+            auc = {split: of.auc(score) for split, of in recorded.items()}
+            found[f"AUC, last epoch, {weights} weights"] = float(auc["test"][-1])
+            for split, name in (("val", "validation"), ("test", "test")):
+                if len(auc[split]) > 1:
+                    found[f"sd on {name}, last {rules.FEW} recorded, {weights} weights"] = (
+                        rules.deviation(auc[split]) / 100
+                    )
     return found
 
 

@@ -2,6 +2,7 @@
 
 import csv
 from collections.abc import Iterable, Sequence
+from operator import itemgetter
 from pathlib import Path
 
 from evaluation.tables import csv_text
@@ -23,12 +24,16 @@ def read_rows(path: Path) -> list[dict[str, str]]:
         raise ExperimentError(f"{path}: not a CSV file in UTF-8 ({error}). Restore it, or move it away.") from error
 
 
-def replace_rows(path: Path, fields: Sequence[str], rows: list[dict[str, object]]) -> list[dict[str, str]]:
-    """Write rows to a CSV file, in place of what it holds of their experiments; returns all as text, by experiment."""
-    named = {row["experiment"] for row in rows}
-    rows = [row for row in read_rows(path) if row["experiment"] not in named] + rows
-    # an experiment's own rows keep their order
-    write_text(path, csv_text(fields, sorted(rows, key=lambda row: row["experiment"])))
+def replace_rows(
+    path: Path, fields: Sequence[str], rows: list[dict[str, object]], by: Sequence[str] = ("experiment",)
+) -> list[dict[str, str]]:
+    """Write rows to a CSV file, in place of what it holds of their experiments, or whatever columns they go ``by``;
+    returns all as text, sorted by these.
+    """
+    key = itemgetter(*by)
+    named = {key(row) for row in rows}
+    rows = [row for row in read_rows(path) if key(row) not in named] + rows
+    write_text(path, csv_text(fields, sorted(rows, key=key)))  # what is of one key keeps its order
     return read_rows(path)
 
 

@@ -3,7 +3,7 @@
     python tools/rules.py --exp ID [ID ...] [--figure FILE]
 
 The experiments are trained with --set record_scores=true, and average_decay for the averaged weights' rules: every
-epoch's scores of the validation and test images lie in their epochs/. Rules, of the main score:
+epoch's scores of the validation and test images lie in their epochs/. Rules, of every score:
 
     last            the last epoch
     labelled        the highest AUC on validation, which takes labelled anomalous images (SimSID's rule)
@@ -15,7 +15,8 @@ epoch's scores of the validation and test images lie in their epochs/. Rules, of
     mean of 10      no epoch: the mean of the last ten epochs' scores of every image
 
 Tables go to the screen and to results/rules.md, all figures to results/rules.csv (rows are replaced by experiment id).
-FILE shows validation and test AUC over the epochs, a line per seed.
+FILE shows, of the main score, the validation and test AUC that training would have ended with after each epoch, a line
+per seed: of one configuration by every rule, of several by the last epoch.
 """
 
 import argparse
@@ -23,11 +24,14 @@ import json
 import statistics
 import sys
 from collections import defaultdict
+from collections.abc import Iterator
+from itertools import cycle
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 from scipy.stats import rankdata
 
@@ -48,8 +52,9 @@ FEW = 10  # epochs at the end: whose scores are averaged, and over which the AUC
 WEIGHTS = {"": "trained", "_averaged": "averaged"}  # what is appended to a score's name → whose scores these are
 TEXT = ("split", "id", "label", "person")  # a recorded table's columns that are no scores
 NO_EPOCH = f"mean of {FEW}"
+DEVIATION = {"val": "val_deviation_points", "test": "deviation_points"}  # split → its column
 FIELDS = (
-    "experiment", "config", "dataset", "data", "settings", "seed", "score", "epochs_trained", "trained_commit",
+    "experiment", "config", "dataset", "data", "settings", "seed", "score", "main", "epochs_trained", "trained_commit",
     "weights", "rule", "epoch", "val_auc", "test_auc", "test_auc_low", "test_auc_high", "interval_by", "gap_points",
     "val_deviation_points", "deviation_points", "val_auc_per_epoch", "test_auc_per_epoch",
 )  # fmt: skip
@@ -60,8 +65,9 @@ images or their labels.
 
 - *weights*: those that training ends an epoch with, or their exponential moving average (`average_decay`).
 - *gap*: the AUC on validation less that on test, in percentage points.
-- *sd, last {FEW}*: standard deviation of the AUC on validation and on test over the last {FEW} recorded epochs, in
-  points: how much the figure hangs on the epoch at which training stops. Of several seeds the mean.
+- *sd, last {FEW}*: how much the figure hangs on the epoch at which training stops: the standard deviation (n − 1), in
+  points, of the rule's AUC on validation and on test over the last {FEW} recorded epochs, had training stopped after
+  each; of *{NO_EPOCH}* over those that are a mean of {FEW}. Of several seeds the mean; – where it is not known.
 - Several seeds: mean ± standard deviation over the seeds (n − 1)."""
 
 
@@ -91,7 +97,7 @@ def main() -> None:
     write_text(RESULTS / "rules.md", "\n".join([NOTES, *tables(every)]) + "\n")
     print("\n".join(tables([row for row in every if row["experiment"] in args.exp])))
     for path in args.figure:
-        draw([row for row in rows if row["val_auc_per_epoch"]], path)
+        draw([row for row in rows if row["main"]], path)
     print("Written: " + ", ".join(map(str, (RESULTS / "rules.csv", RESULTS / "rules.md", *args.figure))))
 
 
@@ -141,7 +147,7 @@ def examine(experiment: Experiment) -> list[dict[str, object]]:
         if split not in splits:
             raise ExperimentError(f"{experiment.folder}: its data have no {split} images, so {so}.")
     given = (config.main_score, *METHODS[config.method].score_names)  # not all are given with all settings
-    main_score = next(name for name in given if name in splits["val"].scores)
+    scores = [name for name in dict.fromkeys(given) if name in splits["val"].scores]
     common = {
         "experiment": experiment.name,
         "config": name,
@@ -149,71 +155,86 @@ def examine(experiment: Experiment) -> list[dict[str, object]]:
         "data": data,
         "settings": "; ".join(changed_settings(name, config)),
         "seed": config.seed,
-        "score": main_score,
         "epochs_trained": epochs[-1],
         "trained_commit": ", ".join(dict.fromkeys(made["commit"] for made in run_parts(experiment))),
     }
-    rows = []
-    for suffix, weights in WEIGHTS.items():
-        score, error = f"{main_score}{suffix}", f"reconstruction{suffix}"
-        if score not in splits["val"].scores:
-            continue
-        val_auc, test_auc = (splits[split].auc(score) for split in ("val", "test"))
-        curves = {
-            f"{split}_auc_per_epoch": json.dumps(dict(zip(epochs, auc.round(6).tolist(), strict=True)))
-            for split, auc in (("val", val_auc), ("test", test_auc))
+    tolerance = config.best_tolerance / 100 if config.best_rule == "tolerance" else None
+    return [
+        common | {"score": score, "main": score == scores[0], "weights": weights} | row
+        for score in scores
+        for suffix, weights in WEIGHTS.items()
+        if f"{score}{suffix}" in splits["val"].scores
+        for row in by_rule(epochs, splits, f"{score}{suffix}", f"reconstruction{suffix}", tolerance)
+    ]
+
+
+def by_rule(
+    epochs: list[int], splits: dict[str, Recorded], score: str, error: str, tolerance: float | None
+) -> Iterator[dict[str, object]]:
+    """What every rule takes and what that gives, of one score of one kind of weights."""
+    val, test = splits["val"], splits["test"]
+    for rule, taken in (choices(val, score, error, tolerance) | {NO_EPOCH: None}).items():
+        auc, ending = {}, {}  # had training stopped after each epoch; the scores that it ends with
+        for split, recorded in splits.items():
+            own = recorded.scores[score]
+            own = running_mean(own) if taken is None else own[taken]
+            auc[split], ending[split] = recorded._replace(scores={score: own}).auc(score), own[-1]
+        low, high = metrics.auc_interval(test.labels, ending["test"], test.persons)
+        row = {
+            "rule": rule,
+            "epoch": "" if taken is None else epochs[taken[-1]],
+            "val_auc": float(auc["val"][-1]),
+            "test_auc": float(auc["test"][-1]),
+            "test_auc_low": low,
+            "test_auc_high": high,
+            "interval_by": "person" if test.persons else "image",
+            "gap_points": 100 * float(auc["val"][-1] - auc["test"][-1]),
         }
-        tolerance = config.best_tolerance / 100 if config.best_rule == "tolerance" else None
-        for rule, epoch in chosen(splits["val"], score, error, tolerance).items():
-            scores = {split: taken(splits[split].scores[score], epoch) for split in ("val", "test")}
-            of_val = metrics.auc(splits["val"].labels, scores["val"])
-            test = splits["test"]
-            of_test = metrics.auc(test.labels, scores["test"])
-            low, high = metrics.auc_interval(test.labels, scores["test"], test.persons)
-            rows.append(
-                common
-                | {"weights": weights, "rule": rule, "epoch": "" if epoch is None else epochs[epoch]}
-                | {"val_auc": of_val, "test_auc": of_test, "test_auc_low": low, "test_auc_high": high}
-                | {"interval_by": "person" if test.persons else "image", "gap_points": 100 * (of_val - of_test)}
-                | {"val_deviation_points": deviation(val_auc), "deviation_points": deviation(test_auc)}
-                | (curves if rule == "last" else dict.fromkeys(curves, ""))
-            )
-    return rows
+        for split, column in DEVIATION.items():
+            row[column] = deviation(auc[split][FEW - 1 if taken is None else 0 :])
+            curve = dict(zip(epochs, auc[split].round(4).tolist(), strict=True))
+            row[f"{split}_auc_per_epoch"] = json.dumps(curve)
+        yield row
 
 
-def chosen(val: Recorded, score: str, error: str, tolerance: float | None = None) -> dict[str, int | None]:
-    """Every rule's choice among the epochs (indices from 0); None for the rule that takes no single one."""
+def choices(val: Recorded, score: str, error: str, tolerance: float | None = None) -> dict[str, np.ndarray]:
+    """Rule → (E,) the epoch (an index from 0) that it takes, had training stopped after each."""
     auc = val.auc(score)
-    found = {"last": len(auc) - 1, "labelled": int(auc.argmax())}
+    found = {"last": np.arange(len(auc)), "labelled": leader(auc)}
     if tolerance is not None:
-        best_before = np.maximum.accumulate([-np.inf, *auc[:-1]])
-        found["tolerant"] = int(np.flatnonzero(auc > best_before - tolerance)[-1])
+        found["tolerant"] = leader(auc, tolerance)
     if error in val.scores:
-        found["least error"] = int(val.scores[error][:, val.labels == 0].mean(1).argmin())
-    found["agreement"] = int(agreement(val.scores[score]).argmax())
-    return found | {NO_EPOCH: None}
+        found["least error"] = leader(-val.scores[error][:, val.labels == 0].mean(1))
+    agreements = agreement(val.scores[score])
+    return found | {"agreement": np.array([row[: i + 1].argmax() for i, row in enumerate(agreements)])}
+
+
+def leader(values: np.ndarray, tolerance: float = 0.0) -> np.ndarray:
+    """After each epoch, the last one yet that was above the highest before it, less ``tolerance``: (E,) → (E,)."""
+    before = np.maximum.accumulate([-np.inf, *values[:-1]])
+    return np.maximum.accumulate(np.where(values > before - tolerance, np.arange(len(values)), 0))
 
 
 def agreement(scores: np.ndarray) -> np.ndarray:
-    """Mean Spearman correlation of each epoch's ranking with every other one's: (E, N) → (E,); of one epoch 0."""
-    count = len(scores)
-    if count == 1:
-        return np.zeros(1)
+    """Mean Spearman correlation of an epoch's ranking with those of all other epochs up to a last one: (E, N) → (E, E)
+    at [last, epoch], where epoch ≤ last; of one epoch alone 0.
+    """
     ranks = rankdata(scores, axis=1)  # of equal scores the mean: their order says whose they are
     ranks -= ranks.mean(1, keepdims=True)
     length = np.linalg.norm(ranks, axis=1, keepdims=True)
     ranks = np.divide(ranks, length, out=np.zeros_like(ranks), where=length > 0)  # all equal: agrees with none
     correlation = ranks @ ranks.T
-    return (correlation.sum(1) - correlation.diagonal()) / (count - 1)
+    np.fill_diagonal(correlation, 0)
+    return correlation.cumsum(0) / np.maximum(np.arange(len(scores)), 1)[:, None]
 
 
-def taken(scores: np.ndarray, epoch: int | None) -> np.ndarray:
-    """An epoch's scores, or the mean of the last few epochs': (E, N) → (N,)."""
-    return scores[-FEW:].mean(0) if epoch is None else scores[epoch]
+def running_mean(scores: np.ndarray) -> np.ndarray:
+    """Of each epoch and the few before it: (E, N) → (E, N)."""
+    return np.stack([scores[max(0, i + 1 - FEW) : i + 1].mean(0) for i in range(len(scores))])
 
 
 def deviation(auc: np.ndarray) -> float | str:
-    """Standard deviation (n − 1) over the last few epochs, in points; "" of a single epoch."""
+    """Standard deviation (n − 1) over the last few epochs, in points; "" of fewer than two."""
     return 100 * float(auc[-FEW:].std(ddof=1)) if len(auc) > 1 else ""
 
 
@@ -272,30 +293,37 @@ def over_seeds(rows: list[dict[str, str]], key: str) -> str:
 
 
 def draw(rows: list[dict[str, object]], path: Path) -> None:
-    """Validation and test AUC over the epochs; a colour per configuration and settings, a thin line per run, dashed of
-    averaged weights.
+    """The AUC over the epochs at which training might have stopped, a thin line per run; below those of the trained
+    weights the averaged ones'. A colour per rule, or where there are several configurations, per configuration.
     """
-    figure = Figure(figsize=(11, 4.4), layout="constrained")
-    axes = figure.subplots(1, 2, sharey=True)
-    kinds = list(dict.fromkeys((row["config"], row["settings"]) for row in rows))
-    for axis, split in zip(axes, ("val", "test"), strict=True):
-        labelled = set()
-        for row in rows:
-            kind = (row["config"], row["settings"])
+    one = len({kind(row) for row in rows}) == 1
+    rows = [row for row in rows if one or row["rule"] == "last"]
+    colours = dict(zip(dict.fromkeys(row["rule"] if one else kind(row) for row in rows), cycle(COLOURS)))  # noqa: B905
+    weights = list(dict.fromkeys(row["weights"] for row in rows))
+    figure = Figure(figsize=(11, 0.8 + 3.6 * len(weights)), layout="constrained")
+    grid = figure.subplots(len(weights), 2, sharex=True, sharey=True, squeeze=False)
+    for row in rows:
+        what = row["rule"] if one else kind(row)
+        for axis, split in zip(grid[weights.index(row["weights"])], DEVIATION, strict=True):
             curve = json.loads(row[f"{split}_auc_per_epoch"])
-            label = ", ".join(filter(None, (*kind, f"{row['weights']} weights")))
-            axis.plot(
-                [int(epoch) for epoch in curve], [100 * auc for auc in curve.values()], lw=0.9,
-                c=COLOURS[kinds.index(kind) % len(COLOURS)], ls="-" if row["weights"] == "trained" else "--",
-                label=None if label in labelled else label,
-            )  # fmt: skip
-            labelled.add(label)
-        axis.axhline(50, color="grey", linewidth=0.5)
-        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-        title = {"val": "validation", "test": "test, shown only: it decides nothing"}[split]
-        axis.set(xlabel="epoch", ylabel=f"AUC of the {rows[0]['score']} score, %", title=title)
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", fontsize=8)
+            axis.plot([int(epoch) for epoch in curve], [100 * auc for auc in curve.values()], lw=0.9, c=colours[what])
+    for axes, of in zip(grid, weights, strict=True):
+        axes[0].set_ylabel(f"{of} weights\nAUC of the {rows[0]['score']} score, %")
+        for axis in axes:
+            axis.axhline(50, color="grey", linewidth=0.5)
+            axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    for axis, title in zip(grid[0], ("validation", "test, shown only: it decides nothing"), strict=True):
+        axis.set_title(title)
+    for axis in grid[-1]:
+        axis.set_xlabel("epoch after which training stops")
+    lines = [Line2D([], [], color=colour, label=what) for what, colour in colours.items()]
+    figure.legend(handles=lines, loc="outside lower center", fontsize=8, ncols=6 if one else 1)
     save(figure, path)
+
+
+def kind(row: dict[str, object]) -> str:
+    """A run's configuration, in words."""
+    return ", ".join(filter(None, (row["config"], row["settings"])))
 
 
 if __name__ == "__main__":

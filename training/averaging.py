@@ -17,7 +17,7 @@ from methods import Method
 
 class Average:
     """Of ``method``'s parameters and batch norm's running statistics; all else of its state, such as queues and the
-    statistics of scores, is what it was when the average was last scored.
+    statistics of scores, is what it was when the average was last scored, or since a later step, what it is now.
 
     It starts as the weights are. With step t, counted from 0, it becomes d · average + (1 − d) · weights, where
     d = min(decay, (1 + t) / (10 + t)): the start, which is hardly trained, is soon forgotten.
@@ -30,6 +30,7 @@ class Average:
         self.method = method
         self.decay = decay
         self.steps = 0
+        self.scored = False  # since the last step
         state = method.without_frozen(method.state_dict())
         self.weights = {name: value.detach().clone() for name, value in state.items()}
         norms = [name for name, module in method.named_modules() if isinstance(module, _BatchNorm)]
@@ -43,6 +44,7 @@ class Average:
         weights, decay = self.method.state_dict(), min(self.decay, (1 + self.steps) / (10 + self.steps))
         get_ema_multi_avg_fn(decay)(self.tensors(), [weights[name] for name in self.names], None)
         self.steps += 1
+        self.scored = False
 
     def tensors(self) -> list[torch.Tensor]:
         """What is averaged."""
@@ -58,11 +60,16 @@ class Average:
         finally:
             for name, value in self.method.without_frozen(self.method.state_dict()).items():
                 self.weights[name] = value.clone()
+            self.scored = True
             self.method.load_state_dict(trained)
 
     def state(self) -> dict[str, Any]:
         """The entries of last.pt; ``average`` is a whole state dict of the method."""
-        return {"average": self.weights, "average_steps": self.steps}
+        weights = self.weights
+        if not self.scored:
+            now = self.method.without_frozen(self.method.state_dict())
+            weights = now | {name: weights[name] for name in self.names}
+        return {"average": weights, "average_steps": self.steps}
 
     def load(self, saved: dict[str, Any]) -> None:
         """Take up what :meth:`state` gave. Raises KeyError where it is not there."""
