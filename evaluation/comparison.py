@@ -1,4 +1,4 @@
-"""Whether image scores differ by more than chance: paired bootstrap, DeLong's test, Holm's correction.
+"""Whether image scores differ by more than chance: paired bootstrap, DeLong's test, seeds, Holm's correction.
 
 Scores (N,) are of the same images, higher = more anomalous; labels (N,): 1 = anomalous; figures are fractions in
 [0, 1]. ``persons`` (N,) says whose each image is, as for :func:`evaluation.metrics.auc_interval`; None takes every
@@ -10,13 +10,16 @@ characteristic curves: a nonparametric approach", Biometrics 44, 1988.
 X. Sun and W. Xu, "Fast implementation of DeLong's algorithm for comparing the areas under correlated receiver operating
 characteristic curves", IEEE Signal Processing Letters 21, 2014.
 N. Obuchowski, "Nonparametric analysis of clustered ROC curve data", Biometrics 53, 1997.
+B. Welch, "The generalization of 'Student's' problem when several different population variances are involved",
+Biometrika 34, 1947; F. Satterthwaite, "An approximate distribution of estimates of variance components", Biometrics
+Bulletin 2, 1946.
 S. Holm, "A simple sequentially rejective multiple test procedure", Scandinavian Journal of Statistics 6, 1979.
 """
 
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.stats import norm, rankdata
+from scipy.stats import norm, rankdata, t
 
 from evaluation import metrics
 
@@ -57,12 +60,6 @@ def resampled(
     for of_sample, times in zip(found, metrics.draws(labels, persons, samples, seed), strict=True):
         of_sample[:] = [ranking.figures(times) for ranking in rankings]
     return dict(zip(FIGURES, found.transpose(2, 1, 0), strict=True))
-
-
-def over_drawn_seeds(values: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A figure of K seeds on S samples, (K, S) → its mean over K seeds drawn anew for every sample: (S,)."""
-    drawn = rng.integers(len(values), size=values.shape)
-    return np.take_along_axis(values, drawn, axis=0).mean(0)
 
 
 def p_value(differences: np.ndarray) -> float:
@@ -108,17 +105,48 @@ def variance(labels: np.ndarray, placed: np.ndarray, persons: Sequence[str] | No
 
 
 def delong(
-    labels: np.ndarray, first: np.ndarray, second: np.ndarray, persons: Sequence[str] | None = None
+    labels: np.ndarray,
+    first: np.ndarray,
+    second: np.ndarray,
+    persons: Sequence[str] | None = None,
+    seeds: Sequence[np.ndarray] = (),
 ) -> float | None:
-    """Two-sided p of DeLong's test that two scores of the same images have the same AUC.
+    """Two-sided p of DeLong's test that two scores of the same images, (N,), have the same AUC; of several seeds,
+    (K, N), the same mean AUC, where ``seeds`` are as for :func:`welch`.
 
     None where it says nothing: a class of a single person, or AUCs that differ without any variance.
     """
-    placed = placements(labels, first) - placements(labels, second)
+    # a mean of AUCs is that of the mean placements
+    means = [
+        np.mean([placements(labels, each) for each in np.atleast_2d(scores)], axis=0) for scores in (first, second)
+    ]
+    placed = means[0] - means[1]
     difference, spread = placed[labels == 1].mean(), variance(labels, placed, persons)
     if not spread > 0:
         return 1.0 if spread == difference == 0 else None
-    return float(2 * norm.sf(abs(difference) / np.sqrt(spread)))
+    return welch(difference, spread, seeds)[0]
+
+
+# -- several seeds and several questions ------------------------------------------------------------------------------
+
+
+def welch(difference: float, spread: float, seeds: Sequence[np.ndarray]) -> tuple[float, float]:
+    """Two-sided p of a difference of means over seeds, and half the width of its 95 % interval.
+
+    Two chances add up: that in the images, whose variance ``spread`` is of these very trainings, and that in the
+    trainings, of which ``seeds`` has a sample (K,) for each mean, or one of the differences where the two are of the
+    same trainings; a sample of one seed says nothing of it. A variance of few seeds is a rough guess, for which
+    Student's t makes up, with Satterthwaite's degrees of freedom; the images are many.
+    """
+    several = [sample for sample in seeds if len(sample) > 1]
+    parts = np.array([sample.var(ddof=1) / len(sample) for sample in several])
+    freedom = np.array([len(sample) - 1 for sample in several])
+    total, uncertain = spread + parts.sum(), (parts**2 / freedom).sum()
+    if total == 0:
+        return float(difference == 0), 0.0
+    law = t(total**2 / uncertain) if uncertain > 0 else norm
+    error = np.sqrt(total)
+    return float(2 * law.sf(abs(difference) / error)), float(error * law.ppf(1 - ALPHA / 2))
 
 
 def holm(p: Sequence[float]) -> list[float]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from scipy.stats import norm
+from scipy.stats import norm, t, ttest_ind, ttest_rel
 from tiny import command
 
 import configs
@@ -186,33 +186,52 @@ def test_persons_with_images_of_both_classes_are_one():
     assert comparison.variance(labels, placed, as_two) > 1.3 * found
 
 
-def test_seeds_are_drawn_anew_for_every_sample():
-    values = np.array([[0.0] * 4000, [0.3] * 4000, [0.6] * 4000])
-    found = comparison.over_drawn_seeds(values, np.random.default_rng(0))
-    # of 27 draws one is all 0, one all 0.6; the variance of a mean of 3 out of 3: (0.3² · 2 / 3) / 3
-    assert found.min() == 0 and found.max() == pytest.approx(0.6) and found.mean() == pytest.approx(0.3, abs=0.01)
-    assert np.mean(found == 0) == pytest.approx(1 / 27, rel=0.3) and found.var() == pytest.approx(0.02, rel=0.1)
-    alone = np.arange(5.0)[None]
-    assert comparison.over_drawn_seeds(alone, np.random.default_rng(0)).tolist() == [0, 1, 2, 3, 4]
+def test_seeds_and_images_add_up_as_welch_and_satterthwaite_say():
+    first, second = np.array([0.90, 0.92, 0.94]), np.array([0.80, 0.84, 0.88, 0.84])
+    # variances 0.0004 and 0.0032 / 3, of the means 0.0004 / 3 and 0.0008 / 3; with 0.0001 by the images 0.0005
+    freedom = 0.0005**2 / ((0.0004 / 3) ** 2 / 2 + (0.0008 / 3) ** 2 / 3)
+    p, half = comparison.welch(0.08, 0.0001, [first, second])
+    assert p == pytest.approx(2 * t.sf(0.08 / 0.0005**0.5, freedom))
+    assert half == pytest.approx(t.ppf(0.975, freedom) * 0.0005**0.5)
+    # without any chance in the images it is Welch's test; of paired seeds Student's
+    assert comparison.welch(0.08, 0, [first, second])[0] == pytest.approx(ttest_ind(first, second, equal_var=False)[1])
+    assert comparison.welch(0.08, 0, [first - second[:3]])[0] == pytest.approx(ttest_rel(first, second[:3])[1])
+    # of single seeds it is the images' alone
+    assert comparison.welch(0.0196, 0.0001, [first[:1], second[:1]])[0] == pytest.approx(0.05, abs=1e-4)
+    assert comparison.welch(0.0, 0.0, []) == (1, 0) and comparison.welch(0.1, 0.0, []) == (0, 0)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("seeds", "expected"), [(2, 0.15), (3, 0.10), (5, 0.08)])
-def test_how_often_few_seeds_make_equal_configurations_differ(seeds, expected):
+@pytest.mark.parametrize(
+    "spread", [0.1, 0.6]
+)  # of the gains: the seeds vary half and over three times as the images do
+@pytest.mark.parametrize("seeds", [2, 3, 5])
+def test_few_seeds_seldom_make_equal_configurations_differ(seeds, spread):
     rng = np.random.default_rng(seeds)
-    labels, of_configurations, of_these = np.repeat([0, 1], 60), [], []
-    for _ in range(200):
+    labels, by_bootstrap, by_delong = np.repeat([0, 1], 60), [], []
+    for _ in range(300):
         shared = rng.normal(size=120)
-        gains = rng.normal(1, 0.25, 2 * seeds)
+        gains = rng.normal(1, spread, 2 * seeds)
         scores = np.array([gain * labels + shared + rng.normal(0, 0.5, 120) for gain in gains])
-        first, second = np.split(comparison.resampled(labels, scores, None, 200, seed=0)["AUC"], 2)
-        of_these.append(comparison.p_value(first.mean(0) - second.mean(0)))
-        first, second = (
-            comparison.over_drawn_seeds(each, np.random.default_rng([0, i])) for i, each in enumerate((first, second))
-        )
-        of_configurations.append(comparison.p_value(first - second))
-    assert np.mean(np.array(of_configurations) < 0.05) == pytest.approx(expected, abs=0.06)
-    assert np.mean(np.array(of_these) < 0.05) > 0.35
+        drawn = comparison.resampled(labels, scores, None, 100, seed=0)["AUC"]
+        aucs = np.split(np.array([metrics.auc(labels, each) for each in scores]), 2)
+        images = (drawn[:seeds].mean(0) - drawn[seeds:].mean(0)).var(ddof=1)
+        by_bootstrap.append(comparison.welch(aucs[0].mean() - aucs[1].mean(), images, aucs)[0])
+        by_delong.append(comparison.delong(labels, scores[:seeds], scores[seeds:], None, aucs))
+    for p in (by_bootstrap, by_delong):
+        assert np.mean(np.array(p) < 0.05) < 0.08
+
+
+def test_delongs_variance_over_seeds_is_the_bootstraps():
+    labels, scores = made(200, gains=(1.0, 1.2, 0.8, 0.9, 0.7, 1.1))
+    placed = np.mean([comparison.placements(labels, each) for each in scores[:3]], axis=0)
+    placed -= np.mean([comparison.placements(labels, each) for each in scores[3:]], axis=0)
+    drawn = comparison.resampled(labels, scores, None, 2000, seed=0)["AUC"]
+    spread = (drawn[:3].mean(0) - drawn[3:].mean(0)).var()
+    assert comparison.variance(labels, placed) == pytest.approx(spread, rel=0.1)
+    auc = [metrics.auc(labels, each) for each in scores]
+    z = abs(np.mean(auc[:3]) - np.mean(auc[3:])) / np.sqrt(comparison.variance(labels, placed))
+    assert comparison.delong(labels, scores[:3], scores[3:]) == pytest.approx(2 * norm.sf(z))
 
 
 def test_holms_correction_is_worked_out_by_hand():
@@ -370,21 +389,32 @@ def test_groups_of_seeds_are_compared_by_their_means(workspace, capsys):
     found = comparison.resampled(labels, scores, None, 200, seed=0)["AUC"]
     of_these = found[:2].mean(0) - found[2:4].mean(0)
     assert [row["low_of_these_seeds"], row["high_of_these_seeds"]] == pytest.approx(metrics.interval(of_these))
-    assert row["high"] - row["low"] > 1.2 * width(of_these)  # the seeds of a are far apart
+    p, half = comparison.welch(row["difference"], of_these.var(ddof=1), [np.array(auc[:2]), np.array(auc[2:4])])
+    assert (row["p"], row["low"], row["high"]) == pytest.approx((p, row["difference"] - half, row["difference"] + half))
+    assert half > 1.2 * width(of_these)  # the seeds of a are far apart
+    assert row["delong_p"] == comparison.delong(
+        labels, scores[:2], scores[2:4], None, [np.array(auc[:2]), np.array(auc[2:4])]
+    )
     assert rows["a", "s4", "AUC"]["high_of_these_seeds"] is not None
-    assert all(row["delong_p"] is None for row in rows.values()) and "DeLong" not in printed
+    assert rows["a", "b", "AP"]["delong_p"] is None
     assert "Seeds: a 2, b 2, s4 1." in printed and "| of these seeds" in printed
+    assert "What another seed of a single one would give is in neither." in printed
     # one and the same difference whether it is asked for alone or not
     assert compared("a=s0,s1", "b=s2,s3")["a", "b", "AUC"]["low"] == row["low"]
 
 
-def test_two_scores_of_the_same_trainings_are_drawn_with_the_same_trainings(workspace):
+def test_two_scores_of_the_same_trainings_are_compared_training_by_training(workspace):
     labels, scores = made(gains=(0.4, 1.0, 1.6), noise=0.1)
     better = scores + 0.05 * labels  # than the other score of the same training, which differs more from seed to seed
     for i, (each, other) in enumerate(zip(scores, better, strict=True)):
         evaluated(f"s{i}", labels, {"first": each, "second": other}, seed=i)
     row = compared("a=s0,s1,s2", "b=s0,s1,s2", "--score", "a=first", "--score", "b=second")["a", "b", "AUC"]
-    assert row["high"] < 0 and row["high"] - row["low"] < 3 * (row["high_of_these_seeds"] - row["low_of_these_seeds"])
+    of_each = [
+        metrics.auc(labels, each) - metrics.auc(labels, other) for each, other in zip(scores, better, strict=True)
+    ]
+    images = row["high_of_these_seeds"] - row["low_of_these_seeds"]
+    half = (row["high"] - row["low"]) / 2
+    assert half == pytest.approx(comparison.welch(0, (images / 3.92) ** 2, [np.array(of_each)])[1], rel=0.2)
 
 
 LABELS, SCORES = np.array([0, 0, 1, 1]), np.arange(4.0)

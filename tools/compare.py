@@ -7,15 +7,17 @@ Each argument is an experiment, or NAME=EXP,EXP,… for several seeds of one con
 All must be evaluated on the same images. Of every pair the difference in AUC and in AP is given, with
 
     95 % interval   by a paired bootstrap: the same images are drawn for both; where the data know persons, persons with
-                    all their images of a class, as in eval.py. Of several seeds, seeds are drawn too, within each
-                    group, so that the interval is of the configurations; that of these very seeds stands beside it
+                    all their images of a class, as in eval.py
     p               of this bootstrap, two-sided: twice the share of samples on the rarer side of 0
-    DeLong's p      of DeLong's test for two correlated ROC curves, for the AUC of single experiments. It takes images
-                    for independent; where the data know persons it is Obuchowski's form of it, which takes persons for
-                    independent. For means over seeds it is not defined
+    DeLong's p      of DeLong's test for two correlated ROC curves, for the AUC. It takes images for independent; where
+                    the data know persons it is Obuchowski's form of it, which takes persons for independent
+
+Of several seeds these are of the configurations: to the variance by the images, the bootstrap's or DeLong's, that of
+the mean by the seeds is added, and interval and p are Student's t, with Welch's and Satterthwaite's degrees of freedom.
+The bootstrap's interval of these very seeds stands beside it.
 
 Of several pairs every p is corrected by Holm for as many as have one, AUC and AP each on its own; intervals are not.
-Called significant is what has a p of the bootstrap, so corrected, below 5 %. All pairs are compared; --first leaves out
+Called significant is what has a p, DeLong's aside, so corrected, below 5 %. All pairs are compared; --first leaves out
 those without the first experiment: fewer questions are corrected for less, if they were chosen before the answers were
 seen.
 """
@@ -27,7 +29,6 @@ import sys
 from collections.abc import Iterable
 from itertools import combinations
 from pathlib import Path
-from statistics import mean
 from typing import NamedTuple
 
 import numpy as np
@@ -293,15 +294,12 @@ def compare(images: Images, groups: list[Group], samples: int, seed: int, first_
     found = comparison.resampled(labels, np.concatenate([group.scores for group in groups]), persons, samples, seed)
     ends = np.cumsum([len(group.scores) for group in groups])[:-1]
     pairs = [(a, b) for a, b in combinations(range(len(groups)), 2) if a == 0 or not first_only]
-    # a group's draws of seeds are its own, the same in each of its pairs, and shared by scores of the same trainings
-    trainings = [group.experiments for group in groups]
-    draws = [[seed, trainings.index(experiments)] for experiments in trainings]
     tables = []
     for figure in comparison.FIGURES:
-        of_groups = np.split(found[figure], ends)  # (K, S) each
+        drawn = np.split(found[figure], ends)  # (K, S) each
         rows = [
-            {**common, "figure": figure, **names(groups[a], groups[b]), **bootstrapped(of_groups, a, b, draws)}
-            | measured(images, groups[a], groups[b], figure)
+            {**common, "figure": figure, **names(groups[a], groups[b])}
+            | measured(images, groups[a], groups[b], figure, drawn[a].mean(0) - drawn[b].mean(0))
             for a, b in pairs
         ]
         correct(rows)
@@ -320,26 +318,24 @@ def names(first: Group, second: Group) -> Row:
     }  # fmt: skip
 
 
-def measured(images: Images, first: Group, second: Group, figure: str) -> Row:
-    """A figure of the images as they are, over the seeds; the difference; DeLong's p where it is defined."""
-    metric = comparison.FIGURES[figure]
-    a, b = (mean(metric(images.labels, scores) for scores in group.scores) for group in (first, second))
-    row = {"first_value": a, "second_value": b, "difference": a - b}
-    if figure == "AUC" and len(first.scores) == len(second.scores) == 1:
-        row["delong_p"] = comparison.delong(images.labels, first.scores[0], second.scores[0], images.persons)
-    return row
-
-
-def bootstrapped(of_groups: list[np.ndarray], a: int, b: int, draws: list[list[int]]) -> Row:
-    """Interval and p of the difference of two groups, of a figure (K, S) of every group's seeds on all samples, whose
-    seeds are drawn as ``draws`` says.
+def measured(images: Images, first: Group, second: Group, figure: str, drawn: np.ndarray) -> Row:
+    """A figure's means over the seeds, and their difference, with what says whether it is chance; ``drawn`` (S,) is the
+    difference on every bootstrap sample.
     """
-    first, second = (comparison.over_drawn_seeds(of_groups[i], np.random.default_rng(draws[i])) for i in (a, b))
-    low, high = metrics.interval(first - second)
-    row = {"low": low, "high": high, "p": comparison.p_value(first - second)}
-    if max(len(of_groups[a]), len(of_groups[b])) > 1:
-        low, high = metrics.interval(of_groups[a].mean(0) - of_groups[b].mean(0))
+    metric = comparison.FIGURES[figure]
+    a, b = (np.array([metric(images.labels, scores) for scores in group.scores]) for group in (first, second))
+    difference = float(a.mean() - b.mean())
+    seeds = [a - b] if first.experiments == second.experiments else [a, b]  # two scores of the same trainings
+    low, high = metrics.interval(drawn)
+    row = {"first_value": float(a.mean()), "second_value": float(b.mean()), "difference": difference}
+    if len(a) == len(b) == 1:
+        row |= {"low": low, "high": high, "p": comparison.p_value(drawn)}
+    else:
+        p, half = comparison.welch(difference, drawn.var(ddof=1), seeds)
+        row |= {"low": difference - half, "high": difference + half, "p": p}
         row |= {"low_of_these_seeds": low, "high_of_these_seeds": high}
+    if figure == "AUC":
+        row["delong_p"] = comparison.delong(images.labels, first.scores, second.scores, images.persons, seeds)
     return row
 
 
@@ -429,7 +425,7 @@ def notes(rows: list[Row], several: bool) -> list[str]:
         lines.append(
             f"p is corrected by Holm for {pairs} pairs, AUC and AP each on its own; the intervals are each pair's own."
         )
-    if least * pairs >= comparison.ALPHA:
+    if least * pairs >= comparison.ALPHA and max(groups.values()) == 1:
         lines.append(f"With so few samples p is {least * pairs:.2g} or more: nothing can be significant. Draw more.")
     if any(row["delong_p"] is not None for row in rows):
         lines.append(
@@ -440,8 +436,10 @@ def notes(rows: list[Row], several: bool) -> list[str]:
     if max(groups.values()) > 1:
         seeds = ", ".join(f"{name} {count}" for name, count in groups.items())
         lines.append(
-            f"Seeds: {seeds}. The interval and p draw images and seeds, *of these seeds* images alone. Drawing from K "
-            "seeds shows (K − 1)/K of their variance, from one seed nothing: of few seeds the interval is too short."
+            f"Seeds: {seeds}. Intervals and p are of the configurations, by Student's t over seeds and images; *of "
+            "these seeds* is of the images alone."
+            + " What another seed of a single one would give is in neither."
+            * (min(groups.values()) == 1)
         )
     else:
         lines.append("Each is one training: what another seed would give is in no interval and no p.")
