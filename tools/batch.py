@@ -1,6 +1,6 @@
 """Train and evaluate all experiments of a list, over several seeds and all devices, and make their table.
 
-    scripts/benchmark.sh zhang [--quick] [--seeds 0,1,2] [--data-root DIR] [--dry-run | --slurm]
+    scripts/benchmark.sh zhang [--quick] [--seeds 0,1,2] [--data-root DIR] [--dry-run | --slurm | --table]
 
 The scripts in scripts/ give the list. The same command again does only what is missing, and goes on with what was cut.
 The table has what was asked for, and what else of the list is done: other lines, other seeds. NAME_runs.csv keeps its
@@ -28,6 +28,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import product
 from pathlib import Path
+from statistics import mean
 from typing import TextIO
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -41,6 +42,7 @@ from configs import BaseConfig, ConfigError
 from dataloader import build_dataset
 from experiments.folder import CHECKPOINTS, Experiment, reached
 from experiments.settings import FREE, check_same
+from models.features import pinned_file
 from system.device import choose_device
 from system.progress import in_words
 from tools import paper_table
@@ -49,6 +51,7 @@ from tools.paper_table import finished
 from training.repeat import shared_until
 
 ROOT = Path(__file__).resolve().parent.parent
+NEWS_SECONDS = 300.0  # from one word on what runs to the next
 PRECISION_TOO = tuple(key for key in FREE if key != "precision")  # what may differ: a table says what was asked for
 
 
@@ -131,7 +134,8 @@ def main() -> int:
     points = sharing(sorted(points, key=lambda p: (seeds.index(p.seed), wanted.index(p.name))))
     for planned in points:
         if planned.experiment.exists():
-            check_same(planned.experiment, planned.config, PRECISION_TOO)
+            remedy = f"Move {planned.experiment.folder} away, or delete it: the same command trains it anew."
+            check_same(planned.experiment, planned.config, PRECISION_TOO, remedy)
     plan = list({planned.experiment.name: planned for planned in points}.values())
     if args.jobs is not None and args.jobs < 1:
         raise ConfigError(f"--jobs {args.jobs}: must be at least 1.")
@@ -149,6 +153,9 @@ def main() -> int:
         return 0
     if args.slurm:
         print(slurm_script(args, len(chains(plan))))
+        return 0
+    if args.table:
+        tabulate(args, lines, points)
         return 0
     check_data(plan, args.data_root)
     code = Batch(args, plan, more).run()
@@ -193,6 +200,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--dry-run", action="store_true", help="print the commands, and what is done of them")
     parser.add_argument("--slurm", action="store_true", help="print a job array for sbatch that does them")
     parser.add_argument("--only", type=int, metavar="I", help="the I-th job of the array alone")
+    parser.add_argument("--table", action="store_true", help="make the table of what is done, and train nothing")
     cli.add_data_root(parser)
     args = parser.parse_args()
     args.name += "_quick" if args.quick else ""
@@ -310,18 +318,24 @@ def identifier(name: str) -> str:
 
 
 def check_data(plan: list[Planned], data_root: str | None) -> None:
-    """Before anything is trained, see that every dataset is there, with as many images of each kind as are asked for.
+    """Before anything is trained, see that every dataset is there, with as many images of each kind as are asked for,
+    and fetch the weights of frozen networks.
 
     Raises:
-        DataError: where it is not; it says where to get it.
+        DataError, WeightsError: where one is not; it says where to get it.
     """
     seen = set()
     for planned in plan:
         config = planned.config
         asks_for = (config.dataset, config.train_normal_fraction, config.contamination, config.unlabeled())
-        if asks_for not in seen and planned.state != "done":
-            seen.add(asks_for)
+        frozen = (getattr(config, "weights", ""), getattr(config, "backbone", ""))
+        if planned.state == "done":
+            continue
+        if asks_for not in seen:
             build_dataset(config, data_root).fingerprint()
+        if frozen not in seen and frozen[0] == "imagenet":
+            pinned_file(config.backbone)
+        seen |= {asks_for, frozen}
 
 
 class Batch:
@@ -341,8 +355,9 @@ class Batch:
         self.failed = False
         self.running: list[str] = []  # the experiments in work here
         self.done = self.counts["done"]
-        self.seconds: list[float] = []  # that each experiment done here took
+        self.seconds: dict[str, list[float]] = defaultdict(list)  # that a line's experiments done here took
         self.lock = threading.Lock()
+        self.over = threading.Event()
 
     def run(self) -> int:
         """The exit code."""
@@ -351,8 +366,15 @@ class Batch:
         print(f"{len(self.plan)} experiments: {counts['done']} done, {counts['running']} running elsewhere, "
               f"{counts['cut']} cut, {counts['to do']} to do; {len(self.places)} at a time; "
               f"what they say: {self.logs}", flush=True)  # fmt: skip
+        started = time.monotonic()
+        news = threading.Thread(target=self.tell, daemon=True)
+        news.start()
         with self.job.signals_passed_on(), ThreadPoolExecutor(len(self.places)) as pool:
             list(pool.map(self.chain, self.waiting))
+        self.over.set()
+        news.join()
+        if here := self.done - counts["done"]:
+            print(f"{here} experiments in {in_words(time.monotonic() - started)}", flush=True)
         if self.job.stop_signal:
             print("Stopped; the same command goes on.", file=sys.stderr)
             return 128 + self.job.stop_signal
@@ -371,20 +393,33 @@ class Batch:
         started = time.monotonic()
         self.running.append(name)
         done = self.succeeds(planned)
+        took = time.monotonic() - started
         with self.lock:
             self.running.remove(name)
             if not done:
                 return
             self.done += 1
-            self.seconds.append(time.monotonic() - started)
+            self.seconds[planned.name].append(took)
             left = len(self.plan) - self.done
-            expected = left * sum(self.seconds) / len(self.seconds) / min(len(self.places), max(left, 1))
             others = f" ({', '.join(self.running)} running)" if self.running else ""
             print(
                 f"[{self.done}/{len(self.plan)}] {name}: {paper_table.in_words(planned.experiment)}, "
-                f"{in_words(self.seconds[-1])}; {left} left, about {in_words(expected)}{others}",
+                f"{in_words(took)}; {left} left, about {in_words(self.expected())}{others}",
                 flush=True,
             )
+
+    def expected(self) -> float:
+        """The seconds that what is left takes: as long as other seeds of its line took here, else as all did."""
+        every = [seconds for of_line in self.seconds.values() for seconds in of_line]
+        left = [planned.name for planned in self.plan if planned.state != "done"]
+        of_each = [mean(self.seconds[name] or every) for name in left]
+        return sum(of_each) / min(len(self.places), max(len(left), 1))
+
+    def tell(self) -> None:
+        """Every few minutes, how far the experiments in work are."""
+        while not self.over.wait(NEWS_SECONDS):
+            for name in list(self.running):
+                print(f"{name}: {latest(self.logs / f'{name}.txt')}", flush=True)
 
     def succeeds(self, planned: Planned) -> bool:
         """Run its commands. After one that fails, which is said at once, nothing more begins."""
@@ -404,6 +439,13 @@ class Batch:
         return True
 
 
+def latest(log: Path) -> str:
+    """Where a training is, by the last line that it printed: the epoch and the time left, without what is between."""
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.exists() else []
+    parts = lines[-1].split("  ") if lines else ["begins"]
+    return " … ".join(dict.fromkeys((parts[0], parts[-1])))
+
+
 def slurm_script(args: argparse.Namespace, count: int) -> str:
     """A job array, a job for each of :func:`chains`."""
     _, given = own_parser().parse_known_args()
@@ -414,7 +456,7 @@ def slurm_script(args: argparse.Namespace, count: int) -> str:
         f"#SBATCH --array=0-{count - 1}",
         "#SBATCH --gres=gpu:1",
         "#SBATCH --cpus-per-task=4",
-        "# after it, the same script without --slurm makes the table",
+        "# after it, the same script with --table in place of --slurm makes the table",
         f'{args.script} {shlex.join(given)} --only "$SLURM_ARRAY_TASK_ID"',
     ])  # fmt: skip
 

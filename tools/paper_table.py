@@ -248,7 +248,7 @@ def cells(line: str, group: list[Row], missing: list[int], entry: dict[str, str]
         else total(first["stages_trained"]),
         "pretrained weights": pretrained(first),
         "training, min": f"{statistics.mean(minutes):.1f}" if minutes else "–",
-        "seeds": "; ".join([", ".join(str(row["seed"]) for row in group), *holes]),
+        "seeds": "; ".join([", ".join(f"{row['seed']}{' kept' * ('kept' in row)}" for row in group), *holes]),
         "at commit": different(commit for row in group for commit in row["trained_commit"]),
     }
 
