@@ -44,11 +44,11 @@ THRESHOLDS = {
 }
 
 
-def save(figure: Figure, path: Path) -> None:
+def save(figure: Figure, path: Path, dpi: int = DPI) -> None:
     """As PNG, or what else the path ends in."""
     if figure.get_layout_engine() is None:
         figure.tight_layout()
-    write_atomically(path, lambda part: figure.savefig(part, dpi=DPI, format=path.suffix[1:]))
+    write_atomically(path, lambda part: figure.savefig(part, dpi=dpi, format=path.suffix[1:]))
 
 
 def curves(rows: list[dict], path: Path) -> None:

@@ -14,6 +14,4 @@ for method in SQUID SimSID AE AE-U MemAE VAE AE-PL f-AnoGAN GANomaly IGD IF PaDi
     experiment=benchmark_zhang_quick_${method}_s$seed
     if grep -qx "$experiment" <<<"$finished"; then shown+=("$method=$experiment"); fi
 done
-[ ${#shown[@]} -eq 0 ] || for kind in png pdf; do
-    "$PYTHON" tools/side_by_side.py "${shown[@]}" --out "results/side_by_side.$kind"
-done
+[ ${#shown[@]} -eq 0 ] || "$PYTHON" tools/side_by_side.py "${shown[@]}" --out results/side_by_side.{png,pdf}
