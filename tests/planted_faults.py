@@ -113,6 +113,7 @@ P_THRESHOLD = "test_normals.py::test_reaching_the_threshold_is_a_p_value_of_at_m
 EARLIER = "test_page.py::test_nothing_of_an_earlier_evaluation_remains"
 STRIPS = "test_page.py::test_strips_are_of_input_reconstruction_difference_and_map"
 TABLES = "test_page.py::test_the_page_of_results_shows_every_table_and_links_every_file"
+WITH_TABLE = "test_page.py::test_every_figure_stands_with_the_table_of_the_longest_name_that_it_begins_with"
 AUPRO = "test_localisation.py::test_figures_are_those_of_the_definitions"
 
 FAULTS = [
@@ -1150,7 +1151,11 @@ FAULTS = [
     fault("page of results: what a cell holds is taken for HTML", "tools/results_page.py",
           "</em>\", html.escape(part))", "</em>\", part)", TABLES),
     fault("page of results: CSV files without a table are not linked", "tools/results_page.py",
-          "if path.stem not in names]", "if path.stem in names]", TABLES),
+          'if others := files_of[""]:', "if others := []:", TABLES),
+    fault("page of results: a figure stands with a table of a shorter name", "tools/results_page.py",
+          "return max((name", "return min((name", WITH_TABLE),
+    fault("page of results: only a table's own figure is shown", "tools/results_page.py", "if file.endswith(FIGURE)]",
+          "if file == html.escape(name) + FIGURE]", WITH_TABLE),
 
     # -- pictures and maps of one's own images
     fault("maps are laid over pad's margins", "dataloader/images.py", ".astype(np.float32)).crop(shown)",

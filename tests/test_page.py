@@ -275,7 +275,7 @@ def test_the_page_of_results_shows_every_table_and_links_every_file(workspace):
     text = (results / "index.html").read_text(encoding="utf-8")
     found = Elements(text)
     links = {attributes["href"] for attributes, _ in found.all("a")}
-    assert {"t.csv", "t.tex", "t.png", "t.md", "alone.csv", "s.csv", "#t", "#experiments"} == links
+    assert {"t.csv", "t.tex", "t.png", "t.md", "alone.csv", "s.csv", "#t", "#others", "#experiments"} == links
     assert [attributes["src"] for attributes, _ in found.all("img")] == ["t.png"]
     assert [said.strip() for _, said in found.all("button")] == ["a | b", "c"]
     assert [said.strip() for _, said in found.all("td")] == ["<b>1</b>", "–", "2 | 3", ""]
@@ -287,9 +287,34 @@ def test_the_page_of_results_shows_every_table_and_links_every_file(workspace):
     assert (results / "index.html").read_text(encoding="utf-8") == before
 
 
+def test_every_figure_stands_with_the_table_of_the_longest_name_that_it_begins_with(workspace):
+    results = workspace / "results"
+    results.mkdir()
+    for name in ("tables", "rates", "rates_cpu"):
+        (results / f"{name}.md").write_text(f"# {name}\n")
+    figures = ["rates.png", "rates_cpu.png", "rates_cpu_epochs.png", "rates_epochs.png", "ratescale.png", "alone.png"]
+    for name in (*figures, "rates_cpu_runs.csv", "alone.pdf"):
+        (results / name).touch()
+    results_page.write()
+    shown, linked, place = {}, {}, None
+    for tag, attributes, _ in Elements((results / "index.html").read_text(encoding="utf-8")).found:
+        place = attributes["id"] if tag == "section" else place
+        if tag == "img":
+            shown.setdefault(place, []).append(attributes["src"])
+        if tag == "a" and place:
+            linked.setdefault(place, set()).add(attributes["href"])
+    assert shown == {
+        "rates": ["rates.png", "rates_epochs.png"],
+        "rates_cpu": ["rates_cpu.png", "rates_cpu_epochs.png"],
+        "others": ["alone.png", "ratescale.png"],
+    }
+    assert "rates_cpu_runs.csv" in linked["rates_cpu"] and linked["others"] == {*shown["others"], "alone.pdf"}
+
+
 def test_the_page_of_results_shows_those_of_this_repository(monkeypatch):
     monkeypatch.chdir(ROOT)
     written = []
     monkeypatch.setattr(results_page, "write_text", lambda path, text: written.append(text))
     results_page.write()
     assert all(f'href="{path.name}"' in written[0] for path in (ROOT / "results").glob("*.csv"))
+    assert all(f'<img src="{path.name}"' in written[0] for path in (ROOT / "results").glob("*.png"))

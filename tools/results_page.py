@@ -3,8 +3,10 @@
     python tools/results_page.py
 
 tools/make_tables.py and the scripts in scripts/ write it too, after their tables. It is made of the files beside it and
-of nothing else: *.md, whose tables can be sorted there, figures, and links to the same as CSV and LaTeX. Where an
-experiment that a CSV file names lies in checkpoints/, with a page of eval.py's, the browser finds it and links it.
+of nothing else: *.md, whose tables can be sorted there, figures, and links to the same as CSV and LaTeX. A file stands
+with the table whose name its own begins with, NAME_epochs.png with NAME, and after all tables where there is none.
+Where an experiment that a CSV file names lies in checkpoints/, with a page of eval.py's, the browser finds it and links
+it.
 """
 
 import argparse
@@ -34,12 +36,17 @@ def main() -> None:
 
 def write() -> None:
     names = sorted((path.stem for path in RESULTS.glob("*.md")), key=lambda name: (name != "tables", name))
-    sections = [section(name) for name in names]
+    files_of = defaultdict(list)
+    for path in files(LINKED):
+        files_of[table_of(path.stem, names)].append(path.name)
+    texts = {name: as_html((RESULTS / f"{name}.md").read_text(encoding="utf-8")) for name in names}
+    sections = [section(name, files_of[name], text) for name, text in texts.items()]
+    if others := files_of[""]:
+        names.append("others")
+        sections.append(section("others", others))
     contents = "".join(f'<a href="#{html.escape(name)}">{html.escape(name)}</a>\n' for name in names)
     of_tables = f'<p class="links">Tables: {contents}<a href="#experiments">experiments</a></p>'
-    others = [path.name for path in files(LINKED) if path.stem not in names]
-    of_files = f'<p class="links">Other files: {links(others)}</p>' if others else ""
-    body = "\n".join([of_tables, of_files, *sections, experiments()])
+    body = "\n".join([of_tables, *sections, experiments()])
     write_text(RESULTS / "index.html", page.filled(Path(__file__).with_suffix(".html"), BODY=body))
 
 
@@ -47,20 +54,23 @@ def files(suffixes: Iterable[str]) -> list[Path]:
     return sorted(path for path in RESULTS.iterdir() if path.suffix in suffixes)
 
 
+def table_of(stem: str, tables: Iterable[str]) -> str:
+    """The longest of the tables' names that a file's begins with, as NAME or NAME_…; "" where there is none."""
+    return max((name for name in tables if f"{stem}_".startswith(f"{name}_")), key=len, default="")
+
+
 def links(names: Iterable[str]) -> str:
     return " ".join(f'<a href="{html.escape(name)}">{html.escape(name)}</a>' for name in names)
 
 
-def section(name: str) -> str:
-    """What NAME.md says, its figure, and links to all files of that name."""
-    there = [f"{name}{suffix}" for suffix in LINKED if (RESULTS / f"{name}{suffix}").exists()]
-    figure = f"{name}{FIGURE}"
+def section(name: str, there: Iterable[str], text: str = "") -> str:
+    """Links to the files that are there, those of them that are figures, and the text."""
     lines = [f'<section id="{html.escape(name)}">', f"<h2>{html.escape(name)}</h2>"]
     lines.append(f'<p class="links">{links(there)}</p>')
-    if figure in there:
-        quoted = html.escape(figure)
-        lines.append(f'<p class="figures"><a href="{quoted}"><img src="{quoted}" alt="the figure of {quoted}"></a></p>')
-    return "\n".join([*lines, as_html((RESULTS / f"{name}.md").read_text(encoding="utf-8")), "</section>"])
+    shown = [html.escape(file) for file in there if file.endswith(FIGURE)]
+    images = "\n".join(f'<a href="{file}"><img src="{file}" alt="the figure of {file}"></a>' for file in shown)
+    lines += [f'<p class="figures">{images}</p>'] if images else []
+    return "\n".join([*lines, text, "</section>"])
 
 
 def experiments() -> str:
