@@ -231,6 +231,21 @@ def test_a_panel_shows_mean_deviation_and_every_seed():
     assert [text.get_text() for text in axis.get_legend().get_texts()] == ["SQUID", "AE"]
 
 
+def test_a_legend_covers_no_curve_and_is_not_cut(workspace, monkeypatch):
+    made = []
+    monkeypatch.setattr(paper_figure, "Figure", lambda **given: made.append(Figure(**given)) or made[-1])
+    scores = {f"score {i} (one network)": 0.5 + i / 20 for i in range(6)}
+    points = {f"rate@{i}": [{"scores": scores, "removed": scores}] for i in range(4)}
+    assert paper_figure.draw(workspace / "f", points)
+    (figure,) = made
+    figure.draw_without_rendering()
+    width, height = figure.bbox.size
+    for axis in figure.axes:
+        legend = axis.get_legend().get_window_extent()
+        assert not any(legend.overlaps(panel.bbox) for panel in figure.axes) and axis.bbox.height > height / 2
+        assert 0 <= legend.x0 < legend.x1 <= width and 0 <= legend.y0 < legend.y1 <= height
+
+
 def test_other_scores_have_columns_where_all_lines_have_them(run, workspace):
     small = " ".join([*TINY["squid"][1], "epochs=1"])
     assert run(f"A digit_quick {small}\nB digit_quick {small} n_critic=1", "--seeds", "0")[0] == 0

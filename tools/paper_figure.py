@@ -90,5 +90,5 @@ def panel(axis: Axes, name: str, curves: dict[str, Curve]) -> None:
     axis.set_xticks(range(len(values)), values)
     axis.grid(alpha=0.3)
     axis.set_xlabel(name)
-    if len(curves) > 1:
-        axis.legend(fontsize=8)
+    if len(curves) > 1:  # above the panel: within it there may be no place without a curve or a band
+        axis.legend(fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2, frameon=False)
