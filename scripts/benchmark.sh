@@ -1,14 +1,22 @@
 #!/usr/bin/env bash
-# The benchmark tables of SQUID and SimSID: every method on one dataset, over seeds.
-#   scripts/benchmark.sh zhang|chexpert|covidx [options]; --help lists them
+# The benchmark tables of SQUID and SimSID, and of the Med-AD datasets of DDAD: every method on one dataset, over seeds.
+#   scripts/benchmark.sh zhang|chexpert|covidx|rsna|vindr|brain|lag [options]; --help lists them
 set -euo pipefail
+on="dataset=${1:-}" ae="ae $on" aeu="aeu $on" ddad=""
 case "${1:-}" in
     zhang) squid=zhang_best simsid=simsid_zhang memae=memae_zhang ;;
     chexpert) squid=chexpert_best simsid=simsid_chexpert memae=memae_chexpert ;;
-    covidx) squid="squid dataset=covidx" simsid=simsid_covidx memae="memae dataset=covidx" ;;
-    *) echo "usage: scripts/benchmark.sh zhang|chexpert|covidx [--quick] [--seeds 0,1,2] [options]" >&2; exit 2 ;;
+    covidx) squid="squid $on" simsid=simsid_covidx memae="memae $on" ;;
+    rsna | vindr | brain | lag) # which have unlabeled images
+        squid="squid $on" simsid="simsid $on" ae=ae_$1 aeu=aeu_$1 memae=memae_$1
+        ddad="DDAD ddad_$1_ae | dataset=digit digits_per_epoch=500 extra_data=500 epochs=20"
+        ;;
+    *)
+        echo "usage: $0 zhang|chexpert|covidx|rsna|vindr|brain|lag [--quick] [--seeds 0,1,2] [options]" >&2
+        exit 2
+        ;;
 esac
-on="dataset=$1" name="benchmark_$1" script="scripts/benchmark.sh $1"
+name="benchmark_$1" script="scripts/benchmark.sh $1"
 shift
 cd "$(dirname "$0")/.."
 source ./environment.sh
@@ -16,8 +24,8 @@ lite="dataset=digit backbone=efficientnet_lite0" # the features that need no dow
 "$PYTHON" tools/batch.py --name "$name" --script "$script" "$@" <<LIST
 SQUID       $squid                 | digit_quick
 SimSID      $simsid                | dataset=digit image_size=64 base_channels=16 learning_rate=2e-4 recon_weight=10 main_score=reconstruction epochs=6 cosine_epochs=6
-AE          ae $on                 | dataset=digit epochs=30
-AE-U        aeu $on                | dataset=digit epochs=30
+AE          $ae                    | dataset=digit epochs=30
+AE-U        $aeu                   | dataset=digit epochs=30
 MemAE       $memae                 | memae dataset=digit epochs=30
 VAE         vae $on                | dataset=digit epochs=30
 AE-PL       ae_pl $on              | $lite layers=layer2 epochs=10
@@ -33,4 +41,5 @@ PANDA       panda $on              | $lite image_size=96 epochs=2 layers=layer2,
 PaDiM       padim $on              | $lite image_size=96
 PatchCore   patchcore $on          | $lite image_size=96
 RD4AD       rd4ad $on              | $lite image_size=96 epochs=2
+$ddad
 LIST

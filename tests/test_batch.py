@@ -9,6 +9,7 @@ import os
 import shutil
 import statistics
 import subprocess
+import sys
 import threading
 import time
 from contextlib import nullcontext
@@ -593,12 +594,49 @@ def test_where_a_training_is_is_said_in_few_words(tmp_path):
 
 
 @pytest.mark.slow
+def test_a_list_that_was_killed_half_way_makes_the_same_table(tmp_path):
+    lines = f"AE ae_brain {AE} epochs=8 save_seconds=0\nSQUID digit_quick {' '.join(TINY['squid'][1])} save_seconds=0"
+
+    def start(folder):
+        process = subprocess.Popen(
+            [sys.executable, ROOT / "tools" / "batch.py", *GIVEN, "--seeds", "0"], cwd=folder, text=True,
+            stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, env=os.environ | {"OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
+        process.stdin.write(lines)
+        process.stdin.close()
+        return process
+
+    def finish(folder):
+        for _ in range(60):  # what a killed command had begun may still be at work, and is left to it
+            assert start(folder).wait() == 0
+            rows = table(folder / "results" / "t_runs.csv")
+            if len(rows) == 2:
+                return [{key: row[key] for key in row if "seconds" not in key} for row in rows]
+            time.sleep(1)
+        raise AssertionError("it is never finished")
+
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    whole.mkdir()
+    cut.mkdir()
+    for experiment in ("t_AE_s0", "t_SQUID_s0"):
+        process = start(cut)
+        while not (cut / "checkpoints" / experiment / "last.pt").exists():
+            assert process.poll() is None
+            time.sleep(0.02)
+        process.kill()
+        process.wait()
+    assert finish(cut) == finish(whole)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("call", "experiments"),
     [
         ("benchmark.sh zhang", 19),
         ("benchmark.sh chexpert", 19),
         ("benchmark.sh covidx", 19),
+        ("benchmark.sh brain", 20),
+        ("benchmark.sh rsna --quick", 20),
         ("benchmark.sh zhang --quick", 19),
         ("zhang_cpu.sh", 19),
         ("contamination_cpu.sh", 20),
