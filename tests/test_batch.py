@@ -289,6 +289,21 @@ def test_where_every_epoch_was_scored_the_last_one_and_the_deviation_have_column
             assert row[f"sd on {name}, last 10 recorded, {weights} weights"] == deviation
 
 
+def test_without_validation_what_was_recorded_is_of_the_test_images(trained, monkeypatch):
+    folder = trained("a", overrides=["average_decay=0.5", "record_scores=true"])
+    for path in (folder / "epochs").iterdir():
+        header, *lines = path.read_text().splitlines()
+        path.write_text("\n".join([header, *(line for line in lines if line.startswith("test,"))]) + "\n")
+    found = paper_table.last_epochs(Experiment("a"), {"score": "reconstruction"})
+    assert len(found) == 4 and not any("validation" in name for name in found)
+
+
+def test_the_table_alone_is_of_no_array(run):
+    for more in (["--slurm"], ["--only", "0"]):
+        code, _, error = run(LIST, "--seeds", "0", "--table", *more)
+        assert code == 1 and "leave out --slurm and --only" in error
+
+
 def test_longer_training_is_missing(run):
     assert run(LIST, "--seeds", "0", "--lines", "AE")[0] == 0
     DONE.clear()

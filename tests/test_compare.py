@@ -417,6 +417,24 @@ def test_two_scores_of_the_same_trainings_are_compared_training_by_training(work
     assert half == pytest.approx(comparison.welch(0, (images / 3.92) ** 2, [np.array(of_each)])[1], rel=0.2)
 
 
+def test_groups_of_the_same_seeds_are_compared_seed_by_seed_where_that_is_asked_for(workspace, capsys):
+    labels, scores = made(gains=(0.4, 1.0, 1.6, 0.5, 1.1, 1.7), noise=0.1)
+    for i, each in enumerate(scores):
+        evaluated(f"s{i}", labels, each, seed=i % 3)
+    groups = ("a=s0,s1,s2", "b=s3,s4,s5")
+    paired, apart = (compared(*groups, *more)["a", "b", "AUC"] for more in (["--paired"], []))
+    assert "Groups are compared seed by seed." in capsys.readouterr().out
+    aucs = np.array([metrics.auc(labels, each) for each in scores])
+    found = comparison.resampled(labels, scores, None, 200, seed=0)["AUC"]
+    spread = (found[:3].mean(0) - found[3:].mean(0)).var(ddof=1)
+    p, half = comparison.welch(paired["difference"], spread, [aucs[:3] - aucs[3:]])
+    assert (paired["p"], paired["high"] - paired["low"]) == pytest.approx((p, 2 * half))
+    assert paired["p"] < apart["p"]
+    assert run(*groups[:1], "b=s4,s3,s5", "--paired") == 1
+    assert "--paired: name groups of the same seeds" in capsys.readouterr().err
+    assert run(*groups, "--samples", 50) == 1 and "--samples 50: too few" in capsys.readouterr().err
+
+
 LABELS, SCORES = np.array([0, 0, 1, 1]), np.arange(4.0)
 
 
@@ -518,7 +536,9 @@ def test_too_few_samples_to_find_anything_are_told(workspace, capsys):
     evaluated("b", labels, scores[1])
     assert run("a", "b", "--samples", 30) == 0
     printed = capsys.readouterr().out
-    assert "With so few samples p is 0.065 or more" in printed and "Significant at 5 %: 0 of 2." in printed
+    assert (
+        "With so few samples p of single ones is 0.065 or more" in printed and "Significant at 5 %: 0 of 2." in printed
+    )
 
 
 def test_what_eval_writes_is_compared(trained, workspace, capsys):

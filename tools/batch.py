@@ -145,6 +145,8 @@ def main() -> int:
             raise ConfigError(f"--only {args.only}: there are {len(jobs)} jobs, counted from 0.")
         plan = jobs[args.only]
     more = [*(["--data-root", args.data_root] if args.data_root else []), "--device", args.device]
+    if args.table and (args.slurm or args.only is not None):
+        raise ConfigError("--table is of the whole list, and trains nothing: leave out --slurm and --only.")
     if args.dry_run:
         for planned in plan:
             print(f"# {planned.experiment.name}: {planned.state}")
@@ -354,7 +356,9 @@ class Batch:
         self.logs = logs_of(args.name)
         self.failed = False
         self.running: list[str] = []  # the experiments in work here
-        self.done = self.counts["done"]
+        self.left = {
+            planned.experiment.name: planned.name for planned in plan if states[planned] != "done"
+        }  # → its line
         self.seconds: dict[str, list[float]] = defaultdict(list)  # that a line's experiments done here took
         self.lock = threading.Lock()
         self.over = threading.Event()
@@ -373,7 +377,7 @@ class Batch:
             list(pool.map(self.chain, self.waiting))
         self.over.set()
         news.join()
-        if here := self.done - counts["done"]:
+        if here := sum(map(len, self.seconds.values())):
             print(f"{here} experiments in {in_words(time.monotonic() - started)}", flush=True)
         if self.job.stop_signal:
             print("Stopped; the same command goes on.", file=sys.stderr)
@@ -398,22 +402,20 @@ class Batch:
             self.running.remove(name)
             if not done:
                 return
-            self.done += 1
-            self.seconds[planned.name].append(took)
-            left = len(self.plan) - self.done
+            self.seconds[self.left.pop(name)].append(took)
             others = f" ({', '.join(self.running)} running)" if self.running else ""
+            done = f"{len(self.plan) - len(self.left)}/{len(self.plan)}"
             print(
-                f"[{self.done}/{len(self.plan)}] {name}: {paper_table.in_words(planned.experiment)}, "
-                f"{in_words(took)}; {left} left, about {in_words(self.expected())}{others}",
+                f"[{done}] {name}: {paper_table.in_words(planned.experiment)}, "
+                f"{in_words(took)}; {len(self.left)} left, about {in_words(self.expected())}{others}",
                 flush=True,
             )
 
     def expected(self) -> float:
         """The seconds that what is left takes: as long as other seeds of its line took here, else as all did."""
         every = [seconds for of_line in self.seconds.values() for seconds in of_line]
-        left = [planned.name for planned in self.plan if planned.state != "done"]
-        of_each = [mean(self.seconds[name] or every) for name in left]
-        return sum(of_each) / min(len(self.places), max(len(left), 1))
+        of_each = [mean(self.seconds[line] or every) for line in self.left.values()]
+        return sum(of_each) / min(len(self.places), max(len(of_each), 1))
 
     def tell(self) -> None:
         """Every few minutes, how far the experiments in work are."""

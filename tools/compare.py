@@ -1,6 +1,6 @@
 """Are the differences between evaluated experiments more than chance?
 
-    python tools/compare.py EXP EXP [EXP ...] [--score SCORE] [--first] [--out FILE]
+    python tools/compare.py EXP EXP [EXP ...] [--score SCORE] [--first] [--paired] [--out FILE]
     python tools/compare.py padim=padim_s0,padim_s1,padim_s2 dn2=dn2_s0,dn2_s1,dn2_s2
 
 Each argument is an experiment, or NAME=EXP,EXP,… for several seeds of one configuration, of which the mean is taken.
@@ -14,7 +14,8 @@ All must be evaluated on the same images. Of every pair the difference in AUC an
 
 Of several seeds these are of the configurations: to the variance by the images, the bootstrap's or DeLong's, that of
 the mean by the seeds is added, and interval and p are Student's t, with Welch's and Satterthwaite's degrees of freedom.
-The bootstrap's interval of these very seeds stands beside it.
+The bootstrap's interval of these very seeds stands beside it. Seeds are taken for independent from group to group;
+--paired takes the differences seed by seed, as where the runs of a seed share trainings (DDAD's networks and rates do).
 
 Of several pairs every p is corrected by Holm for as many as have one, AUC and AP each on its own; intervals are not.
 Called significant is what has a p, DeLong's aside, so corrected, below 5 %. All pairs are compared; --first leaves out
@@ -54,6 +55,7 @@ FIELDS = (
     "high_of_these_seeds", "p", "p_holm", "delong_p", "delong_p_holm", "significant",
 )  # fmt: skip
 FORMATS = (".md", ".csv", ".json")
+FEW = 100  # samples of the bootstrap that a variance takes at least
 ROUNDING = 1e-3  # of an AUC, by ties that scores.csv's digits make
 
 Row = dict[str, object]  # of a pair and a figure: a value for each of FIELDS, None where there is none
@@ -76,6 +78,7 @@ class Group(NamedTuple):
     experiments: list[str]
     score: str
     commits: str  # that it was trained at
+    seeds: list[int]
     scores: np.ndarray  # (K, N)
 
 
@@ -98,6 +101,7 @@ def main() -> None:
         help="instead of the main score, of all or of the experiment or group of that name; may be repeated",
     )  # fmt: skip
     parser.add_argument("--first", action="store_true", help="compare only the first with each of the others")
+    parser.add_argument("--paired", action="store_true", help="compare groups of the same seeds seed by seed")
     parser.add_argument(
         "--samples", type=int, default=metrics.RESAMPLES, metavar="N",
         help=f"of the bootstrap; default: as many as eval.py's, {metrics.RESAMPLES}",
@@ -111,8 +115,12 @@ def main() -> None:
         raise ConfigError(f"--samples {args.samples} --seed {args.seed}: at least 1 sample, and a seed of 0 or more.")
     members = named(args.experiments)
     images, groups = read(members, asked_scores(args.score, members))
-    rows = compare(images, groups, args.samples, args.seed, args.first)
-    text = "\n".join(report(rows)) + "\n"
+    if args.paired and (len(groups[0].seeds) == 1 or any(group.seeds != groups[0].seeds for group in groups)):
+        raise ConfigError("--paired: name groups of the same seeds, two or more, in the same order.")
+    if args.samples < FEW and any(len(group.seeds) > 1 for group in groups):
+        raise ConfigError(f"--samples {args.samples}: too few for a variance. Draw at least {FEW}.")
+    rows = compare(images, groups, args.samples, args.seed, args.first, args.paired)
+    text = "\n".join(report(rows, args.paired)) + "\n"
     print(text, end="")
     if args.out:
         made = f"Written by `{shlex.join(['python', *sys.argv])}`.\n\n"
@@ -165,7 +173,8 @@ def read(members: dict[str, list[str]], scores: dict[str, str | None]) -> tuple[
             taken.add(which)
         aligned = np.stack([in_order_of(first, each) for each in every])
         commits = dict.fromkeys(commit for each in every for commit in each.row["trained_commit"])
-        groups.append(Group(name, experiments, every[0].row["score"], ", ".join(commits), aligned))
+        seeds = [each.row["seed"] for each in every]
+        groups.append(Group(name, experiments, every[0].row["score"], ", ".join(commits), seeds, aligned))
     labels, persons = zip(*first.images.values(), strict=True)
     persons = list(persons) if any(persons) else None
     return Images(first.row["dataset"], first.row["split"], np.array(labels), persons), groups
@@ -281,7 +290,7 @@ def known(which: Evaluated, image: str) -> str:
 # -- comparison -------------------------------------------------------------------------------------------------------
 
 
-def compare(images: Images, groups: list[Group], samples: int, seed: int, first_only: bool) -> list[Row]:
+def compare(images: Images, groups: list[Group], samples: int, seed: int, first_only: bool, paired: bool) -> list[Row]:
     """A row for every pair and figure, of a pair together."""
     labels, persons = images.labels, images.persons
     common = {
@@ -299,7 +308,7 @@ def compare(images: Images, groups: list[Group], samples: int, seed: int, first_
         drawn = np.split(found[figure], ends)  # (K, S) each
         rows = [
             {**common, "figure": figure, **names(groups[a], groups[b])}
-            | measured(images, groups[a], groups[b], figure, drawn[a].mean(0) - drawn[b].mean(0))
+            | measured(images, groups[a], groups[b], figure, drawn[a].mean(0) - drawn[b].mean(0), paired)
             for a, b in pairs
         ]
         correct(rows)
@@ -318,14 +327,15 @@ def names(first: Group, second: Group) -> Row:
     }  # fmt: skip
 
 
-def measured(images: Images, first: Group, second: Group, figure: str, drawn: np.ndarray) -> Row:
+def measured(images: Images, first: Group, second: Group, figure: str, drawn: np.ndarray, paired: bool) -> Row:
     """A figure's means over the seeds, and their difference, with what says whether it is chance; ``drawn`` (S,) is the
     difference on every bootstrap sample.
     """
     metric = comparison.FIGURES[figure]
     a, b = (np.array([metric(images.labels, scores) for scores in group.scores]) for group in (first, second))
     difference = float(a.mean() - b.mean())
-    seeds = [a - b] if first.experiments == second.experiments else [a, b]  # two scores of the same trainings
+    paired |= first.experiments == second.experiments  # two scores of the same trainings
+    seeds = [a - b] if paired else [a, b]
     low, high = metrics.interval(drawn)
     row = {"first_value": float(a.mean()), "second_value": float(b.mean()), "difference": difference}
     if len(a) == len(b) == 1:
@@ -352,7 +362,7 @@ def correct(rows: list[Row]) -> None:
 # -- text -------------------------------------------------------------------------------------------------------------
 
 
-def report(rows: list[Row]) -> list[str]:
+def report(rows: list[Row], paired: bool = False) -> list[str]:
     """Markdown: what was compared, a line for every row, in percent, and how to read it."""
     of, several = rows[0], len(rows) > len(comparison.FIGURES)
     compared = {
@@ -372,7 +382,7 @@ def report(rows: list[Row]) -> list[str]:
         f"Significant at {100 * comparison.ALPHA:.0f} %: {sum(row['significant'] for row in rows)} of {len(rows)}. "
         "Differences and intervals are in percentage points, first less second.",
     ]
-    return [*lines, *notes(rows, several)]
+    return [*lines, *notes(rows, several), *["Groups are compared seed by seed."] * paired]
 
 
 def table(rows: list[Row], several: bool) -> list[str]:
@@ -425,8 +435,10 @@ def notes(rows: list[Row], several: bool) -> list[str]:
         lines.append(
             f"p is corrected by Holm for {pairs} pairs, AUC and AP each on its own; the intervals are each pair's own."
         )
-    if least * pairs >= comparison.ALPHA and max(groups.values()) == 1:
-        lines.append(f"With so few samples p is {least * pairs:.2g} or more: nothing can be significant. Draw more.")
+    if least * pairs >= comparison.ALPHA and any(row["low_of_these_seeds"] is None for row in rows):
+        lines.append(
+            f"With so few samples p of single ones is {least * pairs:.2g} or more: none is significant. Draw more."
+        )
     if any(row["delong_p"] is not None for row in rows):
         lines.append(
             "DeLong's test is Obuchowski's form of it, by person."

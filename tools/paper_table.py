@@ -128,13 +128,12 @@ def last_epochs(experiment: Experiment, main: Row) -> dict[str, float]:
     recorded, found = rules.read(experiment)[1], {}
     for suffix, weights in rules.WEIGHTS.items():
         if (score := f"{main['score']}{suffix}") in recorded["test"].scores:
-            auc = {split: of.auc(score) for split, of in recorded.items()}
+            auc = {split: of.auc(score) for split, of in recorded.items()}  # without validation the test images' alone
             found[f"AUC, last epoch, {weights} weights"] = float(auc["test"][-1])
-            for split, name in (("val", "validation"), ("test", "test")):
-                if len(auc[split]) > 1:
-                    found[f"sd on {name}, last {rules.FEW} recorded, {weights} weights"] = (
-                        rules.deviation(auc[split]) / 100
-                    )
+            for split, values in auc.items():
+                if len(values) > 1:
+                    name = f"sd on {rules.SPLITS[split]}, last {rules.FEW} recorded, {weights} weights"
+                    found[name] = rules.deviation(values) / 100
     return found
 
 

@@ -51,6 +51,7 @@ from tools.results import RESULTS, markdown, percent, read_rows, replace_rows
 FEW = 10  # epochs at the end: whose scores are averaged, and over which the AUC's steadiness is measured
 WEIGHTS = {"": "trained", "_averaged": "averaged"}  # what is appended to a score's name → whose scores these are
 TEXT = ("split", "id", "label", "person")  # a recorded table's columns that are no scores
+SPLITS = {"val": "validation", "test": "test"}
 NO_EPOCH = f"mean of {FEW}"
 DEVIATION = {"val": "val_deviation_points", "test": "deviation_points"}  # split → its column
 FIELDS = (
@@ -306,7 +307,14 @@ def draw(rows: list[dict[str, object]], path: Path) -> None:
         what = row["rule"] if one else kind(row)
         for axis, split in zip(grid[weights.index(row["weights"])], DEVIATION, strict=True):
             curve = json.loads(row[f"{split}_auc_per_epoch"])
-            axis.plot([int(epoch) for epoch in curve], [100 * auc for auc in curve.values()], lw=0.9, c=colours[what])
+            marker = "." if len(curve) == 1 else None  # a line of one point would not be seen
+            axis.plot(
+                [int(epoch) for epoch in curve],
+                [100 * auc for auc in curve.values()],
+                lw=0.9,
+                c=colours[what],
+                marker=marker,
+            )
     for axes, of in zip(grid, weights, strict=True):
         axes[0].set_ylabel(f"{of} weights\nAUC of the {rows[0]['score']} score, %")
         for axis in axes:
