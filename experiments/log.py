@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from experiments.folder import Experiment
 from system import distributed
+from system.signals import leave_terminal
 
 GRID_ROWS = 4  # validation images of each class shown in TensorBoard
 
@@ -33,7 +34,9 @@ class Log:
             tqdm.write(line, file=sys.stdout)
             sys.stdout.flush()
         except OSError as error:
-            if error.errno != errno.ENOSPC:
+            if error.errno == errno.EIO:  # a terminal that was closed this moment: its signal is on its way
+                leave_terminal()
+            elif error.errno != errno.ENOSPC:
                 raise
 
     def __enter__(self) -> "Log":

@@ -97,6 +97,31 @@ def test_output_that_was_closed_from_the_start_is_no_matter_when_the_terminal_cl
     assert subprocess.run(command, cwd=ROOT, preexec_fn=lambda: os.close(1)).returncode == 0
 
 
+CLOSED_TERMINAL = """
+import os, signal
+from experiments.folder import Experiment
+from experiments.log import Log
+from system.signals import handled_by
+ours, its = os.openpty()
+os.dup2(its, 1), os.close(its), os.close(ours)
+"""
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        "with Experiment('a') as experiment, Log(experiment) as log: log('before its signal comes')",
+        "with handled_by(lambda *_: None): os.kill(os.getpid(), signal.SIGHUP), print('after it', flush=True)",
+    ],
+)
+def test_a_line_for_a_terminal_that_is_closed_is_no_error(tmp_path, program):
+    command = [sys.executable, "-c", CLOSED_TERMINAL + program]
+    done = subprocess.run(command, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)})
+    assert done.returncode == 0
+    logged = tmp_path / "checkpoints" / "a" / "log.txt"
+    assert not logged.exists() or logged.read_text().endswith("before its signal comes\n")
+
+
 def test_a_closed_terminal_saves_and_stops(workspace):
     config, settings = TINY["ae"]
     ours, its = os.openpty()
