@@ -34,7 +34,7 @@ class Log:
             tqdm.write(line, file=sys.stdout)
             sys.stdout.flush()
         except OSError as error:
-            if error.errno == errno.EIO:  # a terminal that was closed this moment: its signal is on its way
+            if error.errno == errno.EIO:  # a closed terminal, whose signal is on its way or ignored (nohup)
                 leave_terminal()
             elif error.errno != errno.ENOSPC:
                 raise

@@ -102,6 +102,7 @@ import os, signal
 from experiments.folder import Experiment
 from experiments.log import Log
 from system.signals import handled_by
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # these tests may run under nohup
 ours, its = os.openpty()
 os.dup2(its, 1), os.close(its), os.close(ours)
 """
@@ -126,9 +127,14 @@ def test_a_closed_terminal_saves_and_stops(workspace):
     config, settings = TINY["ae"]
     ours, its = os.openpty()
     arguments = ["--exp", "a", "--config", config, "--device", "cpu", "--set", *settings, "epochs=100000"]
+
+    def at_a_terminal():
+        fcntl.ioctl(its, termios.TIOCSCTTY, 0)
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # these tests may run under nohup
+
     training = subprocess.Popen(
         [sys.executable, ROOT / "main.py", *arguments], stdin=its, stdout=its, stderr=its, start_new_session=True,
-        preexec_fn=lambda: fcntl.ioctl(its, termios.TIOCSCTTY, 0),
+        preexec_fn=at_a_terminal,
     )  # fmt: skip
     os.close(its)
     said = b""
