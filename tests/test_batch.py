@@ -444,6 +444,13 @@ def test_a_missing_dataset_is_said_before_anything_is_trained(run):
     assert code == 1 and DONE == [] and "data/zhang" in err
 
 
+def test_all_missing_datasets_are_said_at_once_and_each_once(run, tmp_path):
+    lines = "\n".join(f"{name} ae_rsna dataset={name}" for name in ("rsna", "lag", "brain"))
+    code, _, error = run(lines, "--seeds", "0,1", "--data-root", str(tmp_path / "nowhere"))
+    assert code == 1 and not DONE
+    assert error.count("no such folder") == 3
+
+
 def test_images_that_are_missing_for_one_line_alone_are_said_before_anything_is_trained(run, tmp_path):
     images = {("train", "NORMAL"): 9, ("train", "PNEUMONIA"): 3, ("test", "NORMAL"): 2, ("test", "PNEUMONIA"): 2}
     for (split, kind), count in images.items():

@@ -39,7 +39,7 @@ import configs
 from commands import cli
 from commands.jobs import Job, describe, parse, places_for
 from configs import BaseConfig, ConfigError
-from dataloader import build_dataset
+from dataloader import DataError, build_dataset
 from experiments.folder import CHECKPOINTS, Experiment, reached
 from experiments.settings import FREE, check_same
 from models.features import pinned_file
@@ -197,7 +197,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="the same on DigitAnatomy, small and short")
     parser.add_argument("--seeds", default="0,1,2", metavar="N,N,…", help="default: 0,1,2")
     parser.add_argument("--lines", metavar="A,B,…", help="these lines of the list alone, by their names")
-    parser.add_argument("--jobs", type=int, metavar="N", help="at a time; default: one per GPU, or per CPU core")
+    parser.add_argument("--jobs", type=int, metavar="N", help="at a time; default and most: one per GPU, or CPU core")
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda", "mps"), help="default: auto")
     parser.add_argument("--dry-run", action="store_true", help="print the commands, and what is done of them")
     parser.add_argument("--slurm", action="store_true", help="print a job array for sbatch that does them")
@@ -324,20 +324,25 @@ def check_data(plan: list[Planned], data_root: str | None) -> None:
     and fetch the weights of frozen networks.
 
     Raises:
-        DataError, WeightsError: where one is not; it says where to get it.
+        DataError, WeightsError: where one is not; it says where to get it, of every dataset at once.
     """
+    missing = {}  # what is said of each dataset that is not there
     seen = set()
     for planned in plan:
         config = planned.config
         asks_for = (config.dataset, config.train_normal_fraction, config.contamination, config.unlabeled())
-        frozen = (getattr(config, "weights", ""), getattr(config, "backbone", ""))
-        if planned.state == "done":
+        if planned.state == "done" or asks_for in seen:
             continue
-        if asks_for not in seen:
+        seen.add(asks_for)
+        try:
             build_dataset(config, data_root).fingerprint()
-        if frozen not in seen and frozen[0] == "imagenet":
-            pinned_file(config.backbone)
-        seen |= {asks_for, frozen}
+        except DataError as error:
+            missing.setdefault(config.dataset, str(error))
+    if missing:
+        raise DataError("\n".join(missing.values()))
+    to_do = [planned.config for planned in plan if planned.state != "done"]
+    for backbone in sorted({config.backbone for config in to_do if getattr(config, "weights", "") == "imagenet"}):
+        pinned_file(backbone)
 
 
 class Batch:
