@@ -19,6 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 GOLDEN = ROOT / "tests" / "golden"
 DEVICE = torch.device(os.environ.get("GOLDEN_DEVICE", "cpu"))  # where the golden tests compute
 SHARED = ROOT.parent / "shared" / "data"
+torch.set_num_threads(1)  # as forked runs have (forks.py), which are compared with those in this process
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="needs the real images in ../shared/data")
 
 
