@@ -33,5 +33,5 @@ for ((i = 1; i <= $#; i++)); do
     esac
 done
 for checkpoint in last averaged; do
-    "$PYTHON" tools/influence.py --exp $finished --checkpoint "$checkpoint" ${where[@]+"${where[@]}"}
+    "$PYTHON" tools/influence.py --exp $finished --checkpoint "$checkpoint" --images 100 ${where[@]+"${where[@]}"}
 done

@@ -701,14 +701,15 @@ LATER = {
     "steadying.sh": [
         "rules.py --exp steadying_R1_s0 steadying_R1_s1 "
         "--figure results/steadying_epochs.png results/steadying_epochs.pdf",
-        "influence.py --exp steadying_R1_s0 steadying_R1_s1 --checkpoint last --device cpu --data-root=/d",
-        "influence.py --exp steadying_R1_s0 steadying_R1_s1 --checkpoint averaged --device cpu --data-root=/d",
+        "influence.py --exp steadying_R1_s0 steadying_R1_s1 --checkpoint last --images 100 --device cpu --data-root=/d",
+        "influence.py --exp steadying_R1_s0 steadying_R1_s1 --checkpoint averaged --images 100 --device cpu "
+        "--data-root=/d",
     ],
     "steadying.sh --quick": [
         "rules.py --exp steadying_quick_R1_s2 "
         "--figure results/steadying_quick_epochs.png results/steadying_quick_epochs.pdf",
-        "influence.py --exp steadying_quick_R1_s2 --checkpoint last --device cpu --data-root=/d",
-        "influence.py --exp steadying_quick_R1_s2 --checkpoint averaged --device cpu --data-root=/d",
+        "influence.py --exp steadying_quick_R1_s2 --checkpoint last --images 100 --device cpu --data-root=/d",
+        "influence.py --exp steadying_quick_R1_s2 --checkpoint averaged --images 100 --device cpu --data-root=/d",
     ],
     "ddad_backbones.sh brain": [
         "histograms.py AE=ddad_backbones_brain_AE_s1 AE-U=ddad_backbones_brain_AE-U_s1 "
