@@ -245,6 +245,28 @@ def test_the_command_writes_csv_tables_and_figure_and_keeps_the_other_rows(works
     assert text.count("## b") == 2 and text.index("best checkpoint of") < text.index("last checkpoint of")
 
 
+def test_seeds_that_are_alike_share_a_table(workspace):
+    def row(experiment, intervention, auc, **other):
+        return dict.fromkeys(influence.FIELDS, "") | {
+            "experiment": experiment, "checkpoint": "last", "epoch": 9, "commit": "c", "intervention": intervention,
+            "change": 0.25, "reconstruction_auc": auc, "reconstruction_auc_points": 100 * auc - 90, **other,
+        }  # fmt: skip
+
+    influence.write_results([row("a_s0", "x", 0.9, slots_in_use=3, slots=8), row("a_s0", "y", 0.5)])
+    influence.write_results([row("a_s1", "x", 0.8, slots_in_use=6, slots=8), row("a_s1", "y", 0.5, change="")])
+    influence.write_results([row("a_s2", "x", 0.1, commit="d")])
+    text = (workspace / "results" / "influence.md").read_text()
+    assert [line for line in text.splitlines() if line.startswith("## ")] == ["## a_s0, a_s1", "## a_s2"]
+    cells = [
+        [cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line[:3] in ("| x", "| y")
+    ]
+    assert cells == [
+        ["x", "0.25 ± 0", "–", "–", "–", "85.00% ± 7.07%", "-5.00 ± 7.07", "4.5 ± 2.12 of 8"],
+        ["y", "–", "–", "–", "–", "50.00% ± 0.00%", "-40.00 ± 0.00", ""],
+        ["x", "0.25", "–", "–", "–", "10.00%", "-80.00", ""],
+    ]
+
+
 def test_errors_say_what_to_do(workspace, capsys):
     save_experiment("a", "ae")
     for arguments, message in (

@@ -10,12 +10,13 @@ experiment.
 """
 
 import argparse
+import re
 import shlex
 import sys
+from collections import defaultdict
 from collections.abc import Callable, Iterable
-from itertools import groupby
-from operator import itemgetter
 from pathlib import Path
+from statistics import mean, stdev
 from typing import NamedTuple
 
 import numpy as np
@@ -45,10 +46,12 @@ from tools.show_memory import USED, position, slot_weights, slots_in_use
 
 SCORES = Squid.score_names  # SimSID's too
 OF = ("experiment", "checkpoint")  # what rows are replaced by
+SEED = re.compile(r"_s\d+$")  # ends the names of one experiment's seeds
 MEASURED_ON = (
     "experiment", "command", "config", "method", "dataset", "checkpoint", "epoch", "split", "images", "precision",
     "commit", "device",
 )  # fmt: skip
+ALIKE = tuple(field for field in MEASURED_ON if field not in ("experiment", "command", "epoch"))  # of one table's seeds
 FIELDS = (
     *MEASURED_ON, "intervention", "change", "relative_change",
     *(f"{score}_{figure}" for score in SCORES for figure in ("auc", "auc_points")), "slots_in_use", "slots",
@@ -66,6 +69,7 @@ either class.
 - *relative*: that, divided by the change that another whole image makes.
 - *points*: the AUC's difference to the untouched network's, in percentage points. Where an intervention makes all
   reconstructions alike, the discriminator's AUC ranks rounding errors.
+- Several seeds (experiments that are alike but for the _sN of their names): mean ± standard deviation (n − 1).
 - *bottleneck*: the decoder's input, after in-painting; in the hierarchical variant the deepest memory's output, the
   other memories' outputs being the skips. Skip 0 is the shallowest; those that the decoder does not use are left out.
 - *bypassed*: what goes in comes out. Of `inpaint.memory` that is the query, elsewhere the map before the memory.
@@ -247,40 +251,58 @@ def figures(
 def write_results(rows: list[dict[str, object]]) -> None:
     """influence.csv with the rows of one experiment's checkpoint in place of its former ones, and influence.md."""
     rows = replace_rows(RESULTS / "influence.csv", FIELDS, rows, OF)
+    tables: dict[tuple[str, ...], list[dict[str, object]]] = defaultdict(list)
+    for row in rows:
+        tables[(SEED.sub("", row["experiment"]), *(row[field] for field in ALIKE))].append(row)
     lines = [NOTES]
-    for _, own in groupby(rows, key=itemgetter(*OF)):
-        lines += ["", *table(list(own))]
+    for own in tables.values():
+        lines += ["", *table(own)]
     write_text(RESULTS / "influence.md", "\n".join(lines) + "\n")
 
 
 def table(rows: list[dict[str, object]]) -> list[str]:
-    """Markdown of one experiment's rows: a heading, what was measured on, a line per intervention."""
-    on = rows[0]
+    """Markdown of an experiment's rows, or of all its seeds': a heading, what was measured on, a line per
+    intervention.
+    """
+    interventions: dict[str, list[dict[str, object]]] = defaultdict(list)
+    for row in rows:
+        interventions[row["intervention"]].append(row)
     header = ["intervention", "change", "relative"]
     for score in SCORES:
         header += [f"{score} AUC", "points"]
     cells = [[*header, "slots in use"]]
-    for row in rows:
-        line = [row["intervention"], shown(row["change"], ".3g"), shown(row["relative_change"], ".3g")]
+    for name, of_seeds in interventions.items():
+        line = [name, shown(of_seeds, "change", ".3g"), shown(of_seeds, "relative_change", ".3g")]
         for score in SCORES:
-            line += [shown(row[f"{score}_auc"], ".2%"), shown(row[f"{score}_auc_points"], "+.2f")]
-        cells.append([*line, f"{row['slots_in_use']} of {row['slots']}" if row["slots"] else ""])
+            line += [shown(of_seeds, f"{score}_auc", ".2%"), shown(of_seeds, f"{score}_auc_points", "+.2f")]
+        slots = of_seeds[0]["slots"]
+        cells.append([*line, f"{shown(of_seeds, 'slots_in_use', '.3g')} of {slots}" if slots else ""])
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     head, *body = ([cell.ljust(width) for cell, width in zip(line, widths, strict=True)] for line in cells)
+    on = rows[0]
+    experiments, epochs, commands = (distinct(rows, field) for field in ("experiment", "epoch", "command"))
     return [
-        f"## {on['experiment']}",
+        f"## {', '.join(experiments)}",
         "",
-        f"{on['config']} ({on['method']}) on {on['dataset']}, {on['checkpoint']} checkpoint of epoch {on['epoch']}; "
-        f"{on['split']}: {on['images']}; {on['precision']} on {on['device']}, commit {on['commit']}: "
-        f"`{on['command']}`",
+        f"{on['config']} ({on['method']}) on {on['dataset']}, {on['checkpoint']} checkpoint of epoch "
+        f"{', '.join(epochs)}; {on['split']}: {on['images']}; {on['precision']} on {on['device']}, "
+        f"commit {on['commit']}: {', '.join(f'`{command}`' for command in commands)}",
         "",
         *markdown(head, body),
     ]
 
 
-def shown(value: float | str, form: str) -> str:
-    """A figure in the given format; – where there is none."""
-    return "–" if value == "" else f"{float(value):{form}}"
+def distinct(rows: list[dict[str, object]], field: str) -> list[str]:
+    return list(dict.fromkeys(str(row[field]) for row in rows))
+
+
+def shown(rows: list[dict[str, object]], field: str, form: str) -> str:
+    """A figure in the given format, mean ± standard deviation where there are several; – where one is missing."""
+    if any(row[field] == "" for row in rows):
+        return "–"
+    values = [float(row[field]) for row in rows]
+    deviation = f" ± {stdev(values):{form.lstrip('+')}}" if len(values) > 1 else ""
+    return f"{mean(values):{form}}{deviation}"
 
 
 def draw(rows: list[dict[str, object]], path: Path) -> None:
