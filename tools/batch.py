@@ -326,12 +326,12 @@ def check_data(plan: list[Planned], data_root: str | None) -> None:
     Raises:
         DataError, WeightsError: where one is not; it says where to get it, of every dataset at once.
     """
+    to_do = [planned.config for planned in plan if planned.state != "done"]
     missing = {}  # what is said of each dataset that is not there
     seen = set()
-    for planned in plan:
-        config = planned.config
+    for config in to_do:
         asks_for = (config.dataset, config.train_normal_fraction, config.contamination, config.unlabeled())
-        if planned.state == "done" or asks_for in seen:
+        if asks_for in seen:
             continue
         seen.add(asks_for)
         try:
@@ -340,7 +340,6 @@ def check_data(plan: list[Planned], data_root: str | None) -> None:
             missing.setdefault(config.dataset, str(error))
     if missing:
         raise DataError("\n".join(missing.values()))
-    to_do = [planned.config for planned in plan if planned.state != "done"]
     for backbone in sorted({config.backbone for config in to_do if getattr(config, "weights", "") == "imagenet"}):
         pinned_file(backbone)
 

@@ -4,9 +4,9 @@
 
 In evaluation mode one thing at a time is taken from the network, or exchanged for another image's, and the images are
 scored again. An image's partner, the other image, is fixed: the next one in a circle through all images in a random
-order that is always the same, so that classes mix. Tables go to the screen and to results/influence.md, all figures to
-results/influence.csv (rows are replaced by experiment and checkpoint), a chart to figures/influence_NAME.png of the
-experiment.
+order that is always the same, so that classes mix. Tables go to the screen and to results/influence.md (there one for
+all seeds of an experiment), all figures to results/influence.csv (rows are replaced by experiment and checkpoint), a
+chart to figures/influence_NAME.png of the experiment.
 """
 
 import argparse
