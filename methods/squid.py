@@ -1,6 +1,7 @@
 """SQUID: Xiang et al., "SQUID: Deep Feature In-Painting for Unsupervised Anomaly Detection", CVPR 2023.
 
-Deviations from the released program; none changes a reconstruction, a score or a weight that scoring uses:
+Deviations from the released program; but for the last two, which set the shown score's scale, none changes a
+reconstruction, a score or a weight that scoring uses:
 - The discriminator's turn runs the generator without gradients and without the teacher, so the batch-norm
   running statistics of the teacher see the generator's turns only. Where the generator's turn follows, both decode
   what the encoder gave once; the encoder's running statistics are those of two forwards.

@@ -1,18 +1,22 @@
 #!/usr/bin/env bash
-# The benchmark tables of SQUID and SimSID, and of the Med-AD datasets of DDAD: every method on one dataset, over seeds.
-#   scripts/benchmark.sh zhang|chexpert|covidx|rsna|vindr|brain|lag [options]; --help lists them
+# The benchmark tables of SQUID and SimSID, of the Med-AD datasets of DDAD, and of DigitAnatomy: every method on one
+# dataset, over seeds. Where SQUID or SimSID have no published settings of a dataset, ZhangLab's are taken.
+#   scripts/benchmark.sh zhang|chexpert|covidx|rsna|vindr|brain|lag|digit [options]; --help lists them
 set -euo pipefail
-on="dataset=${1:-}" ae="ae $on" aeu="aeu $on" ddad=""
+on="dataset=${1:-}" squid="zhang_best $on" simsid="simsid_zhang $on" ae="ae $on" aeu="aeu $on" memae="memae $on"
+vae="vae $on" ae_pl="ae_pl $on" ddad=""
 case "${1:-}" in
     zhang) squid=zhang_best simsid=simsid_zhang memae=memae_zhang ;;
     chexpert) squid=chexpert_best simsid=simsid_chexpert memae=memae_chexpert ;;
-    covidx) squid="squid $on" simsid=simsid_covidx memae="memae $on" ;;
+    covidx) simsid=simsid_covidx ;;
+    digit) squid=digit_best ;;
     rsna | vindr | brain | lag) # which have unlabeled images
-        squid="squid $on" simsid="simsid $on" ae=ae_$1 aeu=aeu_$1 memae=memae_$1
+        ae=ae_$1 aeu=aeu_$1 memae=memae_$1
         ddad="DDAD ddad_$1_ae | dataset=digit digits_per_epoch=500 extra_data=500 epochs=20"
+        if [ "$1" = brain ]; then vae+=" epochs=600" ae_pl+=" epochs=600"; fi # as published
         ;;
     *)
-        echo "usage: $0 zhang|chexpert|covidx|rsna|vindr|brain|lag [--quick] [--seeds 0,1,2] [options]" >&2
+        echo "usage: $0 zhang|chexpert|covidx|rsna|vindr|brain|lag|digit [--quick] [--seeds 0,1,2] [options]" >&2
         exit 2
         ;;
 esac
@@ -27,8 +31,8 @@ SimSID      $simsid                | dataset=digit image_size=64 base_channels=1
 AE          $ae                    | dataset=digit epochs=30
 AE-U        $aeu                   | dataset=digit epochs=30
 MemAE       $memae                 | memae dataset=digit epochs=30
-VAE         vae $on                | dataset=digit epochs=30
-AE-PL       ae_pl $on              | $lite layers=layer2 epochs=10
+VAE         $vae                   | dataset=digit epochs=30
+AE-PL       $ae_pl                 | $lite layers=layer2 epochs=10
 FAE-SSIM    fae_ssim $on           | $lite image_size=96 layers=layer1,layer2 channels=32,48,64 epochs=3
 f-AnoGAN    fanogan $on            | dataset=digit image_size=32 base_channels=16 epoch_batches=100 epochs=6 encoder_epochs=2
 GANomaly    ganomaly $on           | dataset=digit base_channels=32 epochs=12

@@ -506,15 +506,18 @@ def test_the_published_figure_stands_beside_ours(run, workspace):
     (workspace / "results").mkdir()
     (workspace / "results" / "published.csv").write_text(
         "dataset,method,AUC,AP,accuracy,F1,source,remark,ours,target\n"
-        "Digits,AE,99.5 ± 0.1,99.6,80.1,84.7,P,,dataset=digit method=ae,\n"
-        "Digits,Other,1.0,,,,P,,dataset=digit method=aeu,\nDigits,None,2.0,,,,P,,,\n"
+        "Digits,AE,99.5 ± 0.1,99.6,80.1,84.7,P,of 50 % more digits,dataset=digit method=ae,\n"
+        "Digits,Other,1.0,,,,Q,,dataset=digit method=aeu,\nDigits,None,2.0,,,,P,,,\n"
     )
     assert run(LIST, "--seeds", "0", "--lines", "AE")[0] == 0
     row = table(workspace / "results" / "t.csv")[0]
     assert row["AUC published"] == "99.5 ± 0.1"
     assert row["difference"] == "–"  # of an epoch of a small network
     tex = (workspace / "results" / "t.tex").read_text()
-    assert tex.splitlines()[5].startswith(f"AE & {row['AUC']} & ") and r"99.5 $\pm$ 0.1 & -- & 0 & " in tex
+    source = "Published, AE: P; of 50 % more digits."
+    assert (workspace / "results" / "t.md").read_text().endswith(f".\n\n{source}\n")
+    assert tex.splitlines()[1] == f"% {source}"
+    assert tex.splitlines()[6].startswith(f"AE & {row['AUC']} & ") and r"99.5 $\pm$ 0.1 & -- & 0 & " in tex
     assert row["AP published"] == "99.6" and row["acc / F1 published"] == "80.1 / 84.7"
     best = json.loads(Experiment("t_AE_s0").path("results.json").read_text())["scores"]["reconstruction"]
     accuracy, f1 = (f"{100 * best['at_oracle_threshold'][figure]:.1f}" for figure in ("accuracy", "f1"))
@@ -533,6 +536,12 @@ def test_the_published_figure_stands_beside_that_line_of_a_study_alone_that_is_t
     lines = list(zip("abcd", (as_published, shorter, other, []), strict=True))
     assert paper_table.published_beside(lines) == [entry, entry, {}, {}]
     assert paper_table.published_beside([("c", other)] * 2) == [entry] * 2  # as a benchmark's smaller network
+
+
+def test_what_is_alike_of_published_figures_is_said_once():
+    a, b, c = ({"method": name, "source": "P", "remark": of} for name, of in zip("abc", ("", "?", ""), strict=True))
+    assert paper_table.sources([a, b, {}, c, a]) == ["Published, a, c: P.", "Published, b: P; ?."]
+    assert paper_table.sources([{}, {}]) == []
 
 
 def test_the_difference_is_that_of_the_mean_over_the_seeds(run, monkeypatch):
@@ -657,6 +666,7 @@ def test_a_list_that_was_killed_half_way_makes_the_same_table(tmp_path):
         ("benchmark.sh zhang", 19),
         ("benchmark.sh chexpert", 19),
         ("benchmark.sh covidx", 19),
+        ("benchmark.sh digit", 19),
         ("benchmark.sh brain", 20),
         ("benchmark.sh rsna --quick", 20),
         ("benchmark.sh zhang --quick", 19),
@@ -670,7 +680,7 @@ def test_a_list_that_was_killed_half_way_makes_the_same_table(tmp_path):
         ("contamination.sh --quick", 20),
         ("steadying.sh", 6),
         ("steadying.sh --quick", 6),
-        ("simsid.sh", 3),
+        ("simsid.sh", 4),
         ("simsid.sh --quick", 1),
         ("ddad_backbones.sh rsna", 3),
         ("ddad_backbones.sh lag --quick", 3),

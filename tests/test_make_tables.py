@@ -310,6 +310,8 @@ def test_ours_is_measured_by_a_target_where_it_is_the_published_run():
     }  # fmt: skip
     assert make_tables.is_measured_by(row, entry)
     assert not make_tables.is_measured_by(row, entry | {"target": "no"})
+    assert make_tables.is_measured_by(row, entry | {"target": "zhang_best"})
+    assert not make_tables.is_measured_by(row, entry | {"target": "zhang_steady"})
     assert not make_tables.is_measured_by(row | {"settings": ["train_normal_fraction: 1 → 0.5"]}, entry)
     assert not make_tables.is_measured_by(row | {"stages_trained": {"train": 199}}, entry)
     short = {"train": 20}
@@ -333,6 +335,7 @@ def test_ours_is_measured_by_a_target_where_it_is_the_published_run():
         ("Digits,SQUID,87.6,,,,,,,", "published.csv, line 2: SQUID on Digits has no source"),
         ("Digits,SQUID,87.6,,,,S,,methd=squid,", "line 2: SQUID on Digits: 'methd=squid' must be column=value"),
         ("Digits,SQUID,87.6,,,,S,,squid,", "'squid' must be column=value"),
+        ("Digits,SQUID,87.6,,,,S,,,digit_bets", "target 'digit_bets' must be a configuration, no, or empty"),
     ],
 )
 def test_published_figures_that_cannot_be_used_are_named(experiment, capsys, entry, message):
@@ -348,6 +351,10 @@ def test_the_published_figures_have_sources_and_counterparts():
         "ZhangLab", "CheXpert", "COVIDx", "RSNA", "Brain Tumor", "VinDr-CXR",
     }  # fmt: skip
     assert all(entry["source"][0] in "PS" for entry in entries)
+    targets = {(entry["dataset"], entry["method"]): entry["target"] for entry in entries}
+    of_squid = targets["ZhangLab", "SQUID"], targets["CheXpert", "SQUID"]
+    of_simsid = targets["ZhangLab", "SimSID"], targets["CheXpert", "SimSID"]
+    assert (of_squid, of_simsid) == (("zhang_best", "chexpert_best"), ("simsid_zhang", "simsid_chexpert"))
 
 
 def test_tables_of_other_columns_are_refused(experiment, capsys):

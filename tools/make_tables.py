@@ -5,9 +5,9 @@
 Rows are replaced by experiment id and kept otherwise. In results.csv shares are fractions and times seconds, what is
 not known is empty, and lists and tables are JSON. Experiments that differ by their seed alone are summed up in
 tables.md as mean ± standard deviation. Nothing in results/ is written by hand but published.csv, the papers' figures
-with their source; its column ``ours`` says which rows of results.csv stand beside a figure, as
-``column=value column=value``, of the main score where it names none, or ``setting=value``; ``target`` is ``no`` for a
-figure that is quoted and that ours are not measured by.
+with their source; its column ``ours`` says which rows of results.csv stand beside a figure, as ``column=value
+column=value``, of the main score where it names none, or ``setting=value``; ``target`` is the configuration that the
+figure is of, where ``ours`` does not name it, and ``no`` for a figure that is quoted and that ours are not measured by.
 """
 
 import argparse
@@ -201,6 +201,8 @@ def read_published(path: Path) -> list[dict[str, str]]:
             raise ExperimentError(
                 f"{where}: {wrong[0]!r} must be column=value, a column of {', '.join(TEXT)}, or setting=value."
             )
+        if entry["target"] not in ("", "no", *configs.names()):
+            raise ExperimentError(f"{where}: target {entry['target']!r} must be a configuration, no, or empty.")
     return entries
 
 
@@ -213,11 +215,11 @@ def value_of(row: Row, key: str) -> object:
 
 
 def is_measured_by(row: Row, entry: dict[str, str]) -> bool:
-    """Whether a published figure is a target, and the row is that configuration, trained for all its epochs."""
+    """Whether a published figure is a target, and the row is its configuration, trained for all its epochs."""
     published = configs.build(row["config"], [f"dataset={row['dataset']}", *named_settings(entry)])
     as_published = {stage.name: stage.epochs for stage in published.stages()}
     return (
-        entry["target"] != "no"
+        entry["target"] in ("", row["config"])
         and not changed_beside(row, entry)
         and row["stages_trained"] == row["stages_planned"] == as_published
     )

@@ -1,13 +1,14 @@
 """The table of a script in scripts/, a line a method: results/NAME.md, .csv and .tex, a figure of what is varied, and
 results/index.html anew.
 
-NAME_runs.csv holds every run of it: one whose folder is gone, or on another machine, stays in the table.
-Mean ± standard deviation (n − 1) over the seeds that are finished; those that are not are named, and what is not alike
-is not averaged. Where results/published.csv has figures for a line, they stand beside ours, with the AUC's difference
-where the two can be compared; of several lines of one method beside those alone that differ from it in nothing but
-their length. Where all lines have them, there are columns for the scores that are not the main one, for every score
-without the test images that repeat others, and for the main one by kind of anomaly, by disease, and, where every epoch
-was scored (``record_scores``), of the last epoch with the deviations over the last ten that were.
+NAME_runs.csv holds every run of it: one whose folder is gone, or on another machine, stays in the table. Mean ±
+standard deviation (n − 1) over the seeds that are finished; those that are not are named, and what is not alike is not
+averaged. Where results/published.csv has figures for a line, they stand beside ours, with their sources below the table
+and the AUC's difference where the two can be compared; of several lines of one method beside those alone that differ
+from it in nothing but their length. Where all lines have them, there are columns for the scores that are not the main
+one, for every score without the test images that repeat others, and for the main one by kind of anomaly, by disease,
+and, where every epoch was scored (``record_scores``), of the last epoch with the deviations over the last ten that
+were.
 Lines called SERIES@VALUE are points of a curve (tools/paper_figure.py).
 """
 
@@ -175,17 +176,17 @@ def write(
     elsewhere = sum(row.get("kept", False) for row in runs.values())
     note += f" Kept in {name}_runs.csv, not done here: {elsewhere} of {len(runs)} runs." if elsewhere else ""
     note += f" Neither asked for nor done: {', '.join(left_out)}." if left_out else ""
+    notes = [note, *sources(entries)]
     title = f"# {name}"
     made = f"Written by `{script}{' --quick' * name.endswith('_quick')}`."
     table = markdown(header, [list(line.values()) for line in lines])
-    write_text(RESULTS / f"{name}.md", "\n".join([title, "", made, "", *table, "", note]) + "\n")
+    write_text(RESULTS / f"{name}.md", "\n\n".join([f"{title}\n\n{made}", "\n".join(table), *notes]) + "\n")
     named = [", ".join(dict.fromkeys(row["experiment"] for row in group)) for _, group, _ in parts]
     rows = (line | {"experiments": of} for line, of in zip(lines, named, strict=True))
     write_text(RESULTS / f"{name}.csv", csv_text((*header, "experiments"), rows))
     left = [title for title in header if title in IN_TEX or title not in HEADER]
-    write_text(
-        RESULTS / f"{name}.tex", f"% {note}\n" + latex([[line[title] for title in left] for line in lines], left)
-    )
+    remarks = "".join(f"% {note}\n" for note in notes)
+    write_text(RESULTS / f"{name}.tex", remarks + latex([[line[title] for title in left] for line in lines], left))
     drawn = paper_figure.draw(RESULTS / name, {line: max(of, key=len) for line, of in split.items()}, axis)
     results_page.write()
     print(f"Written: {RESULTS / name}.md, .csv{', .tex, .png and .pdf' if drawn else ' and .tex'}", flush=True)
@@ -263,6 +264,17 @@ def published_cells(group: list[Row], entry: dict[str, str], entries: Sequence[d
         found["acc / F1, best threshold"] = accuracy_and_f1(group, "oracle") if group else "–"
         found["acc / F1 published"] = f"{entry['accuracy']} / {entry['F1']}" if entry.get("accuracy") else "–"
     return found
+
+
+def sources(entries: Iterable[dict[str, str]]) -> list[str]:
+    """Where the published figures that a table shows are from and what is to be known of them, for alike ones once."""
+    methods = defaultdict(dict)
+    for entry in filter(None, entries):
+        methods[entry["source"], entry["remark"]][entry["method"]] = None
+    return [
+        f"Published, {', '.join(of)}: {source}{f'; {remark}' * bool(remark)}."
+        for (source, remark), of in methods.items()
+    ]
 
 
 def stands_for(entry: dict[str, str], row: Row) -> bool:
