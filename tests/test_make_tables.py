@@ -233,6 +233,18 @@ def test_an_experiment_that_is_named_twice_counts_once(experiment):
     assert len(scores) == len(set(scores))
 
 
+def test_without_an_experiment_the_tables_are_made_anew(experiment, capsys):
+    assert tabulate() == 2
+    assert "there is no results/results.csv: name experiments that eval.py has evaluated" in capsys.readouterr().err
+    folder = experiment("a", seed=0)
+    assert tabulate("a") == 0
+    shutil.rmtree(folder)
+    before = {name: (RESULTS / name).read_text() for name in ("results.csv", "tables.md")}
+    (RESULTS / "tables.md").unlink()
+    assert tabulate() == 0
+    assert {name: (RESULTS / name).read_text() for name in before} == before
+
+
 def test_names_of_kinds_may_hold_anything(experiment):
     folder = experiment()
     results = json.loads((folder / "results.json").read_text())

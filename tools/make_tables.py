@@ -1,13 +1,14 @@
 """Collect evaluated experiments into results/: results.csv, tables.md and a page of all tables there, index.html.
 
-    python tools/make_tables.py EXP [EXP ...]
+    python tools/make_tables.py [EXP ...]
 
-Rows are replaced by experiment id and kept otherwise. In results.csv shares are fractions and times seconds, what is
-not known is empty, and lists and tables are JSON. Experiments that differ by their seed alone are summed up in
-tables.md as mean ± standard deviation. Nothing in results/ is written by hand but published.csv, the papers' figures
-with their source; its column ``ours`` says which rows of results.csv stand beside a figure, as ``column=value
-column=value``, of the main score where it names none, or ``setting=value``; ``target`` is the configuration that the
-figure is of, where ``ours`` does not name it, and ``no`` for a figure that is quoted and that ours are not measured by.
+Without an experiment the tables are made anew of what results.csv has. Rows are replaced by experiment id and kept
+otherwise. In results.csv shares are fractions and times seconds, what is not known is empty, and lists and tables are
+JSON. Experiments that differ by their seed alone are summed up in tables.md as mean ± standard deviation. Nothing in
+results/ is written by hand but published.csv, the papers' figures with their source; its column ``ours`` says which
+rows of results.csv stand beside a figure, as ``column=value column=value``, of the main score where it names none, or
+``setting=value``; ``target`` is the configuration that the figure is of, where ``ours`` does not name it, and ``no``
+for a figure that is quoted and that ours are not measured by.
 """
 
 import argparse
@@ -63,8 +64,10 @@ Row = dict[str, object]  # of results.csv: a value for each of FIELDS, None wher
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("experiments", nargs="+", metavar="EXP", help="experiments that eval.py has evaluated")
+    parser.add_argument("experiments", nargs="*", metavar="EXP", help="experiments that eval.py has evaluated")
     args = parser.parse_args()
+    if not args.experiments and not (RESULTS / "results.csv").exists():
+        parser.error("there is no results/results.csv: name experiments that eval.py has evaluated")
     rows = [row for name in dict.fromkeys(args.experiments) for row in read_rows(Experiment(name))]
     path = RESULTS / "results.csv"
     rows += [row for row in read_table(path) if row["experiment"] not in args.experiments]
