@@ -16,6 +16,7 @@ trained.
 """
 
 import argparse
+import os
 
 import torch
 
@@ -90,7 +91,7 @@ def main() -> int | None:
         dataset = build_dataset(config, args.data_root)
         if args.trial:
             check_batches(args, device)
-        config.data_root = str(dataset.root.resolve())
+        config.data_root = os.path.abspath(dataset.root)  # not what a link leads to: paths begin at the link
         if going_on:
             check_same_data(experiment, dataset)
         trainer = build_trainer(experiment, config, dataset, device)
@@ -185,6 +186,8 @@ def built(args: argparse.Namespace, overrides: list[str]) -> BaseConfig:
 def build_trainer(experiment: Experiment, config: BaseConfig, dataset: Dataset, device) -> Trainer:
     scored = ["val"] * dataset.has_validation + ["test"] * (config.record_scores and dataset.has_test)
     splits = {name: dataset.split(name) for name in scored}
+    if dataset.has_held_out and "val" not in splits:
+        dataset.split("val")  # without one of them eval.py would have none: a damaged file is named now
     loader = TrainLoader(dataset, config, device)
     for stage in sorted(config.stages(), key=lambda stage: not stage.unlabeled):  # first what data may lack altogether
         loader.epoch(0, stage)  # every file is read, and a stage with too few found, before anything is written

@@ -38,6 +38,11 @@ def names() -> list[str]:
     return sorted({*ROWS, *SETTINGS})
 
 
+def name_here(name: str, method: str) -> str:
+    """The name of a saved configuration; that of its method's settings where there is none such here (any more)."""
+    return name if name in names() else method
+
+
 def with_unlabeled() -> list[str]:
     """The methods that train on images of unknown label too."""
     return [method for method, cls in SETTINGS.items() if cls.unlabeled is not BaseConfig.unlabeled]

@@ -1,13 +1,13 @@
 """The settings that one dataset alone has; a configuration gets them with ``dataset = its name``."""
 
 import functools
-from typing import Literal
+from typing import Literal, get_type_hints
 
 from configs.base import BaseConfig, ConfigError
 
 
 class DigitSettings:
-    """DigitAnatomy's: a row's class inherits from these too."""
+    """DigitAnatomy's; a row's class sets them like any other."""
 
     digit_source: Literal["auto", "sklearn", "mnist"] = "auto"  # auto is mnist where its files are
     digits_per_epoch: int = 1600  # images made anew for every epoch
@@ -46,9 +46,13 @@ OF_DATASET: dict[str, type] = {
 
 @functools.cache
 def with_dataset(cls: type[BaseConfig], dataset: str) -> type[BaseConfig]:
-    """A configuration's class with the settings of the dataset."""
+    """A configuration's class with the settings of the dataset, and the values that it has for them itself."""
     settings = OF_DATASET.get(dataset)
-    return cls if settings is None else type(cls.__name__, (settings, cls), {"dataset": dataset})
+    if settings is None:
+        return cls
+    bases = (cls,) if issubclass(cls, settings) else (settings, cls)
+    own = {key: getattr(cls, key) for key in get_type_hints(settings) if hasattr(cls, key)}
+    return type(cls.__name__, bases, {"dataset": dataset, **own})
 
 
 def of_which_datasets(key: str) -> list[str]:

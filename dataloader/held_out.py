@@ -13,7 +13,8 @@ MOST_HELD_OUT = 500  # images: a rate of 5 % of them is known to ± 2 %
 def hold_out(
     training: list[Item], share: float, root: Path, name_of: Callable[[Item], str]
 ) -> tuple[list[Item], list[Item]]:
-    """Training images → those to train on, and normal ones that are not, whole persons where persons are known.
+    """Training images → those to train on, and normal ones that are not, whole persons where persons are known; a held
+    person's anomalous images are in neither.
 
     Persons come in the order of a hash of their names, so that a new file moves few others.
 
@@ -35,5 +36,7 @@ def hold_out(
     for own in ordered:
         if len(held) + len(own) <= wanted:
             held += own
-    chosen = {item.path for item in held or min(ordered, key=len)}
-    return [item for item in training if item.path not in chosen], [item for item in training if item.path in chosen]
+    held = held or min(ordered, key=len)
+    chosen, of_whom = {item.path for item in held}, {item.person for item in held if item.person}
+    left = [item for item in training if item.path not in chosen and item.person not in of_whom]
+    return left, [item for item in training if item.path in chosen]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 from PIL.TiffImagePlugin import BITSPERSAMPLE, PHOTOMETRIC_INTERPRETATION
 
 from dataloader.cache import Kept, cache_folder
@@ -21,6 +21,11 @@ from system.progress import watched
 DICOM = {".dcm", ".dicom"}
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"} | DICOM
 FORMATS = "PNG, JPEG, BMP, TIFF or DICOM (.dcm) files"
+TURNS = {  # of EXIF's orientations but 1, the upright one
+    2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}  # fmt: skip
 READER = 3  # to be raised where read_image comes to make other pixels of a file
 
 
@@ -114,12 +119,22 @@ def decoded(path: Path, convert: Callable[[Image.Image], Image.Image]) -> Image.
             # an MPO is a camera's JPEG: its other frames are the same view again
             if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
                 raise ValueError(f"it has {image.n_frames} frames, and an image is one")
-            ImageOps.exif_transpose(image, in_place=True)  # as it is looked at, not as the camera was held
-            return convert(image)
+            return convert(turned(image))
     except FileNotFoundError:
         raise DataError(f"{path}: no such file. Mend the path.") from None
-    except (OSError, EOFError, SyntaxError, TypeError, ValueError, Image.DecompressionBombError) as error:
+    except Exception as error:  # Pillow raises many kinds for a damaged file
         raise DataError(f"{path}: not a readable image ({error}). Replace or remove the file.") from error
+
+
+def turned(image: Image.Image) -> Image.Image:
+    """The picture as it is looked at, not as the camera was held.
+
+    By its orientation alone: Pillow's ``exif_transpose`` also writes all other EXIF anew, and fails on what cameras
+    put there.
+    """
+    image.load()  # a TIFF turns itself
+    turn = TURNS.get(image.getexif().get(ExifTags.Base.Orientation))
+    return image if turn is None else image.transpose(turn)
 
 
 def fitted(image: Image.Image, size: int, resample: Image.Resampling, fit: str) -> Image.Image:

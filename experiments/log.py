@@ -13,8 +13,6 @@ from experiments.folder import Experiment
 from system import distributed
 from system.signals import leave_terminal
 
-GRID_ROWS = 4  # validation images of each class shown in TensorBoard
-
 
 class Log:
     """Lines with their time, appended to log.txt and shown on the screen.
@@ -53,7 +51,9 @@ def opening(made: dict[str, str]) -> str:
 
 
 def log_until(experiment: Experiment, epoch: int) -> str:
-    """log.txt's lines up to the end of that epoch, counted from 1; all of them where it does not tell."""
+    """log.txt's lines up to the end of that epoch, counted from 1; all of them where it does not tell, for 0 none."""
+    if not epoch:
+        return ""
     path = experiment.path("log.txt")
     text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
     ends = [line.end() for line in re.finditer(rf"^[-\d]+ [:\d]+  epoch {epoch}/\d+ .*\n", text, re.MULTILINE)]

@@ -79,6 +79,7 @@ def differences(saved: BaseConfig, wanted: BaseConfig, ignore: tuple[str, ...]) 
 
 def changed_settings(name: str, config: BaseConfig) -> list[str]:
     """What an experiment overrides of its configuration, but for what its results say elsewhere."""
+    name = configs.name_here(name, config.method)
     row, same_data = configs.build(name), configs.build(name, [f"dataset={config.dataset}"])
     dataset = [] if row.dataset == config.dataset else [f"dataset: {row.dataset} → {config.dataset}"]
     return dataset + differences(same_data, config, ignore=ELSEWHERE)

@@ -120,6 +120,19 @@ def test_settings_that_every_configuration_had_are_read_where_they_concern_it(na
     assert found == config.as_dict() | {key: value for key, value in former.items() if key in config.as_dict()}
 
 
+class OnMine(configs.SETTINGS["ae"]):
+    dataset = "folder"
+    held_out = 0.1
+
+
+def test_a_row_sets_what_its_dataset_alone_has():
+    assert configs.assembled(OnMine, "folder", {}, []).held_out == 0.1
+    assert configs.assembled(OnMine, "folder", {}, ["held_out=0.2"]).held_out == 0.2
+    plain = configs.assembled(configs.SETTINGS["ae"], "folder", {}, [])
+    twice = configs.assembled(type(plain), "folder", {}, [])  # of a class that has them already
+    assert twice.held_out == plain.held_out == 0.35 and twice.as_dict() == plain.as_dict()
+
+
 def test_a_setting_of_another_dataset_says_whose_it_is():
     with pytest.raises(ConfigError, match="is a setting of dataset = digit alone, and the dataset is zhang"):
         configs.build("zhang_best", ["digits_per_epoch=3"])

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import SHARED, needs_shared
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, ImageOps
 from torchvision.transforms import InterpolationMode, RandomResizedCrop
 from torchvision.transforms.functional import affine as torchvision_affine
 from torchvision.transforms.functional import resize, resized_crop
@@ -81,6 +81,26 @@ def test_an_image_is_read_as_it_is_looked_at(tmp_path):
     half.save(tmp_path / "a.jpg", exif=turned)
     found = read_image(tmp_path / "a.jpg", 8, "box")
     assert (found[:4] > 250).all() and (found[4:] < 5).all()
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_of_a_cameras_exif_the_orientation_alone_is_read(tmp_path, orientation):
+    across = np.add.outer(np.arange(20), 2 * np.arange(30)).astype(np.uint8)
+    upright = Image.Exif()
+    upright[ExifTags.Base.Orientation] = orientation
+    Image.fromarray(across).save(tmp_path / "plain.png", exif=upright)
+    wanted = ImageOps.exif_transpose(Image.open(tmp_path / "plain.png"))
+    odd = pack(">HHII", 0x100, 2, 6, 38) + pack(">HHIHH", 0x112, 3, 1, orientation, 0)  # a width of letters
+    odd = b"Exif\0\0MM\0*\0\0\0\x08" + pack(">H", 2) + odd + b"\0\0\0\0hello\0"
+    Image.fromarray(across).save(tmp_path / "odd.png", exif=odd)
+    assert np.array_equal(np.array(decoded(tmp_path / "odd.png", to_gray)), np.array(wanted))
+
+
+def test_a_file_is_named_whatever_its_damage_raises(tmp_path, monkeypatch):
+    Image.new("L", (8, 8)).save(tmp_path / "a.png")
+    monkeypatch.setattr(Image.Image, "getexif", lambda image: 1 / 0)
+    with pytest.raises(DataError, match=r"a.png: not a readable image \(division by zero\)"):
+        decoded(tmp_path / "a.png", to_gray)
 
 
 @pytest.mark.parametrize("mode", ["L", "I;16", "P", "RGB"])

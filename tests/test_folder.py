@@ -244,6 +244,27 @@ def test_what_was_trained_before_the_fingerprint_knew_contents_goes_on(workspace
     assert "not the same data" in capsys.readouterr().err
 
 
+def test_a_damaged_held_out_image_is_named_before_anything_is_trained(workspace, capsys):
+    for i in range(8):
+        write(workspace / "mine" / f"{i}.png")
+    held = own(workspace / "mine").items["val"][0].path
+    held.write_bytes(held.read_bytes()[:60])
+    assert train("a", "--data-root", "mine", method="ae", overrides=[*OWN, "epochs=1", "batch_size=4"]) == 1
+    assert f"{held.name}: not a readable image" in capsys.readouterr().err
+    assert not (workspace / "checkpoints" / "a" / "config.json").exists()
+
+
+def test_paths_of_a_csv_that_is_a_link_begin_at_the_link(workspace):
+    for i in range(8):
+        write(workspace / "mine" / f"{i}.png")
+    listed = write_csv(workspace / "lists" / "v1.csv", "path", *(f"mine/{i}.png" for i in range(8)))
+    (workspace / "images.csv").symlink_to(listed)
+    settings = [*OWN, "epochs=1", "batch_size=4"]
+    assert train("a", "--data-root", "images.csv", method="ae", overrides=settings) == 0
+    assert command("eval", "--exp", "a", "--device", "cpu") == 0
+    assert command("main", "--exp", "a", "--device", "cpu", "--set", "epochs=2") == 0
+
+
 def test_of_some_dozens_of_images_enough_are_held_out_for_a_threshold(tmp_path):
     for i in range(55):
         write(tmp_path / f"{i}.png")
@@ -256,6 +277,19 @@ def test_no_more_are_held_out_than_a_rate_needs(tmp_path, monkeypatch):
         write(tmp_path / f"{i}.png", i)
     monkeypatch.setattr("dataloader.held_out.MOST_HELD_OUT", 3)
     assert len(own(tmp_path, "held_out=0.5").items["val"]) == 3
+
+
+def test_anomalous_images_of_a_held_out_person_are_not_trained_on(tmp_path):
+    lines = ["path,label,person"]
+    for i in range(20):
+        write(tmp_path / f"{i}.png", i)
+        lines.append(f"{i}.png,{'good' if i < 14 else 'sick'},p{i % 7}")
+    write_csv(tmp_path / "images.csv", *lines)
+    items = own(tmp_path, "held_out=0.5", "train_normal_fraction=0.8").items
+    persons = {split: {i.person for i in of} for split, of in items.items()}
+    assert persons["val"] and not persons["train"] & persons["val"]
+    assert {i.label for i in items["train"]} == {0, 1} and {i.label for i in items["val"]} == {0}
+    assert len(items["train"]) == sum(f"p{i % 7}" in persons["train"] for i in range(20))  # no one else is missing
 
 
 @pytest.mark.parametrize("share", [0.01, 0.2, 0.5])

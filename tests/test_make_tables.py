@@ -317,7 +317,7 @@ def test_ours_is_measured_by_a_target_where_it_is_the_published_run():
     entry = {"ours": "dataset=zhang method=squid", "target": ""}
     stages = {"train": 200}
     row = {
-        "config": "zhang_best", "dataset": "zhang", "settings": ['precision: "fp32" → "bf16"'],
+        "config": "zhang_best", "method": "squid", "dataset": "zhang", "settings": ['precision: "fp32" → "bf16"'],
         "stages_planned": stages, "stages_trained": stages,
     }  # fmt: skip
     assert make_tables.is_measured_by(row, entry)

@@ -20,6 +20,7 @@ from dataloader.digit import DigitAnatomy
 from evaluation.scoring import Scored, selected
 from experiments.folder import ExperimentError
 from methods.squid import Squid
+from tools import make_tables
 
 
 def test_a_second_process_is_refused(workspace, capsys):
@@ -230,6 +231,15 @@ def test_a_finished_run_stays_what_it_was_trained_in(workspace, trained):
     assert command("main", "--exp", "a", "--device", "cpu", "--set", "precision=bf16", "checkpoint=last") == 0
     settings = json.loads((folder / "config.json").read_text())["settings"]
     assert (settings["precision"], settings["checkpoint"]) == ("fp32", "last")
+
+
+def test_a_configuration_that_is_not_here_any_more_is_told_by_its_settings(workspace, trained):
+    config = trained("a", "ae") / "config.json"
+    config.write_text(config.read_text().replace('"ae_brain"', '"of_a_colleague"'))
+    assert command("eval", "--exp", "a", "--device", "cpu") == 0
+    found = json.loads((config.parent / "results.json").read_text())
+    assert found["config"] == "of_a_colleague" and "multiplier: 1.0 → 0.25" in found["settings"]
+    assert command("make_tables", "a", module=make_tables) == 0
 
 
 def test_what_killed_runs_left_half_written_is_cleared(workspace, trained):

@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -213,6 +214,15 @@ def test_the_last_stage_repeated_ends_as_it_did(workspace, trained, trained_once
     last = configs.build(*TINY[name]).stages()[-1].name
     assert command("main", "--exp", "again", "--from", "a", "--stage", last, "--device", "cpu") == 0
     assert_same_run(workspace / "checkpoints" / "again", trained_once(name))
+
+
+def test_the_first_stage_repeated_has_a_log_and_a_time_of_its_own(workspace, trained):
+    log = trained("a", "ae") / "log.txt"
+    log.write_text(re.sub(r"\d+\.\d s(,|$)", r"1000.0 s\1", log.read_text(), flags=re.MULTILINE))
+    assert command("main", "--exp", "again", "--from", "a", "--stage", "train", "--device", "cpu") == 0
+    again = workspace / "checkpoints" / "again"
+    assert (again / "log.txt").read_text().count("epoch 1/") == 1
+    assert torch.load(again / "last.pt", weights_only=True)["seconds"] < 1000
 
 
 def test_a_run_that_goes_on_with_other_threads_says_so(workspace, trained, monkeypatch):

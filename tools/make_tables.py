@@ -24,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import configs
 from commands import cli
+from configs import BaseConfig
 from evaluation.report import prevalence
 from evaluation.tables import csv_text
 from experiments.folder import IMPORTED, Experiment, ExperimentError
@@ -214,12 +215,17 @@ def value_of(row: Row, key: str) -> object:
     if key in row:
         return row[key]
     changed = {line.partition(": ")[0]: line.rpartition(" → ")[2] for line in row["settings"] or ()}
-    return changed.get(key) or json.dumps(configs.build(row["config"]).as_dict().get(key))
+    return changed.get(key) or json.dumps(configured(row).as_dict().get(key))
+
+
+def configured(row: Row, overrides: Sequence[str] = ()) -> BaseConfig:
+    """The row's configuration as it is here, with overrides."""
+    return configs.build(configs.name_here(row["config"], row["method"]), list(overrides))
 
 
 def is_measured_by(row: Row, entry: dict[str, str]) -> bool:
     """Whether a published figure is a target, and the row is its configuration, trained for all its epochs."""
-    published = configs.build(row["config"], [f"dataset={row['dataset']}", *named_settings(entry)])
+    published = configured(row, [f"dataset={row['dataset']}", *named_settings(entry)])
     as_published = {stage.name: stage.epochs for stage in published.stages()}
     return (
         entry["target"] in ("", row["config"])

@@ -17,7 +17,6 @@ import statistics
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
-import configs
 from configs import BaseConfig
 from evaluation.tables import csv_text
 from experiments.folder import Experiment
@@ -30,6 +29,7 @@ from tools.make_tables import (
     accuracy_and_f1,
     alike,
     changed_beside,
+    configured,
     different,
     grouped,
     is_measured_by,
@@ -222,7 +222,7 @@ def published_beside(parts: Sequence[tuple[str, list[Row]]]) -> list[dict[str, s
 
 def lengths(row: Row) -> set[str]:
     """The settings that say how long a row's stages last."""
-    return {stage.epochs_key for stage in configs.build(row["config"], [f"dataset={row['dataset']}"]).stages()}
+    return {stage.epochs_key for stage in configured(row, [f"dataset={row['dataset']}"]).stages()}
 
 
 def cells(line: str, group: list[Row], missing: list[int], entry: dict[str, str]) -> dict[str, str]:
