@@ -12,18 +12,20 @@ characteristic curves", IEEE Signal Processing Letters 21, 2014.
 N. Obuchowski, "Nonparametric analysis of clustered ROC curve data", Biometrics 53, 1997.
 B. Welch, "The generalization of 'Student's' problem when several different population variances are involved",
 Biometrika 34, 1947; F. Satterthwaite, "An approximate distribution of estimates of variance components", Biometrics
-Bulletin 2, 1946.
+Bulletin 2, 1946; W. Cochran and G. Cox, *Experimental Designs*, 1957, section 4.14.
 S. Holm, "A simple sequentially rejective multiple test procedure", Scandinavian Journal of Statistics 6, 1979.
 """
 
 from collections.abc import Sequence
 
 import numpy as np
+from scipy.optimize import brentq
 from scipy.stats import norm, rankdata, t
 
 from evaluation import metrics
 
 ALPHA = 0.05  # a difference with a smaller p is called significant
+LEAST_P = 1e-12  # that is looked for where p has no formula
 FIGURES = {"AUC": metrics.auc, "AP": metrics.average_precision}
 
 
@@ -136,7 +138,9 @@ def welch(difference: float, spread: float, seeds: Sequence[np.ndarray]) -> tupl
     Two chances add up: that in the images, whose variance ``spread`` is of these very trainings, and that in the
     trainings, of which ``seeds`` has a sample (K,) for each mean, or one of the differences where the two are of the
     same trainings; a sample of one seed says nothing of it. A variance of few seeds is a rough guess, for which
-    Student's t makes up, with Satterthwaite's degrees of freedom; the images are many.
+    Student's t makes up, with Satterthwaite's degrees of freedom; the images are many. Those are a guess as well, and
+    a single sample's too many where its seeds happen to be close: there the critical value is Cochran and Cox's, the
+    mean of the images' normal and the seeds' t, weighted by their variances.
     """
     several = [sample for sample in seeds if len(sample) > 1]
     parts = np.array([sample.var(ddof=1) / len(sample) for sample in several])
@@ -144,8 +148,17 @@ def welch(difference: float, spread: float, seeds: Sequence[np.ndarray]) -> tupl
     total, uncertain = spread + parts.sum(), (parts**2 / freedom).sum()
     if total == 0:
         return float(difference == 0), 0.0
-    law = t(total**2 / uncertain) if uncertain > 0 else norm
     error = np.sqrt(total)
+    if len(several) == 1:
+        seeds_law = t(freedom[0])
+
+        def critical(p: float) -> float:
+            return float(spread * norm.isf(p / 2) + parts[0] * seeds_law.isf(p / 2)) / total
+
+        reached = abs(difference) / error
+        p = brentq(lambda p: critical(p) - reached, LEAST_P, 1) if reached < critical(LEAST_P) else LEAST_P
+        return float(p), float(error * critical(ALPHA))
+    law = t(total**2 / uncertain) if uncertain > 0 else norm
     return float(2 * law.sf(abs(difference) / error)), float(error * law.ppf(1 - ALPHA / 2))
 
 

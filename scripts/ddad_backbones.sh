@@ -12,8 +12,8 @@ MemAE ddad_${on}_memae precision=bf16 | ddad backbone=memae precision=bf16 $quic
 LIST
 }
 batch "$@"
-case " $* " in *" --help "* | *" -h "* | *" --dry-run "* | *" --slurm "* | *" --only"*) exit ;; esac
-finished=$(batch "$@" --dry-run | sed -n 's/^# \(.*\): done$/\1/p')
+case " $* " in *" --help "* | *" -h "* | *" --dry-run "* | *" --slurm "* | *" --only"* | *" --finished "*) exit ;; esac
+finished=$(batch "$@" --finished)
 seed=${finished%%$'\n'*} && seed=${seed##*_s} name=ddad_backbones_$on
 case " $* " in *" --quick "*) name+=_quick ;; esac
 shown=()

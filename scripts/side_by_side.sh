@@ -7,9 +7,9 @@ cd "$(dirname "$0")/.."
 source ./environment.sh
 batch() { scripts/benchmark.sh zhang --quick --seeds 0 "$@"; }
 batch "$@"
-case " $* " in *" --help "* | *" -h "* | *" --dry-run "* | *" --slurm "* | *" --only"*) exit ;; esac
-finished=$(batch "$@" --dry-run | sed -n 's/^# \(.*\): done$/\1/p')
-seed=${finished%%$'\n'*} && seed=${seed##*_s} shown=()
+case " $* " in *" --help "* | *" -h "* | *" --dry-run "* | *" --slurm "* | *" --only"* | *" --finished "*) exit ;; esac
+finished=$(batch "$@" --finished)
+seed=$(batch "$@" --dry-run | sed -n '1s/.*_s\([0-9]*\): .*/\1/p') shown=()
 for method in SQUID SimSID AE AE-U MemAE VAE AE-PL f-AnoGAN GANomaly IGD IF PaDiM PatchCore RD4AD M-KD FAE-SSIM; do
     experiment=benchmark_zhang_quick_${method}_s$seed
     if grep -qx "$experiment" <<<"$finished"; then shown+=("$method=$experiment"); fi

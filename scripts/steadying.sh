@@ -21,8 +21,8 @@ R1                        $on r1_weight=10 | $quick r1_weight=10
 LIST
 }
 batch "$@"
-case " $* " in *" --help "* | *" -h "* | *" --dry-run "* | *" --slurm "* | *" --only"*) exit ;; esac
-finished=$(batch "$@" --dry-run | sed -n 's/^# \(.*\): done$/\1/p')
+case " $* " in *" --help "* | *" -h "* | *" --dry-run "* | *" --slurm "* | *" --only"* | *" --finished "*) exit ;; esac
+finished=$(batch "$@" --finished)
 [ -n "$finished" ] || exit 0 # all of it runs elsewhere
 "$PYTHON" tools/rules.py --exp $finished --figure "results/${name}_epochs".{png,pdf}
 where=()
@@ -32,7 +32,9 @@ for ((i = 1; i <= $#; i++)); do
         --data-root=* | --device=*) where+=("${!i}") ;;
     esac
 done
+asked=$(batch "$@" --dry-run | sed -n 's/^# \(.*\): done$/\1/p')
+[ -n "$asked" ] || exit 0
 # of 800 images eleven interventions take minutes an experiment
 for checkpoint in last averaged; do
-    "$PYTHON" tools/influence.py --exp $finished --checkpoint "$checkpoint" --images 100 ${where[@]+"${where[@]}"}
+    "$PYTHON" tools/influence.py --exp $asked --checkpoint "$checkpoint" --images 100 ${where[@]+"${where[@]}"}
 done

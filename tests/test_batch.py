@@ -215,8 +215,12 @@ def test_a_figure_says_what_its_values_are(workspace, monkeypatch):
     assert paper_figure.draw(workspace / "f", points, "normal, %")
     assert named == [("normal, %", ["SQUID", "AE"])]
     named.clear()
-    paper_figure.draw(workspace / "f", points | {"slots@20": [{"auc": 0.8}]}, "normal, %")
-    assert [name for name, _ in named] == ["SQUID", "AE", "slots"]  # panels of one setting each
+    del points["AE@50"]  # not done yet
+    assert paper_figure.draw(workspace / "f", points, "normal, %")
+    assert named == [("normal, %", ["SQUID", "AE"])]
+    named.clear()
+    assert paper_figure.draw(workspace / "f", points)
+    assert [name for name, _ in named] == ["SQUID", "AE"]  # panels of one setting each
 
 
 def test_a_panel_shows_mean_deviation_and_every_seed():
@@ -271,6 +275,26 @@ def test_other_scores_have_columns_where_all_lines_have_them(run, workspace):
         assert row["score"] == main and row["AUC"] == row[f"AUC of {main}"]
     assert run(f"A digit_quick {small}\nAE ae_brain {AE}", "--seeds", "0")[0] == 0
     assert "AUC of discriminator" not in table(workspace / "results" / "t.csv")[0]
+
+
+def test_the_main_score_without_repeated_test_images_has_a_column_in_every_table(run, workspace, monkeypatch):
+    lines = f"A digit_quick {' '.join([*TINY['squid'][1], 'epochs=1'])}\nAE ae_brain {AE}"
+    assert run(lines, "--seeds", "0")[0] == 0
+    assert "AUC, duplicates removed" not in table(workspace / "results" / "t.csv")[0]
+    row_of, removed = paper_table.main_row, {"ae": {"reconstruction": 0.7123}, "squid": {"discriminator": 0.5}}
+    monkeypatch.setattr(paper_table, "main_row", lambda of: (row := row_of(of)) | {"removed": removed[row["method"]]})
+    assert run(lines, "--seeds", "0")[0] == 0
+    found = [row["AUC, duplicates removed"] for row in table(workspace / "results" / "t.csv")]
+    assert found == ["–", "71.2"]  # SQUID's is of another score than its main one
+
+
+def test_what_is_finished_is_told_of_the_whole_table(run, workspace):
+    assert run(LIST, "--quick", "--seeds", "0,1", "--lines", "AE")[0] == 0
+    shutil.rmtree(workspace / "checkpoints" / "t_quick_AE_s1")
+    assert run(LIST, "--quick", "--seeds", "0", "--lines", "Memory")[0] == 0
+    DONE.clear()
+    code, out, _ = run(LIST, "--quick", "--seeds", "2", "--lines", "Memory", "--finished")
+    assert (code, out.split(), DONE) == (0, ["t_quick_AE_s0", "t_quick_Memory_s0"], [])
 
 
 def test_where_every_epoch_was_scored_the_last_one_and_the_deviation_have_columns(run, workspace):

@@ -196,17 +196,25 @@ def test_seeds_and_images_add_up_as_welch_and_satterthwaite_say():
     # without any chance in the images it is Welch's test; of paired seeds Student's
     assert comparison.welch(0.08, 0, [first, second])[0] == pytest.approx(ttest_ind(first, second, equal_var=False)[1])
     assert comparison.welch(0.08, 0, [first - second[:3]])[0] == pytest.approx(ttest_rel(first, second[:3])[1])
+    # one sample, of variance 0.0004 / 3, beside 0.0001 by the images: critical values weighted 4 to 3
+    p, half = comparison.welch(0.08, 0.0001, [first])
+    error = (0.0007 / 3) ** 0.5
+    assert half == pytest.approx(error * (4 * t.ppf(0.975, 2) + 3 * norm.ppf(0.975)) / 7)
+    assert 0.08 / error == pytest.approx((4 * t.isf(p / 2, 2) + 3 * norm.isf(p / 2)) / 7)
+    assert comparison.welch(0.0, 0.0001, [first])[0] == 1
+    assert comparison.welch(1.0, 0.0001, [np.full(3, 0.9)])[0] == comparison.LEAST_P  # 100 standard errors
     # of single seeds it is the images' alone
     assert comparison.welch(0.0196, 0.0001, [first[:1], second[:1]])[0] == pytest.approx(0.05, abs=1e-4)
     assert comparison.welch(0.0, 0.0, []) == (1, 0) and comparison.welch(0.1, 0.0, []) == (0, 0)
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("paired", [False, True])
 @pytest.mark.parametrize(
-    "spread", [0.1, 0.6]
-)  # of the gains: the seeds vary half and over three times as the images do
+    "spread", [0.1, 0.3, 0.6]
+)  # of the gains: the seeds vary half to over three times as images do
 @pytest.mark.parametrize("seeds", [2, 3, 5])
-def test_few_seeds_seldom_make_equal_configurations_differ(seeds, spread):
+def test_few_seeds_seldom_make_equal_configurations_differ(seeds, spread, paired):
     rng = np.random.default_rng(seeds)
     labels, by_bootstrap, by_delong = np.repeat([0, 1], 60), [], []
     for _ in range(300):
@@ -216,8 +224,9 @@ def test_few_seeds_seldom_make_equal_configurations_differ(seeds, spread):
         drawn = comparison.resampled(labels, scores, None, 100, seed=0)["AUC"]
         aucs = np.split(np.array([metrics.auc(labels, each) for each in scores]), 2)
         images = (drawn[:seeds].mean(0) - drawn[seeds:].mean(0)).var(ddof=1)
-        by_bootstrap.append(comparison.welch(aucs[0].mean() - aucs[1].mean(), images, aucs)[0])
-        by_delong.append(comparison.delong(labels, scores[:seeds], scores[seeds:], None, aucs))
+        samples = [aucs[0] - aucs[1]] if paired else aucs
+        by_bootstrap.append(comparison.welch(aucs[0].mean() - aucs[1].mean(), images, samples)[0])
+        by_delong.append(comparison.delong(labels, scores[:seeds], scores[seeds:], None, samples))
     for p in (by_bootstrap, by_delong):
         assert np.mean(np.array(p) < 0.05) < 0.08
 

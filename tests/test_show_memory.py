@@ -1,5 +1,7 @@
 """What the memories learned: where a queue's slots come from, and the figures."""
 
+from itertools import product
+
 import pytest
 import torch
 from PIL import Image
@@ -86,6 +88,23 @@ def test_slots_that_were_never_written_have_no_source():
     assert [s is None for s in sources] == [False] * 24 + [True] * 26
     order = torch.cat([loader.epoch(0).indices[b] for b in (0, 2, 4)]).tolist()
     assert [s.index for s in sources[:24]] == order
+
+
+@pytest.mark.parametrize(
+    ("folders", "shown"),
+    [
+        (["train/good", "test/good", "test/bad"], ["test/good/0.png", "test/bad/0.png"]),
+        (["train/good", "test/bad"], ["test/bad/0.png"]),
+        (["mine"], [""]),  # one of those held out
+    ],
+)
+def test_images_of_each_class_that_is_there_are_shown(tmp_path, folders, shown):
+    for folder, i in product(folders, range(6)):
+        (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+        Image.new("L", (48, 48), 20 * i).save(tmp_path / folder / f"{i}.png")
+    config = configs.build(TINY["squid"][0], ["dataset=folder"])
+    images, names = show_memory.chosen_images([], config, build_dataset(config, str(tmp_path)))
+    assert len(images) == len(names) == len(shown) and all(map(str.endswith, names, shown))
 
 
 @pytest.mark.parametrize(

@@ -156,6 +156,10 @@ def main() -> int:
     if args.slurm:
         print(slurm_script(args, len(chains(plan))))
         return 0
+    if args.finished:
+        found = planned_of(args.name, lines, table_seeds(args.name, points))
+        print("\n".join(dict.fromkeys(each.experiment.name for each in found if each.state == "done")))
+        return 0
     if args.table:
         tabulate(args, lines, points)
         return 0
@@ -170,7 +174,7 @@ def tabulate(args: argparse.Namespace, lines: dict[str, list[str]], points: list
     """The table of what was asked for (``points``), and what else of the list is done or was kept from before."""
     kept = paper_table.kept(args.name)
     asked = {(planned.name, planned.seed) for planned in points}
-    seeds = sorted(seeds_of(args.name, kept) | {planned.seed for planned in points})
+    seeds = table_seeds(args.name, points, kept)
     rows = [(p.name, p.seed, row_of(p, kept)) for p in planned_of(args.name, lines, seeds)]
     rows = [(name, seed, row) for name, seed, row in rows if row or (name, seed) in asked]
     rows.sort(key=lambda row: list(lines).index(row[0]))
@@ -202,6 +206,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--dry-run", action="store_true", help="print the commands, and what is done of them")
     parser.add_argument("--slurm", action="store_true", help="print a job array for sbatch that does them")
     parser.add_argument("--only", type=int, metavar="I", help="the I-th job of the array alone")
+    parser.add_argument("--finished", action="store_true", help="print the table's experiments that are done")
     parser.add_argument("--table", action="store_true", help="make the table of what is done, and train nothing")
     cli.add_data_root(parser)
     args = parser.parse_args()
@@ -292,10 +297,11 @@ def key_of(setting: str) -> str:
     return setting.partition("=")[0]
 
 
-def seeds_of(table: str, kept: Mapping[str, Row]) -> set[int]:
-    """The seeds of the table's experiments, in checkpoints/ or kept."""
-    names = [path.name for path in CHECKPOINTS.glob(f"{table}_*_s*")] + list(kept)
-    return {int(seed) for _, _, seed in (name.rpartition("_s") for name in names) if seed.isdecimal()}
+def table_seeds(table: str, points: Iterable[Planned], kept: Iterable[str] = ()) -> list[int]:
+    """The seeds of what was asked for and of the table's experiments, in checkpoints/ or ``kept``."""
+    names = [*(path.name for path in CHECKPOINTS.glob(f"{table}_*_s*")), *kept]
+    found = {int(seed) for _, _, seed in (name.rpartition("_s") for name in names) if seed.isdecimal()}
+    return sorted(found | {planned.seed for planned in points})
 
 
 def row_of(planned: Planned, kept: Mapping[str, Row]) -> Row | None:

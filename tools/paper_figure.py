@@ -20,7 +20,7 @@ Curve = dict[str, list[float]]  # value → AUC in percent of every seed
 
 def draw(path: Path, groups: Mapping[str, Sequence[Row]], axis: str = "") -> bool:
     """path.png and path.pdf of the lines (name → its seeds' rows) that are points of curves; whether there are any.
-    ``axis`` says what the values of a panel of several series are.
+    ``axis`` says what the values are, where all series are of the same.
     """
     points: dict[str, dict[str, Sequence[Row]]] = defaultdict(dict)  # series → value → rows
     for line, rows in groups.items():
@@ -29,7 +29,7 @@ def draw(path: Path, groups: Mapping[str, Sequence[Row]], axis: str = "") -> boo
             points[series][value] = rows
     if not points:
         return False
-    shown = of_scores(*points.items()) if len(points) == 1 else of_series(points)
+    shown = of_scores(*points.items()) if len(points) == 1 else of_series(points, bool(axis))
     columns = min(len(shown), 3)
     figure = Figure(figsize=(4.6 * columns, 3.6 * -(-len(shown) // columns)))
     axes = figure.subplots(-(-len(shown) // columns), columns, squeeze=False, sharey=True)
@@ -48,13 +48,12 @@ def draw(path: Path, groups: Mapping[str, Sequence[Row]], axis: str = "") -> boo
     return True
 
 
-def of_series(points: Mapping[str, Mapping[str, Sequence[Row]]]) -> list[tuple[str, dict[str, Curve]]]:
-    """A panel (its name and curves) for all series, methods say, of the same values; else one for each, as settings."""
+def of_series(points: Mapping[str, Mapping[str, Sequence[Row]]], same: bool) -> list[tuple[str, dict[str, Curve]]]:
+    """A panel (its name and curves) for all series, which vary the ``same``, as methods may; or one for each."""
     curves = {
         series: {value: [100 * row["auc"] for row in rows] for value, rows in of.items()}
         for series, of in points.items()
     }
-    same = len({tuple(sorted(curve)) for curve in curves.values()}) == 1
     return [("", curves)] if same else [(series, {series: curve}) for series, curve in curves.items()]
 
 

@@ -5,10 +5,9 @@ NAME_runs.csv holds every run of it: one whose folder is gone, or on another mac
 standard deviation (n − 1) over the seeds that are finished; those that are not are named, and what is not alike is not
 averaged. Where results/published.csv has figures for a line, they stand beside ours, with their sources below the table
 and the AUC's difference where the two can be compared; of several lines of one method beside those alone that differ
-from it in nothing but their length. Where all lines have them, there are columns for the scores that are not the main
-one, for every score without the test images that repeat others, and for the main one by kind of anomaly, by disease,
-and, where every epoch was scored (``record_scores``), of the last epoch with the deviations over the last ten that
-were.
+from it in nothing but their length. There are columns for the main score without the test images that repeat others, by
+kind of anomaly, by disease, and, where every epoch was scored (``record_scores``), of the last epoch with the
+deviations over the last ten that were; and, where all lines have them, for the other scores.
 Lines called SERIES@VALUE are points of a curve (tools/paper_figure.py).
 """
 
@@ -167,7 +166,10 @@ def write(
     lines = [
         cells(line, part, holes, entry)
         | published_cells(part, entry, entries)
-        | {title: mean_and_deviation([row[of].get(name) for row in part]) for title, (of, name) in more.items()}
+        | {
+            title: mean_and_deviation([row[of].get(name or row["score"]) for row in part])
+            for title, (of, name) in more.items()
+        }
         for (line, part, holes), entry in zip(parts, entries, strict=True)
     ]
     header = list(lines[0])
@@ -193,8 +195,9 @@ def write(
 
 
 def more_columns(rows: list[Row]) -> dict[str, tuple[str, str]]:
-    """Title → (key of :func:`main_row`'s, name in it) of the columns beside HEADER: what any row has of the main score,
-    and what all have of the other scores, or of every score where the main one is not the same in all.
+    """Title → (key of :func:`main_row`'s, name in it, "" for the main score's) of the columns beside HEADER: what any
+    row has of the main score, and what all have of the other scores, or of every score where the main one is not the
+    same in all.
     """
     titles = {"scores": "AUC of {}", "removed": "AUC of {}, duplicates removed", "kind": "AUC, {}", "last_epochs": "{}"}
     same, main = len({frozenset(row["scores"]) for row in rows}) == 1, {row["score"] for row in rows}
@@ -204,6 +207,8 @@ def more_columns(rows: list[Row]) -> dict[str, tuple[str, str]]:
             names = dict.fromkeys(name for row in rows for name in row[which])
             names = [name for name in names if which != "scores" or {name} != main]
             columns |= {title.format(name): (which, name) for name in names}
+    if not same and any(row["removed"] for row in rows):
+        columns["AUC, duplicates removed"] = ("removed", "")
     return columns
 
 

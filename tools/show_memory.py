@@ -3,9 +3,9 @@
     python tools/show_memory.py --exp ID [PATH ...]
 
 memory_usage.png: how much each slot of each location takes part in rebuilding the validation images.
-memory_sources.png: for the first normal and the first anomalous test image (memory_sources_of_files.png: for each
-PATH), what each of their patches reads from the bottleneck's memory: with a memory queue the training images' patches
-that its slots hold, with a learned matrix the slots it uses most.
+memory_sources.png: for the first normal and the first anomalous test image, as far as there are any, else validation
+image (memory_sources_of_files.png: for each PATH), what each of their patches reads from the bottleneck's memory: with
+a memory queue the training images' patches that its slots hold, with a learned matrix the slots it uses most.
 """
 
 import argparse
@@ -146,13 +146,13 @@ class SourcePatches:
 
 
 def chosen_images(paths: list[Path], config: BaseConfig, dataset: Dataset) -> tuple[torch.Tensor, list[str]]:
-    """(N, H, W) uint8 and what to call them."""
+    """(N, H, W) uint8 and what to call them; without paths the first of each class that is there."""
     if paths:
         images = [torch.from_numpy(read_image(path, config.image_size, config.resize, config.fit)) for path in paths]
         return torch.stack(images), [path.name for path in paths]
-    test = dataset.split("test")
-    first = [int((test.labels == label).nonzero()[0]) for label in (0, 1)]
-    return test.images[first], [test.ids[i] for i in first]
+    split = dataset.split("test" if dataset.has_test else "val")
+    first = [int((split.labels == label).nonzero()[0]) for label in split.labels.unique()]
+    return split.images[first], [split.ids[i] for i in first]
 
 
 def draw_usage(usage: dict[str, torch.Tensor], path: Path) -> None:
