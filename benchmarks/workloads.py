@@ -19,7 +19,7 @@ from evaluation import metrics
 from evaluation.scoring import score_images, thresholds, validation_auc
 from methods import METHODS, Method
 from system.seeding import generator, seed_everything
-from system.tuning import keep_memory
+from system.tuning import choose_tf32, keep_memory
 
 Settings = tuple[str, list[str]]  # a configuration's name, and key=value overrides
 ARRANGEMENTS = ("plain", "ours", "ours bf16")
@@ -76,6 +76,7 @@ def arrange(name: str, settings: Settings, device: torch.device) -> Method:
     config = configs.build(settings[0], settings[1])
     if name == "ours bf16":
         config = configs.override(config, ["precision=bf16"])
+    choose_tf32(config.precision)
     seed_everything(config.seed, "weights")
     method = (PlainSquid if name == "plain" else METHODS[config.method])(config).to(device)
     method.start_stage(method.stages[0].name)
@@ -164,6 +165,7 @@ def stages_that_train(config: BaseConfig) -> list[Stage]:
 def machine_limit(what: str, device: torch.device) -> Work:
     """What the machine can do at best: ``product`` or ``convolution``, in ``fp32`` or ``bf16``."""
     kind, precision = what.split()
+    choose_tf32(precision)
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     if kind == "product":
         a, b = (torch.rand(2048, 2048, device=device).to(dtype) for _ in range(2))

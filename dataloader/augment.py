@@ -19,7 +19,7 @@ def affine(images: torch.Tensor, parameters: torch.Tensor) -> torch.Tensor:
     (B, 1, H, W) with parameters (B, 3) → (B, 1, H, W).
     """
     b, _, h, w = images.shape
-    size = torch.tensor([w, h], device=images.device)
+    size = torch.stack([torch.full((), side, device=images.device) for side in (w, h)])  # not copied from the host
     shift = (parameters[:, :2] * size).round() * 2 / size  # of the content, in units where the side is 2
     scale = parameters[:, 2:]
     theta = torch.cat([torch.eye(2, device=images.device) / scale[:, :, None], (-shift / scale)[:, :, None]], dim=2)

@@ -122,7 +122,8 @@ class Epoch:
     def __init__(self, images, indices, augmentation, device: torch.device, orders: int = 1):
         self.images = resident(images, device)  # (N, H, W) uint8
         self.indices = indices  # one tensor of image indices per batch
-        self.augmentation = augmentation  # (N, 3) of augment.affine, or None
+        # (N, 3) of augment.affine, or None; where the images are, so that no batch waits for its copy
+        self.augmentation = None if augmentation is None else augmentation.to(self.images.device)
         self.device = device
         self.orders = orders  # as many parts that each batch has, one after another
 
@@ -137,7 +138,8 @@ class Epoch:
 
     def augmented(self, index: torch.Tensor) -> torch.Tensor:
         """The images of these indices (B,) as this epoch shows them: (B, 1, H, W) float in [0, 1]."""
-        batch = to_float(self.images[index.to(self.images.device)], self.device)
+        index = index.to(self.images.device, non_blocking=True)
+        batch = to_float(self.images[index], self.device)
         if self.augmentation is None:
             return batch
         return affine(batch, self.augmentation[index].to(self.device))

@@ -30,6 +30,11 @@ def tune(precision: str) -> None:
     if not plain:
         keep_memory()
     fit_threads()
+    choose_tf32(precision)
+
+
+def choose_tf32(precision: str) -> None:
+    """Whether a GPU computes float32 in TF32: PyTorch's default does so in convolutions alone."""
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
 
 

@@ -775,8 +775,8 @@ CONFIGS = {
 @pytest.mark.parametrize("what", CONFIGS)
 @pytest.mark.parametrize("name", ["eval", "main"])
 def test_a_damaged_config_is_refused(place, capsys, name, what):
-    if (name, what) in (("main", "another configuration"), ("eval", "other data")):
-        pytest.skip("a run goes on with its settings, whatever they are called now; other data can be evaluated")
+    if what == "another configuration" or (name, what) == ("eval", "other data"):
+        pytest.skip("a run has its settings, whatever they are called now; other data can be evaluated")
     CONFIGS[what](place / CONFIG)
     check_refused(
         place, capsys, [name, "--exp", "a", "--device", "cpu"], "config|settings|is not an experiment|new: give|unkn"
@@ -983,7 +983,7 @@ def test_compare_refuses(place, capsys, make, arguments, message):
 
 EPOCH = Path("checkpoints/a/epochs/0001.csv")
 TOOLS = {
-    "tables of nothing": (None, ["make_tables"], "required: EXP"),
+    "tables of nothing": (None, ["make_tables"], "name experiments that eval.py has evaluated"),
     "tables of no experiment": (None, ["make_tables", "none"], "none/results.json: not there"),
     "tables of a path": (None, ["make_tables", "../a"], "use at most 200 letters"),
     "a results.csv of other columns": (lambda r: text(r / "results/results.csv", "a,b\n1,2\n"), ["make_tables", "a"],

@@ -762,13 +762,25 @@ NO_PYTHON = """
 PYTHON=python_that_writes_down
 python_that_writes_down() {
     echo "$*" >> calls.txt
-    case "$*" in *--dry-run*) for each in $FINISHED; do echo "# $each: done"; done; echo "# cut_s0: cut" ;; esac
+    case "$*" in
+        *--finished*) printf '%s\n' $FINISHED ${OTHERS+"$OTHERS"} ;;
+        *--dry-run*) for each in $FINISHED; do echo "# $each: done"; done; echo "# cut_s0: cut" ;;
+    esac
 }
 """
 
 
+def test_figures_are_of_the_whole_table_and_influence_of_what_was_asked_for(tmp_path, monkeypatch):
+    monkeypatch.setenv("OTHERS", "steadying_quick_none_s2")
+    monkeypatch.setitem(LATER, "steadying.sh --quick", [
+        each.replace("R1_s2 --figure", "R1_s2 steadying_quick_none_s2 --figure")
+        for each in LATER["steadying.sh --quick"]
+    ])  # fmt: skip
+    test_figures_come_after_the_experiments(tmp_path, "steadying.sh --quick", None)
+
+
 @pytest.mark.parametrize("call", FINISHED)
-@pytest.mark.parametrize("only", [None, "--dry-run", "--slurm", "--only=3", "--help"])
+@pytest.mark.parametrize("only", [None, "--dry-run", "--finished", "--slurm", "--only=3", "--help"])
 def test_figures_come_after_the_experiments(tmp_path, call, only):
     script, *arguments = call.split()
     shutil.copytree(ROOT / "scripts", tmp_path / "scripts")

@@ -10,7 +10,7 @@ from tiny import command
 from benchmarks import agreement, cost, peers, reading, speed
 from benchmarks.beside_anomalib.shared import Row, blurred_as_theirs, copy_weights
 from benchmarks.measure import Measured, Worker, count_flops, timed
-from benchmarks.workloads import Counts, RandomImages, arrange, epoch, training
+from benchmarks.workloads import Counts, RandomImages, arrange, epoch, machine_limit, training
 from dataloader import cache
 from dataloader.loader import TrainLoader
 from methods.maps import gaussian_blur
@@ -54,6 +54,18 @@ def test_a_difference_is_found():
         ours.generator.inpaint.memory.slots[1, 2, 3] += 1
     assert agreement.weights_apart(ours, plain) > 0.5
     assert agreement.Difference("float32", "anything", math.nan, 1e-4).too_large
+
+
+@pytest.mark.parametrize(
+    "build",
+    [lambda: arrange("ours", SETTINGS, CPU), lambda: arrange("plain", SETTINGS, CPU),
+     lambda: machine_limit("convolution fp32", CPU)],
+)  # fmt: skip
+def test_float32_is_no_tf32_on_a_gpu(monkeypatch, build):
+    for library in (torch.backends.cuda.matmul, torch.backends.cudnn):
+        monkeypatch.setattr(library, "allow_tf32", True)  # which is cuDNN's default
+    build()
+    assert not (torch.backends.cuda.matmul.allow_tf32 or torch.backends.cudnn.allow_tf32)
 
 
 def test_an_epoch_of_both_gives_the_same_metrics(monkeypatch):
