@@ -1060,6 +1060,8 @@ FAULTS = [
     fault("few seeds of the same trainings have Satterthwaite's freedom", "evaluation/comparison.py",
           "if len(several) == 1:", "if False:",
           "test_compare.py::test_seeds_and_images_add_up_as_welch_and_satterthwaite_say"),
+    fault("benchmarks time float32 in TF32", "benchmarks/workloads.py", "    choose_tf32(config.precision)\n", "",
+          "test_benchmarks.py::test_float32_is_no_tf32_on_a_gpu"),
     fault("a row of ours is measured by the published figure", "tools/make_tables.py",
           'entry["target"] in ("", row["config"])', 'entry["target"] != "no"',
           "test_make_tables.py::test_ours_is_measured_by_a_target_where_it_is_the_published_run"),

@@ -14,6 +14,7 @@ from benchmarks.workloads import Counts, RandomImages, arrange, epoch, machine_l
 from dataloader import cache
 from dataloader.loader import TrainLoader
 from methods.maps import gaussian_blur
+from system.tuning import choose_tf32
 
 CPU = torch.device("cpu")
 TINY = ["image_size=64", "base_channels=4", "queue_slots=16", "matrix_slots=8", "batch_size=4"]
@@ -61,11 +62,13 @@ def test_a_difference_is_found():
     [lambda: arrange("ours", SETTINGS, CPU), lambda: arrange("plain", SETTINGS, CPU),
      lambda: machine_limit("convolution fp32", CPU)],
 )  # fmt: skip
-def test_float32_is_no_tf32_on_a_gpu(monkeypatch, build):
-    for library in (torch.backends.cuda.matmul, torch.backends.cudnn):
-        monkeypatch.setattr(library, "allow_tf32", True)  # which is cuDNN's default
-    build()
-    assert not (torch.backends.cuda.matmul.allow_tf32 or torch.backends.cudnn.allow_tf32)
+def test_float32_is_no_tf32_on_a_gpu(build):
+    choose_tf32("tf32")  # cuDNN's default
+    try:
+        build()
+        assert not (torch.backends.cuda.matmul.allow_tf32 or torch.backends.cudnn.allow_tf32)
+    finally:
+        choose_tf32("fp32")
 
 
 def test_an_epoch_of_both_gives_the_same_metrics(monkeypatch):
