@@ -12,7 +12,7 @@ characteristic curves", IEEE Signal Processing Letters 21, 2014.
 N. Obuchowski, "Nonparametric analysis of clustered ROC curve data", Biometrics 53, 1997.
 B. Welch, "The generalization of 'Student's' problem when several different population variances are involved",
 Biometrika 34, 1947; F. Satterthwaite, "An approximate distribution of estimates of variance components", Biometrics
-Bulletin 2, 1946; W. Cochran and G. Cox, *Experimental Designs*, 1957, section 4.14.
+Bulletin 2, 1946; W. Cochran and G. Cox, *Experimental Designs*, 1950.
 S. Holm, "A simple sequentially rejective multiple test procedure", Scandinavian Journal of Statistics 6, 1979.
 """
 

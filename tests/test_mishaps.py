@@ -240,6 +240,7 @@ def test_a_configuration_that_is_not_here_any_more_is_told_by_its_settings(works
     found = json.loads((config.parent / "results.json").read_text())
     assert found["config"] == "of_a_colleague" and "multiplier: 1.0 → 0.25" in found["settings"]
     assert command("make_tables", "a", module=make_tables) == 0
+    assert command("main", "--exp", "a", "--device", "cpu", "--set", "epochs=3") == 0
 
 
 def test_what_killed_runs_left_half_written_is_cleared(workspace, trained):
