@@ -1,6 +1,6 @@
 """Evaluate an experiment: results.json, scores.csv, figures and index.html in its folder, a summary on the screen.
 
-    python eval.py --exp ID [--checkpoint NAME] [--precision fp32|bf16] [--split test|val] [--by disease[=NAME]]
+    python eval.py --exp ID [--checkpoint NAME] [--precision fp32|tf32|bf16] [--split test|val] [--by disease[=NAME]]
                    [--reestimate-batch-norm] [--false-alarms RATE] [--save-maps]
 
 Where there are anomalous validation images, the threshold is chosen on validation; figures at the oracle threshold

@@ -113,7 +113,7 @@ def write_scores(args: argparse.Namespace, trained: cli.Trained, found: ScoredFi
     elif kept := normals.read(trained.experiment, trained.weights, epoch, precision):
         told.by_normals(kept[main_score], args.false_alarms)
     else:
-        print(f"note: no p-values: {normals.how_to_get(args.exp, args.checkpoint)}", file=sys.stderr)
+        print(f"note: no p-values: {normals.how_to_get(args.exp, args.checkpoint, args.precision)}", file=sys.stderr)
     table = score_table(scored, main_score, {"path": [str(path) for path in found.paths]}, told.columns)
     if args.csv:
         write_text(args.csv, table)

@@ -118,7 +118,7 @@ def read(experiment: Experiment, checkpoint: str, epoch: int, precision: str) ->
     return scores if found == (checkpoint, epoch, precision) else None
 
 
-def how_to_get(experiment: str, checkpoint: str | None) -> str:
-    """What to do where :func:`read` finds none."""
-    of = f" --checkpoint {checkpoint}" if checkpoint else ""
+def how_to_get(experiment: str, checkpoint: str | None, precision: str | None) -> str:
+    """What to do where :func:`read` finds none of the checkpoint and precision that were asked for."""
+    of = f" --checkpoint {checkpoint}" * bool(checkpoint) + f" --precision {precision}" * bool(precision)
     return f"python eval.py --exp {experiment}{of} keeps the scores of held-out normal images, where there are any."

@@ -78,12 +78,16 @@ class CutPaste(Method):
 
     def scores_of(self, images: torch.Tensor) -> Scores:
         z, logits = self.seen(images)
-        scores = {
-            "gaussian": self.density.mahalanobis(z),
-            "kernel": -self.density.log_density(z, self.config.bandwidth),
-            "classifier": logits.softmax(1)[:, 1:].sum(1),
-        }
-        return Scores(image={name: values.cpu().double() for name, values in scores.items()})
+        normal, others = logits.cpu().double().split([1, 2], 1)
+        margin = others.logsumexp(1) - normal.squeeze(1)  # of 1 − p(normal), which is 1 of all that are sure
+        return Scores(
+            image={
+                "gaussian": self.density.mahalanobis(z).cpu().double(),
+                "kernel": -self.density.log_density(z, self.config.bandwidth),
+                "classifier": margin,
+            },
+            shown={"classifier": margin.sigmoid()},
+        )
 
 
 # -- the views --------------------------------------------------------------------------------------------------------

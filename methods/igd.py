@@ -90,7 +90,7 @@ class Igd(Method):
         part = self.parts[self.stage]
         counts, sums, squares = [], [], []  # of each batch: all codes of a data set's patches take much memory
         for images in loader.unaugmented():
-            z = part.encoder(self.described(self.cut(images))).double()  # (n, latent)
+            z = part.encoder(self.described(self.cut(images))).cpu().double()  # (n, latent); mps has no float64
             counts.append(len(z))
             sums.append(z.sum(0))
             squares.append(z.square().sum())

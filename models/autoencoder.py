@@ -60,7 +60,10 @@ class AutoEncoder(nn.Module):
 
     def decode(self, z: torch.Tensor) -> torch.Tensor:
         f = self.from_latent(z).unflatten(1, self.bottom)  # (B, 64m, S/16, S/16)
-        return self.decoder(f)  # (B, out_channels, S, S)
+        f = self.decoder[:-1](f)  # (B, 16m, S/2, S/2)
+        last = self.decoder[-1]
+        with full_precision(f):  # bfloat16 has too few gray levels, and exp(−log_var) magnifies its rounding
+            return last(f.to(last.weight))  # (B, out_channels, S, S)
 
     def forward(self, x: torch.Tensor) -> Decoded:
         return Decoded(self.decode(self.encode(x)))

@@ -30,9 +30,13 @@ class Density(Fitted):
         offset = z - self.mean
         return (offset @ self.precision * offset).sum(1).clamp(min=0).sqrt()  # rounding
 
-    @full_products()
     def log_density(self, z: torch.Tensor, bandwidth: float) -> torch.Tensor:
-        """Of Gaussian kernels, as scikit-learn's ``KernelDensity.score_samples``: (B, d) → (B,)."""
+        """Of Gaussian kernels, as scikit-learn's ``KernelDensity.score_samples``: (B, d) → (B,) float64 on the CPU.
+
+        Features of length 1 may be close together: their distances are no differences of products, and the constant,
+        some hundreds, is not subtracted in float32.
+        """
         n, d = self.rows.shape
-        kernels = -torch.cdist(z, self.rows).square() / (2 * bandwidth**2)  # (B, n)
+        distances = torch.cdist(z, self.rows, compute_mode="donot_use_mm_for_euclid_dist").cpu().double()  # (B, n)
+        kernels = -distances.square() / (2 * bandwidth**2)
         return kernels.logsumexp(1) - math.log(n) - d / 2 * math.log(2 * math.pi * bandwidth**2)

@@ -5,6 +5,8 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
+from models.blocks import full_precision
+
 SLOPE = 0.2  # of the leaky ReLU
 SMALLEST = 4  # side of the deepest map
 
@@ -25,7 +27,8 @@ class Encoder(nn.Module):
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         f = self.features(x)  # (B, C, 4, 4)
-        return self.last(f), f
+        with full_precision(f):  # the score is the difference of nearly equal latents
+            return self.last(f.to(self.last.weight)), f
 
 
 class Decoder(nn.Module):

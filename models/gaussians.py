@@ -5,6 +5,7 @@ from collections.abc import Iterable
 import torch
 
 from models.fitted import Fitted
+from system.tuning import full_products
 
 ENTRIES_AT_ONCE = 10**7  # of (d, d) matrices: 80 MB in float64
 
@@ -51,6 +52,7 @@ class Gaussians(Fitted):
             part.copy_(folded(torch.linalg.cholesky(covariance)))
         self.means, self.factors = means.to(self.means), factors
 
+    @full_products()
     def distances(self, features: torch.Tensor) -> torch.Tensor:
         """Mahalanobis distance at every position: (B, d, P) → (B, P)."""
         x = paired(features) - self.means.unsqueeze(3)  # (P/2, 2, d, B)

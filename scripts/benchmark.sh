@@ -12,7 +12,7 @@ case "${1:-}" in
     digit) squid=digit_best ;;
     rsna | vindr | brain | lag) # which have unlabeled images
         ae=ae_$1 aeu=aeu_$1 memae=memae_$1
-        ddad="DDAD ddad_$1_ae | dataset=digit digits_per_epoch=500 extra_data=500 epochs=20"
+        ddad="DDAD ddad_$1_ae | dataset=digit digits_per_epoch=500 extra_data=500 epochs=20 refine_epochs=2"
         if [ "$1" = brain ]; then vae+=" epochs=600" ae_pl+=" epochs=600"; fi # as published
         ;;
     *)

@@ -16,5 +16,5 @@ PatchCore@$normal patchcore $lite $with
 SQUID@$normal     zhang_best precision=bf16 epochs=10 val_every=1 $with
 LINES
     done
-} | "$PYTHON" tools/batch.py --name contamination_cpu --script scripts/contamination_cpu.sh --seeds 0 \
+} | "$PYTHON" tools/batch.py --name contamination_cpu --script scripts/contamination_cpu.sh --default-seeds 0 \
     --axis "normal among the training images, %" "$@"

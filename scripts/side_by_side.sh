@@ -5,7 +5,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source ./environment.sh
-batch() { scripts/benchmark.sh zhang --quick --seeds 0 "$@"; }
+batch() { scripts/benchmark.sh zhang --quick --default-seeds 0 "$@"; }
 batch "$@"
 case " $* " in *" --help "* | *" -h "* | *" --dry-run "* | *" --slurm "* | *" --only"* | *" --finished "*) exit ;; esac
 finished=$(batch "$@" --finished)

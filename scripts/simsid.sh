@@ -11,6 +11,6 @@ case " $* " in
     *) list="ZhangLab simsid_zhang precision=bf16
 COVIDx   simsid_covidx precision=bf16
 CheXpert simsid_chexpert precision=bf16
-\"ZhangLab, hierarchical\" simsid_hierarchical precision=bf16" ;;
+ZhangLab-hierarchical simsid_hierarchical precision=bf16" ;;
 esac
 "$PYTHON" tools/batch.py --name simsid --script scripts/simsid.sh "$@" <<<"$list"

@@ -8,10 +8,10 @@ source ./environment.sh
 # last.pt is 0.75 GB here: save_seconds
 on="zhang_best precision=bf16 epochs=30 record_scores=true average_decay=0.999 save_seconds=600"
 quick="digit_quick precision=bf16 record_scores=true average_decay=0.99"
-seeds="--seeds 0,1" name=steadying
-case " $* " in *" --quick "*) seeds="--seeds 0,1,2" name=steadying_quick ;; esac
+seeds=0,1 name=steadying
+case " $* " in *" --quick "*) seeds=0,1,2 name=steadying_quick ;; esac
 batch() {
-    "$PYTHON" tools/batch.py --name steadying --script scripts/steadying.sh $seeds "$@" <<LIST
+    "$PYTHON" tools/batch.py --name steadying --script scripts/steadying.sh --default-seeds $seeds "$@" <<LIST
 "as published"            $on | $quick
 "re-estimated batch norm" $on reestimate_batch_norm=true | $quick reestimate_batch_norm=true
 "cosine memories"         $on cosine_addressing=true | $quick cosine_addressing=true

@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 source ./environment.sh
 on="dataset=zhang" lite="dataset=zhang backbone=efficientnet_lite0"
-"$PYTHON" tools/batch.py --name zhang_cpu --script scripts/zhang_cpu.sh --seeds 0 "$@" <<LIST
+"$PYTHON" tools/batch.py --name zhang_cpu --script scripts/zhang_cpu.sh --default-seeds 0 "$@" <<LIST
 PaDiM       padim $lite
 PatchCore   patchcore $lite
 DN2         dn2 $lite

@@ -511,6 +511,7 @@ def test_commands_and_the_job_array_are_printed(run):
         ("of@nan ae", [], "of@nan: 'nan' is no point of a curve"),
         ("AE ae", ["--quick"], "--quick: AE has no settings for it"),
         ("AE ae", ["--lines", "VAE"], "no line VAE; there are AE"),
+        ('"AE, small" ae', [], "AE, small: --lines parts names at commas"),
         ("AE ae", ["--only", "3"], "--only 3: there are 3 jobs, counted from 0"),
         ("AE ae", ["--seeds", "0,x"], "write whole numbers"),
     ],

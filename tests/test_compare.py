@@ -324,6 +324,9 @@ def test_experiments_are_compared_on_the_screen_and_in_files(workspace, capsys):
     command, _, text = Path("out.md").read_text().partition("\n\n")
     assert command.startswith("Written by `python ") and "a b c --samples 200 --out out.md" in command
     assert printed.startswith(text) and "- a: " in text
+    assert not Path("results").exists()
+    assert run("a", "b", "c", "--samples", 200, "--out", "results/c.md") == 0
+    assert 'id="c"' in Path("results/index.html").read_text(encoding="utf-8")
     assert run("a", "b", "c", "--samples", 200, "--out", "out.csv") == 0
     (first, *_) = csv.DictReader(Path("out.csv").read_text().splitlines())
     assert tuple(first) == compare.FIELDS == tuple(row) and float(first["difference"]) == row["difference"]

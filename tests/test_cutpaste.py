@@ -6,11 +6,13 @@ import math
 import numpy as np
 import pytest
 import torch
+from scipy.stats import spearmanr
 from sklearn.covariance import LedoitWolf
 from sklearn.neighbors import KernelDensity
 from test_methods import build, images_of
 from test_published import count, learning_rates, linear
 from torch import nn
+from torch.nn.functional import normalize
 from torchvision.transforms.functional import adjust_brightness, adjust_contrast
 
 import configs
@@ -211,6 +213,15 @@ def test_densities_are_scikit_learns():
     np.testing.assert_allclose(density.log_density(z, 0.3), kernels.score_samples(z.numpy()))
 
 
+def test_kernels_tell_features_apart_that_are_close_together():
+    rows = normalize(noise(1, 512) + 3e-3 * noise(300, 512, seed=1)).float()  # as after a long training
+    density = Density()
+    density.fit(rows)
+    found = density.log_density(rows, 1)
+    expected = KernelDensity(bandwidth=1).fit(rows.double().numpy()).score_samples(rows.double().numpy())
+    assert len(found.unique()) > 290 and spearmanr(found, expected).statistic > 0.999
+
+
 def test_scores_are_of_features_of_length_one_in_evaluation_mode():
     method, loader = build("cutpaste")
     method.training_step(Batch.of(images_of(loader)))
@@ -222,10 +233,22 @@ def test_scores_are_of_features_of_length_one_in_evaluation_mode():
     found = method.score(images).image
     expected = LedoitWolf().fit(z.detach().double().numpy()).mahalanobis(z.detach().double().numpy()) ** 0.5
     np.testing.assert_allclose(found["gaussian"], expected, rtol=1e-2)
-    np.testing.assert_allclose(found["classifier"], 1 - logits.softmax(1)[:, 0].detach(), rtol=1e-4, atol=1e-6)
+    shown = method.score(images).shown["classifier"]
+    np.testing.assert_allclose(shown, 1 - logits.softmax(1)[:, 0].detach(), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(found["classifier"].sigmoid(), shown)
     kernels = KernelDensity(bandwidth=1).fit(z.detach().double().numpy())
     np.testing.assert_allclose(found["kernel"], -kernels.score_samples(z.detach().double().numpy()), rtol=1e-5)
     assert method.main_score == "gaussian"
+
+
+def test_images_of_which_the_classifier_is_sure_are_still_ranked():
+    method, loader = build("cutpaste")
+    method.fit(loader)
+    logits = torch.tensor([[-40.0, 0.0, 1.0], [-40.0, 0.0, 2.0], [40.0, 0.0, 0.0]])
+    seen = method.seen
+    method.seen = lambda images: (seen(images)[0], logits)
+    first, second, normal = method.score(images_of(loader)[:3]).image["classifier"].tolist()
+    assert second > first > normal == pytest.approx(math.log(2) - 40)
 
 
 def test_scaled_features_have_the_same_density():

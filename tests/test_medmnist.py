@@ -136,5 +136,10 @@ def test_trains_evaluates_resumes_and_is_looked_at(workspace, capsys):
     capsys.readouterr()
     assert command("prepare_data", "--check", "pneumoniamnist", "--data-root", "d", module=prepare_data) == 0
     said = capsys.readouterr().out
-    assert "train normal: 12\n  val normal: 4\n  val anomalous: 5\n  test normal: 6\n  test anomalous: 7\n" in said
+    counted = {
+        f"  {part} {name}: {n}"
+        for part, pair in COUNTS.items()
+        for name, n in zip(("normal", "anomalous"), pair, strict=True)
+    }
+    assert counted < set(said.splitlines())
     assert "colour mode" not in said and "mean gray level: AUC" in said

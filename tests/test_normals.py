@@ -222,6 +222,7 @@ def test_predict_takes_the_threshold_that_eval_took(workspace, trained, capsys):
     table, said = predict()
     assert "p_value" not in table[0]
     assert "note: no p-values: python eval.py --exp a keeps the scores of held-out normal images" in said
+    assert "python eval.py --exp a --precision bf16 keeps" in predict("--precision", "bf16")[1]
     assert command("eval", "--exp", "a", "--device", "cpu", "--false-alarms", "0.2") == 0
     at = read_json(folder / "results.json")["scores"]["reconstruction"]["at_normals_threshold"]
     own = read_json(folder / "normals.json")["scores"]["reconstruction"]

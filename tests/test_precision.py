@@ -21,6 +21,7 @@ from methods import METHODS
 from models.autoencoder import LatentMemory
 from models.bank import Bank, greedy_coreset
 from models.density import Density
+from models.gaussians import Gaussians
 from models.memory import gumbel_shrinkage
 from models.ssim import similarity
 from system.tuning import cpu_quota
@@ -72,6 +73,18 @@ def test_bf16_is_in_use_where_it_is_asked_for():
     method.generate(images)
     in_bf16(method).generate(images)
     assert seen == [torch.float32, torch.bfloat16]
+
+
+@pytest.mark.parametrize(
+    ("name", "last"), [("aeu", "network.decoder.9"), ("vae", "network.decoder.9"), ("ganomaly", "generator.encoder.last"),
+                       ("ganomaly", "generator.second_encoder.last")],
+)  # fmt: skip
+def test_a_last_layer_whose_differences_score_stays_in_float32(name, last):
+    method, loader = build(name)
+    seen = []
+    method.get_submodule(last).register_forward_hook(lambda *args: seen.append(args[2].dtype))
+    in_bf16(method).score(images_of(loader))
+    assert set(seen) == {torch.float32}
 
 
 def test_similarities_and_the_choice_of_slots_stay_in_float32():
@@ -162,6 +175,11 @@ for entry in entries:
     assert "'hg'" in found.stdout  # madvise(MADV_HUGEPAGE)
 
 
+PRODUCTS = (
+    torch.Tensor.matmul, torch.Tensor.__matmul__, torch.matmul, torch.cdist, torch.linalg.solve_triangular
+)  # fmt: skip
+
+
 class Products(TorchFunctionMode):
     """Notes of every product of matrices whether TF32 may compute it."""
 
@@ -170,7 +188,7 @@ class Products(TorchFunctionMode):
         self.shortened = []
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
-        if function in (torch.Tensor.matmul, torch.Tensor.__matmul__, torch.matmul, torch.cdist):
+        if function in PRODUCTS:
             self.shortened.append(torch.backends.cuda.matmul.allow_tf32)
         return function(*args, **(kwargs or {}))
 
@@ -182,9 +200,11 @@ def tf32():
     torch.backends.cuda.matmul.allow_tf32 = False
 
 
-@pytest.mark.parametrize("what", ["similarity", "nearest", "coreset", "mahalanobis", "kernels"])
+@pytest.mark.parametrize("what", ["similarity", "nearest", "coreset", "mahalanobis", "positions"])
 def test_differences_of_products_are_never_of_tf32(what, tf32):
-    rows, bank, density = torch.rand(20, 4), Bank(), Density()
+    rows, bank, density, gaussians = torch.rand(20, 4), Bank(), Density(), Gaussians()
+    features = torch.rand(20, 4, 3)
+    gaussians.fit([features], ridge=0.1)
     bank.rows = rows
     density.fit(rows)
     work = {
@@ -192,7 +212,7 @@ def test_differences_of_products_are_never_of_tf32(what, tf32):
         "nearest": lambda: bank.nearest(rows),
         "coreset": lambda: greedy_coreset(rows, 3, torch.Generator()),
         "mahalanobis": lambda: density.mahalanobis(rows),
-        "kernels": lambda: density.log_density(rows, 1.0),
+        "positions": lambda: gaussians.distances(features),
     }[what]
     with Products() as products:
         work()

@@ -156,6 +156,7 @@ def test_the_table_is_of_the_recorded_scores(trained, workspace, capsys):
             expected = f"{row['score']}: test AUC {100 * float(row['test_auc']):.1f} % [95 % interval "
             expected += f"{100 * float(row['test_auc_low']):.1f} – {100 * float(row['test_auc_high']):.1f}]"
             assert expected in printed
+    assert 'id="rules"' in (RESULTS / "index.html").read_text(encoding="utf-8")
     text = (RESULTS / "rules.md").read_text()
     assert "## digit_quick, 2 epochs" in text and "average_decay: 0.0 → 0.7" in text
 

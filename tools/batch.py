@@ -188,18 +188,23 @@ def own_parser() -> argparse.ArgumentParser:
     parser.add_argument("--name", required=True, help=argparse.SUPPRESS)  # experiments are NAME_LINE_sSEED
     parser.add_argument("--script", required=True, help=argparse.SUPPRESS)  # how it is called
     parser.add_argument("--axis", default="", help=argparse.SUPPRESS)  # what the points of all its curves are of
+    parser.add_argument("--default-seeds", default="0,1,2", help=argparse.SUPPRESS)
     return parser
 
 
 def arguments() -> argparse.Namespace:
+    own = own_parser()
     parser = argparse.ArgumentParser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        parents=[own_parser()],
+        parents=[own],
         allow_abbrev=False,  # the scripts look for the whole words too
     )
-    parser.add_argument("--quick", action="store_true", help="the same on DigitAnatomy, small and short")
-    parser.add_argument("--seeds", default="0,1,2", metavar="N,N,…", help="default: 0,1,2")
+    parser.add_argument(
+        "--quick", action="store_true", help="the same on DigitAnatomy, small and short, where the script has that"
+    )
+    seeds = own.parse_known_args()[0].default_seeds
+    parser.add_argument("--seeds", default=seeds, metavar="N,N,…", help="default: %(default)s")
     parser.add_argument("--lines", metavar="A,B,…", help="these lines of the list alone, by their names")
     parser.add_argument("--jobs", type=int, metavar="N", help="at a time; default and most: one per GPU, or CPU core")
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda", "mps"), help="default: auto")
@@ -229,6 +234,8 @@ def read_list(text: TextIO, quick: bool) -> dict[str, list[str]]:
         if not full:
             continue
         name, *words = full
+        if "," in name:
+            raise ConfigError(f"{name}: --lines parts names at commas. Write none in a name.")
         _, at, value = name.partition("@")
         if at and not is_number(value):
             raise ConfigError(f"{name}: {value!r} is no point of a curve. Write a number after the @.")

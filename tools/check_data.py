@@ -19,6 +19,7 @@ from dataloader import Dataset, FileDataset
 from dataloader.base import in_words
 from dataloader.duplicates import CORRELATION, RULE, SIDE, standardised
 from dataloader.images import decoded, read_images
+from dataloader.medmnist import PneumoniaMnist
 from evaluation.metrics import auc
 
 PARTS = ("train", "unlabeled", "val", "test")
@@ -73,10 +74,13 @@ def of_files(dataset: FileDataset) -> tuple[list[Picture], torch.Tensor]:
 
 
 def in_memory(dataset: Dataset) -> tuple[list[Picture], torch.Tensor]:
-    """As :func:`of_files`, of a dataset without them; the training images are those of the first epoch."""
-    training = dataset.training_images(0)
-    parts = [("train", training, [0] * len(training), ["normal"] * len(training))]
-    for name, there in (("val", dataset.has_validation), ("test", dataset.has_test)):
+    """As :func:`of_files`, of a dataset without them; training images that are drawn are those of the first epoch."""
+    listed = isinstance(dataset, PneumoniaMnist)  # which has anomalous images in train as well
+    parts = []
+    if not listed:
+        training = dataset.training_images(0)
+        parts.append(("train", training, [0] * len(training), ["normal"] * len(training)))
+    for name, there in (("train", listed), ("val", dataset.has_validation), ("test", dataset.has_test)):
         if there:
             split = dataset.split(name)
             parts.append((name, split.images, split.labels.tolist(), split.kinds))

@@ -7,15 +7,17 @@ Each argument is an experiment, or NAME=EXP,EXP,… for several seeds of one con
 All must be evaluated on the same images. Of every pair the difference in AUC and in AP is given, with
 
     95 % interval   by a paired bootstrap: the same images are drawn for both; where the data know persons, persons with
-                    all their images of a class, as in eval.py
+                    all their images, as in eval.py
     p               of this bootstrap, two-sided: twice the share of samples on the rarer side of 0
     DeLong's p      of DeLong's test for two correlated ROC curves, for the AUC. It takes images for independent; where
                     the data know persons it is Obuchowski's form of it, which takes persons for independent
 
 Of several seeds these are of the configurations: to the variance by the images, the bootstrap's or DeLong's, that of
-the mean by the seeds is added, and interval and p are Student's t, with Welch's and Satterthwaite's degrees of freedom.
-The bootstrap's interval of these very seeds stands beside it. Seeds are taken for independent from group to group;
---paired takes the differences seed by seed, as where the runs of a seed share trainings (DDAD's networks and rates do).
+the mean by the seeds is added, and interval and p are Student's t, with Welch's and Satterthwaite's degrees of freedom;
+where one sample of seeds is all there is (--paired, two scores of the same trainings, several seeds against one run)
+they are by Cochran and Cox's critical value. The bootstrap's interval of these very seeds stands beside it. Seeds are
+taken for independent from group to group; --paired takes the differences seed by seed, as where the runs of a seed
+share trainings (DDAD's networks and rates do).
 
 Of several pairs every p is corrected by Holm for as many as have one, AUC and AP each on its own; intervals are not.
 Called significant is what has a p, DeLong's aside, so corrected, below 5 %. All pairs are compared; --first leaves out
@@ -45,7 +47,7 @@ from evaluation.tables import csv_text
 from experiments.folder import Experiment, ExperimentError
 from experiments.settings import ELSEWHERE, differences
 from system.files import write_text
-from tools import make_tables
+from tools import make_tables, results_page
 from tools.results import markdown, percent, read_rows
 
 FIELDS = (
@@ -127,6 +129,7 @@ def main() -> None:
         write_text(
             args.out, {".md": made + text, ".csv": csv_text(FIELDS, rows), ".json": json_text(rows)}[args.out.suffix]
         )
+        results_page.follow([args.out])
         print(f"Written: {args.out}")
 
 

@@ -19,6 +19,7 @@ import numpy as np
 from commands import cli
 from evaluation import plots
 from experiments.folder import Experiment, ExperimentError
+from tools import results_page
 from tools.compare import evaluated, in_order_of
 from tools.make_tables import read_rows
 
@@ -43,6 +44,7 @@ def main() -> None:
     labels = np.array([label for label, _ in first.images.values()])
     for path in args.out:
         plots.histograms(labels, panels, results, path, across=len(named))
+    results_page.follow(args.out)
     print("Written: " + ", ".join(map(str, args.out)))
 
 

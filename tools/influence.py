@@ -41,6 +41,7 @@ from system.files import write_text
 from system.progress import watched
 from system.provenance import provenance
 from system.seeding import generator
+from tools import results_page
 from tools.results import RESULTS, markdown, replace_rows
 from tools.show_memory import USED, position, slot_weights, slots_in_use
 
@@ -105,6 +106,7 @@ def main() -> None:
         rows = examine(argparse.Namespace(**{**vars(args), "exp": name}))
         write_results(rows)
         print("\n".join([*table(rows), ""]))
+    results_page.write()
     figures_written = f"figures/influence_{args.checkpoint or '*'}.png of each experiment"
     print(f"Written: {RESULTS / 'influence.csv'}, {RESULTS / 'influence.md'}, {figures_written}")
 

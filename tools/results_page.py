@@ -2,11 +2,10 @@
 
     python tools/results_page.py
 
-tools/make_tables.py and the scripts in scripts/ write it too, after their tables. It is made of the files beside it and
-of nothing else: *.md, whose tables can be sorted there, figures, and links to the same as CSV and LaTeX. A file stands
-with the table whose name its own begins with, NAME_epochs.png with NAME, and after all tables where there is none.
-Where an experiment that a CSV file names lies in checkpoints/, with a page of eval.py's, the browser finds it and links
-it.
+Every tool that writes into results/ makes it anew. It is made of the files beside it and of nothing else: *.md, whose
+tables can be sorted there, figures, and links to the same as CSV and LaTeX. A file stands with the table whose name its
+own begins with, NAME_epochs.png with NAME, and after all tables where there is none. Where an experiment that a CSV
+file names lies in checkpoints/, with a page of eval.py's, the browser finds it and links it.
 """
 
 import argparse
@@ -48,6 +47,12 @@ def write() -> None:
     of_tables = f'<p class="links">Tables: {contents}<a href="#experiments">experiments</a></p>'
     body = "\n".join([of_tables, *sections, experiments()])
     write_text(RESULTS / "index.html", page.filled(Path(__file__).with_suffix(".html"), BODY=body))
+
+
+def follow(written: Iterable[Path]) -> None:
+    """Make the page anew where one of the files lies in results/."""
+    if any(path.resolve().parent == RESULTS.resolve() for path in written):
+        write()
 
 
 def files(suffixes: Iterable[str]) -> list[Path]:

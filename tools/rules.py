@@ -45,6 +45,7 @@ from experiments.log import run_parts
 from experiments.settings import changed_settings
 from methods import METHODS
 from system.files import write_text
+from tools import results_page
 from tools.paper_figure import COLOURS
 from tools.results import RESULTS, markdown, percent, read_rows, replace_rows
 
@@ -99,6 +100,7 @@ def main() -> None:
     print("\n".join(tables([row for row in every if row["experiment"] in args.exp])))
     for path in args.figure:
         draw([row for row in rows if row["main"]], path)
+    results_page.write()
     print("Written: " + ", ".join(map(str, (RESULTS / "rules.csv", RESULTS / "rules.md", *args.figure))))
 
 

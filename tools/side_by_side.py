@@ -24,6 +24,7 @@ from dataloader import DataError, Split, build_dataset
 from evaluation.plots import HEAT, save, scale
 from experiments.folder import ExperimentError
 from system.device import to_float
+from tools import results_page
 
 PANELS = 10  # of a row, beside the input: the letters of more would be too small on a page of its width
 SIDE = 1.0  # inches, of a panel
@@ -57,6 +58,7 @@ def main() -> None:
     figure = draw(seen, [kinds[each] for each in shown])
     for path in args.out:
         save(figure, path, DPI)
+    results_page.follow(args.out)
     print("Written: " + ", ".join(map(str, args.out)))
 
 

@@ -35,6 +35,7 @@ from dataloader.images import read_images
 from evaluation import metrics
 from experiments.folder import Experiment, ExperimentError
 from system.files import write_text
+from tools import results_page
 from tools.check_data import mean_step, shrunk
 from tools.compare import Evaluated, evaluated
 from tools.results import RESULTS, markdown, percent, replace_rows
@@ -59,6 +60,7 @@ def main() -> None:
     rows = [examine(Experiment(name), args.score, args.data_root) for name in dict.fromkeys(args.exp)]
     every = replace_rows(RESULTS / "smoothness.csv", FIELDS, rows)
     write_text(RESULTS / "smoothness.md", "\n".join([NOTES, *tables(every)]) + "\n")
+    results_page.write()
     print("\n".join(tables([row for row in every if row["experiment"] in args.exp])))
     print(f"Written: {RESULTS / 'smoothness.csv'}, {RESULTS / 'smoothness.md'}")
 
