@@ -30,7 +30,7 @@ from experiments.folder import IMPORTED, ExperimentError, is_within_epoch, reach
 from experiments.log import run_parts
 from experiments.settings import changed_settings
 from system import distributed
-from system.files import write_text
+from system.files import check_writable, write_text
 from system.provenance import packages, provenance
 
 
@@ -56,6 +56,8 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     args = arguments()
     experiment, name, config, trained_on, method, checkpoint, weights, device = cli.load_trained(args)
+    if distributed.is_main_process():
+        check_writable(experiment.path("results.json"))
     dataset = build_dataset(config, args.data_root)
     found = dataset.fingerprint()
     evaluated = args.split or ("test" if dataset.has_test else "val")

@@ -30,7 +30,7 @@ from evaluation.metrics import require_finite
 from evaluation.tables import score_table
 from evaluation.verdicts import Verdicts, doubts
 from experiments.folder import ExperimentError, is_within_epoch, reached
-from system.files import write_text
+from system.files import check_writable, write_text
 
 
 def arguments() -> argparse.Namespace:
@@ -63,6 +63,7 @@ def main() -> int:
         raise ExperimentError(f"--csv {args.csv}: lies in an experiment's own folder; name a file elsewhere.")
     if args.maps:
         require_maps(trained)
+    check_writable(*filter(None, (args.csv, *(folder and folder / "x" for folder in (args.images, args.maps)))))
     if cli.is_stale(trained.experiment, method, trained.checkpoint):
         print(
             f"note: the {trained.weights} weights are of within an epoch, and what is fitted to them of the validation "

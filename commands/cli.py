@@ -1,7 +1,6 @@
 """What the commands share: arguments, and errors as one line with exit code 1."""
 
 import argparse
-import errno
 import math
 import os
 import sys
@@ -23,7 +22,7 @@ from methods import METHODS, Method
 from models.features import WeightsError
 from system import distributed
 from system.device import DeviceError, choose_device, out_of_memory
-from system.files import FileError
+from system.files import DISK_FULL, FileError
 from system.tuning import tune
 from training.loop import Interrupted, TrainingError
 
@@ -162,7 +161,7 @@ def outcome(main: Callable[[], int | None]) -> int:
         distributed.say_once(f"error: {error}")
         return 1
     except OSError as error:
-        if error.filename is None and error.errno != errno.ENOSPC:  # of no file: a pipe that is closed, say
+        if error.filename is None and error.errno not in DISK_FULL:  # of no file: a pipe that is closed, say
             raise
         if error.filename is None:
             distributed.say_once(f"error: the output cannot be written: {error.strerror}.")
@@ -173,8 +172,9 @@ def outcome(main: Callable[[], int | None]) -> int:
         if not out_of_memory(error):
             raise
         distributed.say_once(
-            "error: there is not enough memory. What was saved is as it was. Take a smaller batch_size or image_size, "
-            f"or a smaller network. ({str(error).strip().partition(chr(10))[0]})"
+            "error: there is not enough memory. What was saved is as it was. Take a smaller batch_size or image_size "
+            "or network (eval.py and predict.py: --device cpu), or look whether others use the GPU. "
+            f"({str(error).strip().partition(chr(10))[0]})"
         )
         return 1
     except Interrupted as stop:

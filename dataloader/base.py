@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ from dataloader.images import FORMATS, DataError, image_files, read_images, read
 from system.seeding import generator
 
 DATA_ROOT_VARIABLE = "ANOMALY_DATA_ROOT"
+SAMPLED = 1 << 16  # bytes of a file that tell it from others
+DARK = 32  # gray levels of images that were hardly meant so
 T = TypeVar("T")
 OWN_IMAGES = "For your own images: --set dataset=folder (docs/own_images.md)."
 
@@ -169,6 +172,11 @@ class FileDataset(Dataset):
     def training_images(self, epoch: int) -> torch.Tensor:
         if self._training is None:
             self._training = self.read(self.training_items(), "train")
+            if (brightest := int(self._training.max())) < DARK:
+                print(
+                    f"note: {self.root}: no pixel of the training images is brighter than {brightest} of 255. Of 12 "
+                    "bits in 16-bit files, or of 0 and 1, little is left: stretch them, or keep DICOM.", file=sys.stderr
+                )  # fmt: skip
         return self._training
 
     def split(self, name: str) -> Split:
@@ -299,6 +307,16 @@ def read_lines(path: Path) -> list[str]:
         return path.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: not text in UTF-8 ({error}). Save it anew.") from error
+
+
+def from_the_middle(path: Path) -> bytes:
+    """At most ``SAMPLED`` bytes of a file. Raises DataError for one that cannot be read."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - SAMPLED) // 2)
+            return file.read(SAMPLED)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}). Change its permissions, or remove it.") from error
 
 
 def digest(parts: Iterable[str]) -> str:

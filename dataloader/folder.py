@@ -9,14 +9,13 @@ import os
 from pathlib import Path
 
 from configs import BaseConfig
-from dataloader.base import FileDataset, Item, Split, digest
+from dataloader.base import FileDataset, Item, Split, digest, from_the_middle
 from dataloader.errors import DataError
 from dataloader.held_out import hold_out
 from dataloader.images import require_utf8
 from dataloader.layouts import HOW_TO, Items, from_csv, from_folders
 
 LIST = "images.csv"
-SAMPLED = 1 << 16  # bytes of each file that its fingerprint knows
 
 
 class Folder(FileDataset):
@@ -43,8 +42,8 @@ class Folder(FileDataset):
         return bool(self.items["test"])
 
     def list_items(self) -> Items:
-        listed = self.root if self.root.is_file() else self.root / LIST
-        items = from_csv(listed) if listed.is_file() else from_folders(self.root)
+        listed = self.root if self.root.is_file() else list_in(self.root)
+        items = from_csv(listed) if listed else from_folders(self.root)
         check_files(items)
         check_labels(items, self.root, anomalous_training=self.config.train_normal_fraction < 1)
         if not items["val"] and self.config.held_out:
@@ -76,14 +75,12 @@ class Folder(FileDataset):
         return Path(os.path.relpath(item.path, folder)).as_posix()
 
 
-def from_the_middle(path: Path) -> bytes:
-    """At most ``SAMPLED`` bytes of a file. Raises DataError for one that cannot be read."""
-    try:
-        with path.open("rb") as file:
-            file.seek(max(0, path.stat().st_size - SAMPLED) // 2)
-            return file.read(SAMPLED)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}). Change its permissions, or remove it.") from error
+def list_in(folder: Path) -> Path | None:
+    """Its ``images.csv``, in capitals or not. Raises DataError for two of them."""
+    found = sorted(path for path in folder.iterdir() if path.name.lower() == LIST and path.is_file())
+    if len(found) > 1:
+        raise DataError(f"{folder}: has {' and '.join(path.name for path in found)}. Keep one of them.")
+    return found[0] if found else None
 
 
 def check_files(items: Items) -> None:

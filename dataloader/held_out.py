@@ -1,10 +1,11 @@
 """Normal images that are held out of training (``held_out``), by a draw that depends on nothing but their names."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 
-from dataloader.base import Item, digest
+from dataloader.base import Item, digest, from_the_middle
 from dataloader.errors import DataError
 
 MOST_HELD_OUT = 500  # images: a rate of 5 % of them is known to ± 2 %
@@ -16,15 +17,13 @@ def hold_out(
     """Training images → those to train on, and normal ones that are not, whole persons where persons are known; a held
     person's anomalous images are in neither.
 
-    Persons come in the order of a hash of their names, so that a new file moves few others.
+    Persons come in the order of a hash of their names, so that a new file moves few others. Copies of a file stay
+    together: what was trained on says nothing of the scores of what was not.
 
     Raises:
         DataError: where nothing would be left to train on.
     """
-    persons: dict[str, list[Item]] = defaultdict(list)
-    for item in training:
-        if not item.label:
-            persons[item.person or name_of(item)].append(item)
+    persons = of_persons([item for item in training if not item.label], name_of)
     if len(persons) < 2:
         raise DataError(
             f"{root}: its normal training images are one, or one person's, and some are held out. Add images, or train "
@@ -40,3 +39,33 @@ def hold_out(
     chosen, of_whom = {item.path for item in held}, {item.person for item in held if item.person}
     left = [item for item in training if item.path not in chosen and item.person not in of_whom]
     return left, [item for item in training if item.path in chosen]
+
+
+def of_persons(items: list[Item], name_of: Callable[[Item], str]) -> dict[str, list[Item]]:
+    """Person, or file where none is known → their images; who has a copy of another's image is the same."""
+    same: dict[str, str] = {}  # name → another of the same person, or itself
+
+    def person(name: str) -> str:
+        while same.setdefault(name, name) != name:
+            name = same[name]
+        return name
+
+    owner: dict[str, str] = {}  # what a file holds → whose it is
+    names = [item.person or name_of(item) for item in items]
+    for name, content in zip(names, contents([item.path for item in items]), strict=True):
+        first, second = sorted((person(name), person(owner.setdefault(content, name))))
+        same[second] = first
+    found = defaultdict(list)
+    for name, item in zip(names, items, strict=True):
+        found[person(name)].append(item)
+    return found
+
+
+def contents(paths: list[Path]) -> list[str]:
+    """What tells each file's content from the others'. Raises DataError."""
+    sizes = [path.stat().st_size for path in paths]
+    several = Counter(sizes)
+    return [
+        f"{size} {sha256(from_the_middle(path)).hexdigest()}" if several[size] > 1 else str(size)
+        for path, size in zip(paths, sizes, strict=True)
+    ]

@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
@@ -20,12 +21,14 @@ from system.progress import watched
 
 DICOM = {".dcm", ".dicom"}
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"} | DICOM
+OTHERS = {".webp", ".gif", ".jp2", ".j2k", ".jfif", ".heic", ".avif", ".pgm", ".ppm", ".nii", ".mha", ".nrrd", ".npy"}
 FORMATS = "PNG, JPEG, BMP, TIFF or DICOM (.dcm) files"
 TURNS = {  # of EXIF's orientations but 1, the upright one
     2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
     5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }  # fmt: skip
+MOST_NAMED = 10  # files that cannot be read, after which no other is tried
 READER = 3  # to be raised where read_image comes to make other pixels of a file
 
 
@@ -45,13 +48,23 @@ def read_images(
     """
     images = np.empty((len(paths), *([3] if colour else []), size, size), np.uint8)
 
+    unreadable: dict[int, DataError] = {}
+
     def read(row: int) -> None:
-        images[row] = read_image(paths[row], size, resize, fit, colour)
+        if len(unreadable) < MOST_NAMED:
+            try:
+                images[row] = read_image(paths[row], size, resize, fit, colour)
+            except DataError as error:
+                unreadable[row] = error
 
     def decode(rows: Sequence[int]) -> None:
         with ThreadPoolExecutor() as pool:
             for _ in watched(pool.map(read, rows), f"reading {what}", len(rows)):
                 pass
+        if unreadable:
+            found = [str(unreadable[row]) for row in sorted(unreadable)][:MOST_NAMED]
+            more = ["There may be more of them."] if len(found) == MOST_NAMED else []
+            raise DataError("\n".join(found + more))
 
     folder = cache_folder()
     if root and folder:
@@ -123,7 +136,18 @@ def decoded(path: Path, convert: Callable[[Image.Image], Image.Image]) -> Image.
     except FileNotFoundError:
         raise DataError(f"{path}: no such file. Mend the path.") from None
     except Exception as error:  # Pillow raises many kinds for a damaged file
+        if is_dicom(path):
+            return read_dicom(path)
         raise DataError(f"{path}: not a readable image ({error}). Replace or remove the file.") from error
+
+
+def is_dicom(path: Path) -> bool:
+    """Whether it begins as DICOM does, whatever it is called."""
+    try:
+        with open(path, "rb") as file:
+            return file.read(132)[128:] == b"DICM"
+    except OSError:
+        return False
 
 
 def turned(image: Image.Image) -> Image.Image:
@@ -219,15 +243,23 @@ def require_utf8(path: Path) -> None:
 
 
 def image_files(folder: Path) -> list[Path]:
-    """The image files below a folder in a fixed order, hidden ones left out, links followed.
+    """The image files below a folder in a fixed order, hidden ones left out, links followed; what looks like others of
+    another format is left out too, with a note.
 
     Raises:
         DataError: where a folder cannot be read.
     """
-    return sorted(_below(folder, frozenset()))
+    files, others = [], []
+    for file in _below(folder, frozenset()):
+        (files if file.suffix.lower() in SUFFIXES else others).append(file)
+    if others:
+        print(f"note: {folder}: {len(others)} files are not read, the first {min(others)}. Save them as {FORMATS}.",
+              file=sys.stderr)  # fmt: skip
+    return sorted(files)
 
 
 def _below(folder: Path, above: frozenset[str]) -> Iterator[Path]:
+    """Image files of whatever format."""
     real = os.path.realpath(folder)
     if real in above:  # a link back to a folder that it lies in
         return
@@ -236,7 +268,9 @@ def _below(folder: Path, above: frozenset[str]) -> Iterator[Path]:
     except OSError as error:
         raise DataError(f"{folder}: cannot be read ({error.strerror}). Change its permissions, or move it.") from error
     for entry in entries:
-        if entry.suffix.lower() in SUFFIXES and entry.is_file():
+        if entry.suffix.lower() in SUFFIXES | OTHERS and entry.is_file():
             yield entry
         elif entry.is_dir():
             yield from _below(entry, above | {real})
+        elif f"0{entry.suffix[1:]}".isdigit() and is_dicom(entry):  # 1.2.840.10008.1, or without a suffix
+            yield entry

@@ -21,6 +21,9 @@ SPLITS = {name: name for name in ("train", "val", "test")} | {
 }  # fmt: skip
 NORMAL = {"good", "normal"}
 MASKS = "ground_truth"
+NOT_MASKS = {"mask", "masks", "gt", "groundtruth", "ground-truth", "segmentation", "segmentations"}  # often meant so
+HEALTHY = {"healthy", "negative", "no finding", "no findings", "no_finding", "nofinding", "false"}  # often meant so
+NOTHING = {"nan", "na", "n/a", "none", "null", "unknown", "?", "-1", "-1.0"}  # labels that are none
 FOLDERS_NAMED = 5  # of those that are taken for normal
 BESIDE = {"img": False, "label": True}  # within a class's folder: whether masks are there
 COLUMNS = ("path", "label", "split", "mask", "person")
@@ -89,8 +92,12 @@ def all_normal(root: Path, files: dict[Path, tuple[str, ...]]) -> list[Item]:
     """All files as normal images. Raises DataError where the names of folders say otherwise."""
     advice = f"Put normal images in {root / 'train' / 'good'} and others in {root / 'test' / '<class>'}."
     example: dict[frozenset[str], Path] = {}  # which of NORMAL a file's folders are called → such a folder
+    stems = {(file.parent, file.stem) for file in files}
     for file, parts in files.items():
         names = {part.lower() for part in parts[:-1]}
+        check_mask_folder(file, parts)
+        if (of := without_mask(file.stem)) != file.stem and (file.parent, of) in stems:
+            raise DataError(f"{file}: looks like the mask of {of}, among images that are all normal. Take it out.")
         if names & {*SPLITS, MASKS}:
             raise DataError(f"{file}: lies in a split or among masks, but {root / 'train'} has no images. {advice}")
         example.setdefault(frozenset(names & NORMAL), file.parent)
@@ -106,13 +113,28 @@ def all_normal(root: Path, files: dict[Path, tuple[str, ...]]) -> list[Item]:
     return [Item(file, 0) for file in files]
 
 
+def check_mask_folder(file: Path, parts: tuple[str, ...]) -> None:
+    """Raise DataError where a file lies in a folder that is called as masks are elsewhere."""
+    if names := NOT_MASKS & {part.lower() for part in parts[:-1]}:
+        raise DataError(
+            f"{file}: lies in a folder {names.pop()}, but masks are in {MASKS}/<class> beside train, or in label "
+            "beside img, and all others are images. Rename the folder."
+        )
+
+
 def check_folders(root: Path, files: dict[Path, tuple[str, ...]], places: dict[Path, Place]) -> None:
-    """Raise DataError for an image in no class, a split or class named twice, a folder without images."""
+    """Raise DataError for an image in no class, a split or class named twice or as no anomaly is, a folder without
+    images."""
     spelled: dict[tuple[str, ...], set[str]] = defaultdict(set)
     for file, place in places.items():
         if not place.folder and place.split != "train":
             raise DataError(f"{file}: is in no class. Put it in {file.parent / 'good'} or {file.parent / '<class>'}.")
         if not place.is_mask:
+            check_mask_folder(file, files[file])
+            if place.of_class in HEALTHY | NOTHING:
+                raise DataError(
+                    f"{file.parent}: would be a kind of anomaly. Rename it to good if it is of normal images."
+                )
             split, *others = files[file][:-1]
             spelled[place.split,].add(split)
             spelled[place.split, place.of_class].add("/".join([split, *others[:1]] if place.folder else [split]))
@@ -132,18 +154,25 @@ def find_masks(places: dict[Path, Place]) -> dict[tuple[str, str, str], Path]:
     Raises:
         DataError: for two masks of an image, and for one of none.
     """
-    names = {(place.split, place.of_class, place.name) for place in places.values() if not place.is_mask}
+    names = Counter((place.split, place.of_class, place.name) for place in places.values() if not place.is_mask)
     masks: dict[tuple[str, str, str], Path] = {}
     for file, place in places.items():
-        own, of = ((place.split, place.of_class, name) for name in (place.name, place.name.removesuffix("_mask")))
+        own, of = ((place.split, place.of_class, name) for name in (place.name, without_mask(place.name)))
         key = own if place.is_mask and own in names else of
         if not place.is_mask and (of == own or of not in names):
             continue  # an image; but 000_mask.png beside 000.png is its mask
         if key not in names:
             raise DataError(f"{file}: is the mask of no image of {'/'.join(key[:2])}. Rename or remove it.")
+        if names[key] > 1:
+            raise DataError(f"{file}: is the mask of {names[key]} images of {'/'.join(key[:2])}. Rename one of them.")
         if masks.setdefault(key, file) != file:
             raise DataError(f"{file}: {masks[key]} is a mask of the same image. Remove one.")
     return masks
+
+
+def without_mask(name: str) -> str:
+    """An image's name, of that of its mask beside it."""
+    return name[: -len("_mask")] if name.lower().endswith("_mask") else name
 
 
 # -- CSV --------------------------------------------------------------------------------------------------------------
@@ -152,14 +181,21 @@ def find_masks(places: dict[Path, Place]) -> dict[tuple[str, str, str], Path]:
 def from_csv(path: Path) -> Items:
     """The images of a CSV file, whose paths begin at its own folder. Raises DataError."""
     items: Items = {"train": [], "val": [], "test": []}
-    absent = []
+    absent, blank = [], Counter()
     for line, row in read_rows(path):
         where, label = f"{path}, line {line}", row["label"].lower()
         if not row["path"]:
             raise DataError(f"{where}: names no path. Mend the line, or take it out.")
         if (split := SPLITS.get(row["split"].lower() or "train")) is None:
             raise DataError(f"{where}: split {row['split']!r} is none of {', '.join(SPLITS)}. Mend the line.")
+        if label in HEALTHY | NOTHING:
+            raise DataError(
+                f"{where}: label {row['label']!r} would be a kind of anomaly. Write good where the image is normal, or "
+                "take the line out where nobody knows."
+            )
         normal = label in {*NORMAL, "0", "0.0", ""}
+        if not label:
+            blank[split] += 1
         if not normal and NORMAL & {part.lower() for part in Path(row["path"]).parts[:-1]}:
             raise DataError(
                 f"{where}: {row['path']} lies among normal images, and its label is {row['label']!r}. Mend the label, "
@@ -175,6 +211,9 @@ def from_csv(path: Path) -> Items:
             f"{path}: {len(absent)} files that it names are not there, the first {absent[0]}. Mend the paths, which "
             "begin at the CSV file's folder, or take the lines out."
         )
+    for split in ("val", "test"):
+        if blank[split] and any(item.label for item in items[split]):
+            print(f"note: {path}: {blank[split]} {split} images have no label, and count as normal", file=sys.stderr)
     return items
 
 
@@ -189,6 +228,8 @@ def read_rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
                     f"{path}: has no column path. Its first line, {','.join(rows.fieldnames or ())!r}, must name the "
                     f"columns, of {', '.join(COLUMNS)}, with commas between them."
                 )
+            if twice := [name for name, count in Counter(names).items() if count > 1 and name in COLUMNS]:
+                raise DataError(f"{path}: has two columns {twice[0]}. Take one out, or rename it.")
             if unread := [name for name in names if name not in COLUMNS]:
                 print(f"note: {path}: columns that are not read: {', '.join(unread)}", file=sys.stderr)
             rows.fieldnames = names

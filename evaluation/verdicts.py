@@ -41,10 +41,11 @@ class Verdicts:
     def by_normals(self, held_out: np.ndarray, false_alarms: float) -> None:
         """Among the scores of held-out normal images (n,)."""
         judged = normals.judge(self.scores, held_out, false_alarms)
-        self.columns |= {"p_value": judged.p_values, "anomalous_at_normals_threshold": judged.anomalous}
+        self.columns["p_value"] = judged.p_values
         if judged.too_few:  # to call them all normal would say more than is known
             self.notes.append(judged.too_few)
         else:
+            self.columns["anomalous_at_normals_threshold"] = judged.anomalous
             self._call(f"at {100 * false_alarms:g} % false alarms", judged.threshold, judged.anomalous)
 
     def _call(self, how: str, threshold: float, anomalous: np.ndarray) -> None:

@@ -101,8 +101,9 @@ class Experiment:
         return self.path("config.json").exists()
 
     def clear(self) -> None:
-        """Delete what a former run left (the lock stays)."""
+        """Delete what a former run left (the lock stays), first what makes it an experiment."""
         if distributed.is_main_process():
+            self.path("config.json").unlink(missing_ok=True)
             for entry in self.folder.iterdir():
                 if entry.name != ".lock":
                     shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()

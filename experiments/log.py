@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from experiments.folder import Experiment
 from system import distributed
+from system.files import DISK_FULL
 from system.signals import leave_terminal
 
 
@@ -34,7 +35,7 @@ class Log:
         except OSError as error:
             if error.errno == errno.EIO:  # a closed terminal, whose signal is on its way or ignored (nohup)
                 leave_terminal()
-            elif error.errno != errno.ENOSPC:
+            elif error.errno not in DISK_FULL:
                 raise
 
     def __enter__(self) -> "Log":

@@ -39,7 +39,8 @@ def choose_device(name: str) -> torch.device:
 
 def out_of_memory(error: Exception) -> bool:
     """Whether a device, or this process, has no memory left."""
-    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error)
+    said = ("can't allocate memory", "out of memory", "ALLOC_FAILED")
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(words in str(error) for words in said)
 
 
 def to_float(images: torch.Tensor, device: torch.device) -> torch.Tensor:

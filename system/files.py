@@ -1,12 +1,16 @@
 """Files that are there whole or not at all."""
 
+import errno
 import os
 import shutil
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from tempfile import TemporaryFile
 
 from system import distributed
+
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class FileError(Exception):
@@ -39,11 +43,29 @@ def write_in_any_process(path: Path, write: Callable[[Path], object]) -> None:
     except (OSError, RuntimeError) as error:  # torch.save reports a full disk as a RuntimeError
         raise FileError(
             f"{path}: could not be written ({error}){free_space(path)}. The file that was there before is untouched; "
-            "make room on the disk and run the same command again."
+            f"{remedy(error)} and run the same command again."
         ) from error
     finally:
         with suppress(OSError):  # not there, nor can it be
             part.unlink()
+
+
+def check_writable(*paths: Path) -> None:
+    """Raise FileError where no file can be put there, before any work is done for it. Leaves nothing behind."""
+    for path in paths:
+        folder = next(above for above in path.absolute().parents if above.exists())
+        try:
+            TemporaryFile(dir=folder).close()
+        except OSError as error:
+            raise FileError(
+                f"{path}: cannot be written ({error}); {remedy(error)} and run the command again."
+            ) from error
+
+
+def remedy(error: Exception) -> str:
+    """What to do about it; a RuntimeError is torch's, of a full disk."""
+    permitted = isinstance(error, OSError) and error.errno not in DISK_FULL
+    return "mend the path or who may write there" if permitted else "make room on the disk"
 
 
 def free_space(path: Path) -> str:

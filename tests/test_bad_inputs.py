@@ -404,7 +404,7 @@ WRITTEN = {
     "a device for a table": (["mine", "--csv", "/dev/null"], "/dev/null: is a folder or a device"),
     "an experiment's file for a table": (
         ["mine", "--csv", "checkpoints/s/best.pt"], "best.pt: lies in an experiment's own folder"),
-    "a table below a file": (["mine", "--csv", "mine.txt/x.csv"], "x.csv: could not be written"),
+    "a table below a file": (["mine", "--csv", "mine.txt/x.csv"], "x.csv: cannot be written .*who may write there"),
     "a file that is not there": (["absent.png"], "absent.png: no such file"),
     "a folder without images": (["checkpoints/s/figures", "mine"], "holds no PNG|no such file"),
     "a name that is too long": (["x" * 300], "no such file|too long"),
@@ -444,6 +444,19 @@ FOLDERS = {
     "classes without splits": (
         lambda r: (write(r / "normal" / "a.png"), write(r / "pneumonia" / "b.png")),
         r"normal and .*pneumonia: which of them are the normal images\? Put",
+    ),
+    "masks in a folder of theirs": (
+        lambda r: (make_mvtec(r), mark(r / "test/scratch/masks/0.png")), "0.png: lies in a folder masks, but masks are"
+    ),
+    "masks among normal images": (
+        lambda r: (write(r / "a.png"), write(r / "a_Mask.png")), "a_Mask.png: looks like the mask of a, among"
+    ),
+    "masks beside normal images": (lambda r: (write(r / "x/a.png"), write(r / "gt/a.png")), "lies in a folder gt"),
+    "a mask of two": (
+        lambda r: (make_mvtec(r), write(r / "test/scratch/000.bmp")), "is the mask of 2 images of test/scratch"
+    ),
+    "healthy as an anomaly": (
+        lambda r: (make_mvtec(r), write(r / "test/Healthy/0.png")), "test/Healthy: would be a kind of anomaly"
     ),
     "good and normal": (
         lambda r: [write(r / "train" / c / "a.png") for c in ("good", "normal")],
@@ -498,6 +511,9 @@ def test_a_wrong_folder_is_refused(workspace, capsys, make, message):
 
 
 LISTS = {
+    "two columns of a name": (["path,label,label", "a.png,good,hole"], "has two columns label"),
+    "no label": (["path,label,split", "a.png,nan,test"], "line 2: label 'nan' would be a kind of anomaly"),
+    "another word for normal": (["path,label", "a.png,No Finding"], "line 2: label 'No Finding' would be .*Write good"),
     "no column path": (["file,label", "a.png,good"], "images.csv: has no column path. Its first line, 'file,label'"),
     "semicolons": (["path;label", "a.png;good"], "has no column path"),
     "empty": ([], "has no column path"),
@@ -1162,7 +1178,14 @@ def test_links_that_lead_nowhere_or_back_are_left_out(pictured):
 
 
 @pytest.mark.parametrize(
-    "error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")]
+    "error",
+    [
+        MemoryError(),
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"),
+        RuntimeError("CUDA error: out of memory"),
+        RuntimeError("MPS backend out of memory (MPS allocated: 1 GB)"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    ],
 )
 def test_too_little_memory_is_said(place, capsys, monkeypatch, error):
     def full(*args):

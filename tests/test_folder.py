@@ -16,7 +16,7 @@ from tiny import FEW, command, train
 import configs
 from configs import ConfigError
 from dataloader import DataError, build_dataset
-from dataloader.images import decoded, image_files, read_image, read_mask, to_gray
+from dataloader.images import decoded, image_files, read_image, read_images, read_mask, to_gray
 from evaluation import metrics, normals, plots
 from tools import make_tables
 
@@ -208,6 +208,27 @@ def test_what_is_held_out_is_stable_and_no_matter_of_the_seed(tmp_path):
     assert split.in_words() == "5 normal, 0 anomalous" and split.masks is None
 
 
+def test_copies_are_held_out_together(tmp_path):
+    for i in range(10):
+        write(tmp_path / f"{i}.bmp", i)  # all of the same size
+        for copy in "ab":
+            shutil.copy(tmp_path / f"{i}.bmp", tmp_path / f"{copy}{i}.bmp")
+    found = {split: {i[-5] for i, _, _ in of} for split, of in listed(own(tmp_path)).items()}
+    assert len(found["val"]) == 2 and not found["val"] & found["train"]
+
+
+def test_persons_who_share_an_image_are_held_out_together(tmp_path):
+    lines = []
+    for i in range(12):
+        write(tmp_path / f"{i}.png", 20 * (i // 2))  # two persons each have one
+        write(tmp_path / f"own{i}.png", 20 * i + 1)
+        lines += [f"{i}.png,p{i}", f"own{i}.png,p{i}"]
+    write_csv(tmp_path / "images.csv", "path,person", *lines)
+    items = own(tmp_path, "held_out=0.35").items
+    held, left = ({int(item.person[1:]) // 2 for item in items[split]} for split in ("val", "train"))
+    assert len(items["val"]) == 8 and not held & left
+
+
 def test_the_fingerprint_knows_what_files_of_equal_names_and_sizes_hold(tmp_path):
     for person in range(8):
         write(tmp_path / "a" / f"p{person}" / "1.bmp", 20 * person)
@@ -343,6 +364,53 @@ def test_what_is_not_read_is_said(tmp_path, capsys):
     assert "columns that are not read: lable" in capsys.readouterr().err
 
 
+def test_names_do_not_depend_on_capitals(tmp_path):
+    make_mvtec(tmp_path)
+    for mask in (tmp_path / "ground_truth" / "scratch").iterdir():
+        mask.rename(mask.with_name(mask.name.upper().replace(".PNG", ".png")))
+    before = listed(own(tmp_path))
+    assert [mask for _, kind, mask in before["test"] if kind == "scratch"] == ["000_MASK.png", "001_MASK.png"]
+    write_csv(tmp_path / "Images.csv", "path", "train/good/000.png", "train/good/001.png")
+    assert len(own(tmp_path, "held_out=0").items["train"]) == 2
+    write_csv(tmp_path / "IMAGES.CSV", "path", "train/good/000.png")
+    with pytest.raises(DataError, match="IMAGES.CSV and Images.csv. Keep one"):
+        _ = own(tmp_path).items
+
+
+def test_images_without_a_label_beside_labelled_ones_are_counted(tmp_path, capsys):
+    for i in range(6):
+        write(tmp_path / f"{i}.png", i)
+    lines = ["path,label,split", "0.png,,", "1.png,,", "2.png,,val", "3.png,,test", "4.png,,test", "5.png,hole,test"]
+    write_csv(tmp_path / "images.csv", *lines)
+    assert [item.label for item in own(tmp_path).items["test"]] == [0, 0, 1]
+    assert [line for line in capsys.readouterr().err.splitlines() if "no label" in line] == [
+        f"note: {tmp_path / 'images.csv'}: 2 test images have no label, and count as normal"
+    ]
+
+
+def test_images_of_other_formats_are_counted(tmp_path, capsys):
+    write(tmp_path / "a.png")
+    write(tmp_path / "b.webp")
+    write(tmp_path / "in" / "c.gif")
+    (tmp_path / "notes.txt").write_text("x")
+    (tmp_path / "IM0001").write_bytes(b"\0" * 128 + b"DICM")
+    (tmp_path / "1.2.840").write_bytes(b"\0" * 128 + b"DICM")
+    (tmp_path / "README").write_text("DICM")
+    assert image_files(tmp_path) == [tmp_path / "a.png"]
+    assert f"note: {tmp_path}: 4 files are not read, the first {tmp_path / '1.2.840'}. Save" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("value", "said"), [(31, True), (32, False)])
+def test_training_images_that_are_nearly_black_are_told_of(tmp_path, capsys, value, said):
+    for i in range(3):
+        write(tmp_path / f"{i}.png", value - i)
+    data = own(tmp_path, "held_out=0")
+    data.training_images(0)
+    data.training_images(1)
+    told = f"no pixel of the training images is brighter than {value} of 255"
+    assert capsys.readouterr().err.count(told) == int(said)
+
+
 def test_links_are_followed_and_loops_end(tmp_path):
     write(tmp_path / "elsewhere" / "a.png")
     write(tmp_path / "in" / "b.png")
@@ -373,6 +441,14 @@ def test_images_that_cannot_be_read_are_named(tmp_path, monkeypatch):
     for name, message in wrong.items():
         with pytest.raises(DataError, match=f"{name}: .*{message}"):
             read_image(tmp_path / name, SIDE, "bilinear")
+    good_ones = [write(tmp_path / "more" / f"{i}.png") for i in range(15)]
+    with pytest.raises(DataError) as error:
+        read_images([good, *map(tmp_path.joinpath, wrong), *good_ones], SIDE, "train", "bilinear")
+    told = str(error.value).splitlines()
+    assert len(told) == 4 and all(name in line for name, line in zip(wrong, told, strict=True))
+    with pytest.raises(DataError, match="There may be more of them") as error:
+        read_images([tmp_path / "empty.png"] * 300, SIDE, "train", "bilinear")
+    assert len(str(error.value).splitlines()) == 11
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     with pytest.raises(DataError, match="good.png: .*decompression bomb"):
         read_image(good, SIDE, "bilinear")
@@ -474,6 +550,8 @@ def test_dicom_files_are_read_beside_others(tmp_path):
     frames = write_dicom(tmp_path / "f.dcm", ramp, NumberOfFrames=2, PixelData=ramp.tobytes() * 2)
     with pytest.raises(DataError, match=r"f.dcm: its pixels are of shape \(2, 32, 32\), several frames or colour"):
         read_image(frames, SIDE, "bilinear")
+    (tmp_path / "a.dcm").rename(tmp_path / "IM0001")
+    assert np.array_equal(read_image(tmp_path / "IM0001", SIDE, "bilinear")[0], gray)
 
 
 # -- from training to prediction --------------------------------------------------------------------------------------

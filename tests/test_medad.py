@@ -324,6 +324,10 @@ def test_dicom_that_cannot_be_read_is_named(tmp_path, monkeypatch):
         "short": (write_dicom(tmp_path / "c.dcm", noise(0), PixelData=b"1234"), "its pixels cannot be read"),
         "absent": (tmp_path / "d.dcm", "no such file"),
         "no_width": (write_dicom(tmp_path / "f.dcm", noise(0), WindowCenter=9, WindowWidth=0), "cannot be applied"),
+        "beside": (
+            write_dicom(tmp_path / "g.dcm", noise(0), WindowCenter=90000, WindowWidth=100),
+            "leaves one gray level of",
+        ),
     }
     (tmp_path / "e.dcm").write_text("not DICOM")
     cases["foreign"] = (tmp_path / "e.dcm", "not a readable DICOM file")

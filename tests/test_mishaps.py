@@ -1,12 +1,15 @@
 """Runs that meet with something bad: what they say, and that nothing is lost. Wrong inputs: test_bad_inputs.py."""
 
+import errno
 import fcntl
 import json
 import os
 import resource
+import shutil
 import subprocess
 import sys
 from argparse import Namespace
+from pathlib import Path
 
 import pytest
 import torch
@@ -18,7 +21,7 @@ from tiny import EVERY_STEP, command, train
 from commands import cli
 from dataloader.digit import DigitAnatomy
 from evaluation.scoring import Scored, selected
-from experiments.folder import ExperimentError
+from experiments.folder import Experiment, ExperimentError
 from methods.squid import Squid
 from tools import make_tables
 
@@ -48,6 +51,53 @@ def test_a_full_disk_keeps_the_last_good_checkpoint(workspace, trained, trained_
     assert (folder / "last.pt").read_bytes() == before and not list(folder.glob("*.part"))
     assert command("main", "--exp", "a", "--device", "cpu") == 0
     assert_same_run(folder, trained_once("squid"))
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_log_that_cannot_be_written_ends_no_training(workspace, monkeypatch, number):
+    def full(*args, **kwargs):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("experiments.log.tqdm.write", full)
+    assert train("a", overrides=["epochs=1"]) == 0
+    assert "epoch 1/1" in (workspace / "checkpoints" / "a" / "log.txt").read_text()
+
+
+def test_an_overwriting_that_is_cut_short_leaves_no_experiment(workspace, trained, monkeypatch, capsys):
+    folder = trained("a", overrides=["epochs=1"])
+    removed = []
+
+    def cut(path, *args, **kwargs):
+        removed.append(path.name)
+        if len(removed) > 1:
+            raise KeyboardInterrupt
+
+    unlink = Path.unlink
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(Path, "unlink", lambda path, **given: (cut(path), unlink(path, **given)))
+        patched.setattr(shutil, "rmtree", cut)
+        Experiment("a").clear()
+    assert removed[0] == "config.json" and folder.exists()
+    assert train("a", overrides=["epochs=1"]) == 1
+    assert "--overwrite" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["predict", "eval"])
+def test_where_nothing_can_be_written_nothing_is_scored(workspace, trained, monkeypatch, capsys, name):
+    folder = trained("a", overrides=["epochs=1"])
+    scored = []
+    monkeypatch.setattr(Squid, "scores_of", lambda *args: scored.append(args))
+
+    def refuse(dir):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr("system.files.TemporaryFile", refuse)
+    given = ["x.png", "--csv", "x.csv"] if name == "predict" else []
+    Image.new("L", (9, 9)).save("x.png")
+    assert command(name, "--exp", "a", "--device", "cpu", *given) == 1
+    where = "x.csv" if name == "predict" else str(Path("checkpoints") / "a" / "results.json")
+    assert f"error: {where}: cannot be written ([Errno 30] Read-only file system); mend" in capsys.readouterr().err
+    assert scored == [] and folder.exists()
 
 
 def test_scores_that_are_not_finite_are_an_error(workspace, trained, monkeypatch, capsys):

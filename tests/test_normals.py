@@ -242,7 +242,7 @@ def test_predict_takes_the_threshold_that_eval_took(workspace, trained, capsys):
 
     table, said = predict("--false-alarms", "0.05")
     assert "16 held-out normal images are too few for 5 % false alarms: it takes at least 19" in said
-    assert {row["anomalous_at_normals_threshold"] for row in table} == {"0"}
+    assert "p_value" in table[0] and "anomalous_at_normals_threshold" not in table[0]
     assert "p_value" not in predict("--checkpoint", "last")[0][0]  # whose scores were not kept
     assert "python eval.py --exp a --checkpoint last" in predict("--checkpoint", "last")[1]
     assert command("eval", "--exp", "a", "--device", "cpu", "--split", "val", "--checkpoint", "last") == 0
@@ -287,7 +287,7 @@ def test_normal_images_alone_give_p_values(workspace):
     assert command("predict", "--exp", "a", "--device", "cpu", "mine/0.png", "--csv", "p.csv") == 0
     (row,) = read_csv(workspace / "p.csv")
     assert float(row["p_value"]) in (1, pytest.approx(2 / 3), pytest.approx(1 / 3))
-    assert row["anomalous_at_normals_threshold"] == "0" and "anomalous_at_val_threshold" not in row
+    assert not any(column.startswith("anomalous_at") for column in row)
 
 
 @pytest.mark.parametrize("rate", ["0", "1", "-0.1", "nan", "five"])

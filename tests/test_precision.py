@@ -76,9 +76,14 @@ def test_bf16_is_in_use_where_it_is_asked_for():
 
 
 @pytest.mark.parametrize(
-    ("name", "last"), [("aeu", "network.decoder.9"), ("vae", "network.decoder.9"), ("ganomaly", "generator.encoder.last"),
-                       ("ganomaly", "generator.second_encoder.last")],
-)  # fmt: skip
+    ("name", "last"),
+    [
+        ("aeu", "network.decoder.9"),
+        ("vae", "network.decoder.9"),
+        ("ganomaly", "generator.encoder.last"),
+        ("ganomaly", "generator.second_encoder.last"),
+    ],
+)
 def test_a_last_layer_whose_differences_score_stays_in_float32(name, last):
     method, loader = build(name)
     seen = []

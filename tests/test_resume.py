@@ -61,6 +61,10 @@ def test_a_deleted_last_checkpoint_is_not_trained_over(trained, method, capsys):
     (folder / "last.pt").unlink()
     assert train("a", method=method, overrides=["epochs=2"]) == 1
     assert "last.pt is gone, although 1 of 2 epochs were trained" in capsys.readouterr().err
+    (folder / "metrics.jsonl").unlink()  # what one hands on of an experiment
+    assert train("a", method=method, overrides=["epochs=2"]) == 1
+    assert "last.pt is gone, although best.pt were trained" in capsys.readouterr().err
+    (folder / "metrics.jsonl").write_bytes(rows)
     assert [(folder / name).read_bytes() for name in ("best.pt", "metrics.jsonl")] == [best, rows]
 
 

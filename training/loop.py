@@ -139,11 +139,14 @@ class Trainer:
         self.experiment.write_metrics(self.rows)
 
     def check_nothing_is_lost(self) -> None:
-        """Raise ExperimentError where epochs were trained but last.pt, which is saved before them, is not there."""
+        """Raise ExperimentError where something was trained but last.pt, which is saved before, is not there."""
+        trained = [name for name in ("best.pt", "best_averaged.pt") if self.experiment.path(name).exists()]
         if rows := self.experiment.read_metrics():
+            trained = [f"{rows[-1]['epoch']} of {self.epochs} epochs"]
+        if trained:
             raise ExperimentError(
-                f"{self.experiment.path('last.pt')} is gone, although {rows[-1]['epoch']} of {self.epochs} epochs were "
-                "trained. Restore the file, or train anew with --overwrite."
+                f"{self.experiment.path('last.pt')} is gone, although {' and '.join(trained)} were trained. Restore "
+                "the file, or train anew with --overwrite, or with another --exp."
             )
 
     def check_sums(self) -> None:
