@@ -85,8 +85,13 @@ def test_an_overwriting_that_is_cut_short_leaves_no_experiment(workspace, traine
 @pytest.mark.parametrize("name", ["predict", "eval"])
 def test_where_nothing_can_be_written_nothing_is_scored(workspace, trained, monkeypatch, capsys, name):
     folder = trained("a", overrides=["epochs=1"])
-    scored = []
-    monkeypatch.setattr(Squid, "scores_of", lambda *args: scored.append(args))
+    scored, original = [], Squid.scores_of
+
+    def scores_of(self, images):
+        scored.append(images)
+        return original(self, images)
+
+    monkeypatch.setattr(Squid, "scores_of", scores_of)
 
     def refuse(dir):
         raise OSError(errno.EROFS, "Read-only file system")
