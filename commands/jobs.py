@@ -75,12 +75,15 @@ def command(exp: str, seed: int) -> list[str]:
     return [sys.executable, str(MAIN), *others, "--exp", exp, "--seed", str(seed)]  # the last --exp counts
 
 
-def places_for(jobs: int, device: torch.device) -> list[dict[str, str]]:
-    """What each place that trains one seed at a time adds to its process's environment."""
+def places_for(jobs: int, device: torch.device, shared: bool = False) -> list[dict[str, str]]:
+    """What each place that trains one seed at a time adds to its process's environment; ``shared`` puts several on a
+    GPU, where there are more jobs than GPUs.
+    """
     if device.type == "cuda":
         visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-        names = visible.split(",") if visible else map(str, range(torch.cuda.device_count()))
-        return [{"CUDA_VISIBLE_DEVICES": name} for name in names]
+        names = visible.split(",") if visible else list(map(str, range(torch.cuda.device_count())))
+        count = jobs if shared else len(names)
+        return [{"CUDA_VISIBLE_DEVICES": names[i % len(names)]} for i in range(count)]
     if device.type != "cpu":
         return [{}]
     count = min(jobs, cores())

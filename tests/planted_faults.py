@@ -1110,6 +1110,8 @@ FAULTS = [
           "test_compare.py::test_images_in_another_order_are_aligned_by_their_ids"),
     fault("seeds of a compared group count nothing", "evaluation/comparison.py", "if len(sample) > 1]",
           "if len(sample) > 9]", SEED_GROUPS),
+    fault("jobs never share a GPU", "commands/jobs.py", "count = jobs if shared else", "count =",
+          "test_seeds.py::test_each_gpu_takes_one_at_a_time_and_the_cpu_shares_its_cores"),
     fault("seeds are paired in no order of theirs", "tools/compare.py", "group.seeds != groups[0].seeds", "False",
           "test_compare.py::test_groups_of_the_same_seeds_are_compared_seed_by_seed_where_that_is_asked_for"),
     fault("--paired does nothing", "tools/compare.py", "[a - b] if paired else", "[a - b] if False else",

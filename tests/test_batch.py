@@ -703,6 +703,8 @@ def test_a_list_that_was_killed_half_way_makes_the_same_table(tmp_path):
         ("hyperparameters.sh --quick", 16),
         ("contamination.sh", 30),
         ("contamination.sh --quick", 20),
+        ("full_length.sh", 4),
+        ("full_length.sh --quick", 4),
         ("steadying.sh", 6),
         ("steadying.sh --quick", 6),
         ("simsid.sh", 4),
@@ -724,6 +726,7 @@ def test_every_line_of_the_scripts_can_be(call, experiments):
 
 
 FINISHED = {
+    "full_length.sh": ["full_length_SQUID_s0", "full_length_SimSID_s0"],
     "steadying.sh": ["steadying_R1_s0", "steadying_R1_s1"],
     "steadying.sh --quick": ["steadying_quick_R1_s2"],
     "ddad_backbones.sh brain": ["ddad_backbones_brain_AE_s1", "ddad_backbones_brain_AE-U_s1"],
@@ -733,6 +736,10 @@ FINISHED = {
     ],
 }
 LATER = {
+    "full_length.sh": [
+        "rules.py --exp full_length_SQUID_s0 full_length_SimSID_s0 "
+        "--figure results/full_length_epochs.png results/full_length_epochs.pdf"
+    ],
     "steadying.sh": [
         "rules.py --exp steadying_R1_s0 steadying_R1_s1 "
         "--figure results/steadying_epochs.png results/steadying_epochs.pdf",

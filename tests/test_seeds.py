@@ -68,6 +68,8 @@ def test_each_gpu_takes_one_at_a_time_and_the_cpu_shares_its_cores(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     assert places_for(3, CUDA) == [{"CUDA_VISIBLE_DEVICES": "0"}, {"CUDA_VISIBLE_DEVICES": "1"}]
+    on_both = [{"CUDA_VISIBLE_DEVICES": name} for name in "010"]
+    assert places_for(3, CUDA, shared=True) == on_both and places_for(1, CUDA, shared=True) == on_both[:1]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,GPU-5")
     assert places_for(3, CUDA) == [{"CUDA_VISIBLE_DEVICES": "3"}, {"CUDA_VISIBLE_DEVICES": "GPU-5"}]
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)), raising=False)

@@ -206,7 +206,9 @@ def arguments() -> argparse.Namespace:
     seeds = own.parse_known_args()[0].default_seeds
     parser.add_argument("--seeds", default=seeds, metavar="N,N,…", help="default: %(default)s")
     parser.add_argument("--lines", metavar="A,B,…", help="these lines of the list alone, by their names")
-    parser.add_argument("--jobs", type=int, metavar="N", help="at a time; default and most: one per GPU, or CPU core")
+    parser.add_argument(
+        "--jobs", type=int, metavar="N", help="at a time; default: one per GPU or core; more share GPUs"
+    )
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda", "mps"), help="default: auto")
     parser.add_argument("--dry-run", action="store_true", help="print the commands, and what is done of them")
     parser.add_argument("--slurm", action="store_true", help="print a job array for sbatch that does them")
@@ -368,7 +370,7 @@ class Batch:
         # by all that is asked for: a run that goes on has as many threads as it had
         work = len(chains(plan))
         at_a_time = min(work, args.jobs or work)
-        self.places = places_for(at_a_time, choose_device(args.device))[:at_a_time]
+        self.places = places_for(at_a_time, choose_device(args.device), shared=bool(args.jobs))[:at_a_time]
         self.job = Job(self.places)
         self.logs = logs_of(args.name)
         self.failed = False
