@@ -99,7 +99,10 @@ def all_normal(root: Path, files: dict[Path, tuple[str, ...]]) -> list[Item]:
         if (of := without_mask(file.stem)) != file.stem and (file.parent, of) in stems:
             raise DataError(f"{file}: looks like the mask of {of}, among images that are all normal. Take it out.")
         if names & {*SPLITS, MASKS}:
-            raise DataError(f"{file}: lies in a split or among masks, but {root / 'train'} has no images. {advice}")
+            raise DataError(
+                f"{file}: lies in a split or among masks, but {root / 'train'} has no images. {advice} What is to be "
+                "evaluated lies beside what was trained on."
+            )
         example.setdefault(frozenset(names & NORMAL), file.parent)
     if len(example) > 1:
         raise DataError(f"{' and '.join(map(str, example.values()))}: which of them are the normal images? {advice}")
