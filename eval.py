@@ -146,7 +146,8 @@ def main() -> None:
         written.append("maps.npz")
     print(f"{args.exp}: {name}, {weights} checkpoint of epoch {results['epoch']}, {evaluated}: {split.in_words()}")
     if not dataset.has_test:
-        print("There is no test set: these are the validation images, which were not trained on.")
+        unknown = "" if same_data else ", if these are the same data"
+        print(f"There is no test set: these are the validation images, which were not trained on{unknown}.")
     print(report.summary(results))
     if asked or any(split.diseases or ()):
         rows = by_disease.figures(split, scored, asked or dataset.diseases)

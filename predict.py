@@ -30,7 +30,7 @@ from evaluation.metrics import require_finite
 from evaluation.tables import score_table
 from evaluation.verdicts import Verdicts, doubts
 from experiments.folder import ExperimentError, is_within_epoch, reached
-from system.files import check_writable, write_text
+from system.files import check_writable, check_writable_folder, write_text
 
 
 def arguments() -> argparse.Namespace:
@@ -63,7 +63,10 @@ def main() -> int:
         raise ExperimentError(f"--csv {args.csv}: lies in an experiment's own folder; name a file elsewhere.")
     if args.maps:
         require_maps(trained)
-    check_writable(*filter(None, (args.csv, *(folder and folder / "x" for folder in (args.images, args.maps)))))
+    if args.csv:
+        check_writable(args.csv)
+    for folder in filter(None, (args.images, args.maps)):
+        check_writable_folder(folder)
     if cli.is_stale(trained.experiment, method, trained.checkpoint):
         print(
             f"note: the {trained.weights} weights are of within an epoch, and what is fitted to them of the validation "

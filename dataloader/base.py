@@ -309,12 +309,17 @@ def read_lines(path: Path) -> list[str]:
         raise DataError(f"{path}: not text in UTF-8 ({error}). Save it anew.") from error
 
 
-def from_the_middle(path: Path) -> bytes:
-    """At most ``SAMPLED`` bytes of a file. Raises DataError for one that cannot be read."""
+def sampled(path: Path) -> str:
+    """A digest of at most ``SAMPLED`` bytes from a file's middle. Raises DataError."""
+    return hashlib.sha256(read_bytes(path, SAMPLED)).hexdigest()
+
+
+def read_bytes(path: Path, most: int | None = None) -> bytes:
+    """A file's bytes, or so many from its middle. Raises DataError for one that cannot be read."""
     try:
         with path.open("rb") as file:
-            file.seek(max(0, path.stat().st_size - SAMPLED) // 2)
-            return file.read(SAMPLED)
+            file.seek(max(0, path.stat().st_size - most) // 2 if most else 0)
+            return file.read(most)
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}). Change its permissions, or remove it.") from error
 

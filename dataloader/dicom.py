@@ -70,11 +70,8 @@ def read_dicom(path: Path, raw: bool = False) -> Image.Image:
         raise DataError(
             f"{path}: its rescale, window (VOI) or padding cannot be applied ({error}). Mend the tags, or leave it out."
         ) from error
-    if inside.any() and np.ptp(shown[inside]) == 0 < np.ptp(pixels[inside]):
-        raise DataError(
-            f"{path}: its rescale or window (VOI) leaves one gray level of {np.ptp(pixels[inside])}. Mend the tags, or "
-            "leave it out."
-        )
+    if inside.any() and np.ptp(shown[inside]) == 0 and pixels[inside].min() < pixels[inside].max():
+        raise DataError(f"{path}: its rescale or window (VOI) leaves one gray level. Mend the tags, or leave it out.")
     if meaning == "MONOCHROME1":
         shown = -shown
     return Image.fromarray(to_uint8(shown, inside))

@@ -4,12 +4,11 @@ Without a val split some of the normal training images are held out for it (held
 val there is nothing to choose an epoch by, without a test split nothing but val to evaluate.
 """
 
-import hashlib
 import os
 from pathlib import Path
 
 from configs import BaseConfig
-from dataloader.base import FileDataset, Item, Split, digest, from_the_middle
+from dataloader.base import FileDataset, Item, Split, digest, sampled
 from dataloader.errors import DataError
 from dataloader.held_out import hold_out
 from dataloader.images import require_utf8
@@ -47,7 +46,9 @@ class Folder(FileDataset):
         check_files(items)
         check_labels(items, self.root, anomalous_training=self.config.train_normal_fraction < 1)
         if not items["val"] and self.config.held_out:
-            items["train"], items["val"] = hold_out(items["train"], self.config.held_out, self.root, self.item_id)
+            items["train"], items["val"] = hold_out(
+                items["train"], self.config.held_out, self.root, self.item_id, self.sample
+            )
         return items
 
     def split(self, name: str) -> Split:
@@ -60,9 +61,13 @@ class Folder(FileDataset):
 
     def described(self, item: Item) -> str:
         """With bytes from the file's middle, as one's own files may have equal names and sizes in all folders."""
+        return f"{super().described(item)} {self.sample(item)}"
+
+    def sample(self, item: Item) -> str:
+        """A digest of bytes from the file's middle, read once."""
         if item.path not in self._sampled:
-            self._sampled[item.path] = hashlib.sha256(from_the_middle(item.path)).hexdigest()
-        return f"{super().described(item)} {self._sampled[item.path]}"
+            self._sampled[item.path] = sampled(item.path)
+        return self._sampled[item.path]
 
     def has_fingerprint(self, recorded: str) -> bool:
         """Also as it was before it knew of what files hold."""

@@ -29,7 +29,7 @@ TURNS = {  # of EXIF's orientations but 1, the upright one
     8: Image.Transpose.ROTATE_90,
 }  # fmt: skip
 MOST_NAMED = 10  # files that cannot be read, after which no other is tried
-READER = 3  # to be raised where read_image comes to make other pixels of a file
+READER = 4  # to be raised where read_image comes to make other pixels of a file
 
 
 def read_images(
@@ -272,5 +272,7 @@ def _below(folder: Path, above: frozenset[str]) -> Iterator[Path]:
             yield entry
         elif entry.is_dir():
             yield from _below(entry, above | {real})
-        elif f"0{entry.suffix[1:]}".isdigit() and is_dicom(entry):  # 1.2.840.10008.1, or without a suffix
+        elif (
+            f"0{entry.suffix[1:]}".isdigit() and entry.is_file() and is_dicom(entry)
+        ):  # 1.2.840.10008.1, or without a suffix
             yield entry

@@ -136,7 +136,8 @@ def check_folders(root: Path, files: dict[Path, tuple[str, ...]], places: dict[P
             check_mask_folder(file, files[file])
             if place.of_class in HEALTHY | NOTHING:
                 raise DataError(
-                    f"{file.parent}: would be a kind of anomaly. Rename it to good if it is of normal images."
+                    f"{root.joinpath(*files[file][:2])}: would be a kind of anomaly. Rename it to good if it is of "
+                    "normal images."
                 )
             split, *others = files[file][:-1]
             spelled[place.split,].add(split)

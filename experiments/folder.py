@@ -101,10 +101,12 @@ class Experiment:
         return self.path("config.json").exists()
 
     def clear(self) -> None:
-        """Delete what a former run left (the lock stays), first what makes it an experiment."""
+        """Delete what a former run left (the lock stays): first what makes it an experiment, at last the checkpoints,
+        beside which no new one begins.
+        """
         if distributed.is_main_process():
             self.path("config.json").unlink(missing_ok=True)
-            for entry in self.folder.iterdir():
+            for entry in sorted(self.folder.iterdir(), key=lambda entry: entry.suffix == ".pt"):
                 if entry.name != ".lock":
                     shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
         distributed.barrier()

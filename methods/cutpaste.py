@@ -79,14 +79,13 @@ class CutPaste(Method):
     def scores_of(self, images: torch.Tensor) -> Scores:
         z, logits = self.seen(images)
         normal, others = logits.cpu().double().split([1, 2], 1)
-        margin = others.logsumexp(1) - normal.squeeze(1)  # of 1 − p(normal), which is 1 of all that are sure
+        margin = others.logsumexp(1) - normal.squeeze(1)
         return Scores(
             image={
                 "gaussian": self.density.mahalanobis(z).cpu().double(),
                 "kernel": -self.density.log_density(z, self.config.bandwidth),
-                "classifier": margin,
-            },
-            shown={"classifier": margin.sigmoid()},
+                "classifier": margin.sigmoid(),  # 1 − p(normal), which in float32 would be 1 of all that are sure
+            }
         )
 
 

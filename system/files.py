@@ -32,8 +32,7 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
 def write_in_any_process(path: Path, write: Callable[[Path], object]) -> None:
     """As :func:`write_atomically`, whichever process this is."""
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    if path.exists() and not path.is_file():
-        raise FileError(f"{path}: is a folder or a device. Name another file.")
+    require_file(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write(part)
@@ -50,16 +49,25 @@ def write_in_any_process(path: Path, write: Callable[[Path], object]) -> None:
             part.unlink()
 
 
-def check_writable(*paths: Path) -> None:
-    """Raise FileError where no file can be put there, before any work is done for it. Leaves nothing behind."""
-    for path in paths:
-        folder = next(above for above in path.absolute().parents if above.exists())
-        try:
-            TemporaryFile(dir=folder).close()
-        except OSError as error:
-            raise FileError(
-                f"{path}: cannot be written ({error}); {remedy(error)} and run the command again."
-            ) from error
+def require_file(path: Path) -> None:
+    """Raise FileError where something else is in a file's place."""
+    if path.exists() and not path.is_file():
+        raise FileError(f"{path}: is a folder or a device. Name another file.")
+
+
+def check_writable(file: Path) -> None:
+    """Raise FileError where the file cannot be put there, before any work is done for it. Leaves nothing behind."""
+    require_file(file)
+    check_writable_folder(file.parent, file)
+
+
+def check_writable_folder(folder: Path, what: Path | None = None) -> None:
+    """As :func:`check_writable`, of a folder that need not be there, for ``what`` of it."""
+    whole = folder.absolute()
+    try:
+        TemporaryFile(dir=next(above for above in (whole, *whole.parents) if above.exists())).close()
+    except OSError as error:
+        raise FileError(f"{what or folder}: cannot be written ({error}); {remedy(error)} and run it again.") from error
 
 
 def remedy(error: Exception) -> str:

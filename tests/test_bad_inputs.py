@@ -456,7 +456,7 @@ FOLDERS = {
         lambda r: (make_mvtec(r), write(r / "test/scratch/000.bmp")), "is the mask of 2 images of test/scratch"
     ),
     "healthy as an anomaly": (
-        lambda r: (make_mvtec(r), write(r / "test/Healthy/0.png")), "test/Healthy: would be a kind of anomaly"
+        lambda r: (make_mvtec(r), write(r / "test/Healthy/p/0.png")), "test/Healthy: would be a kind of anomaly"
     ),
     "good and normal": (
         lambda r: [write(r / "train" / c / "a.png") for c in ("good", "normal")],

@@ -373,7 +373,7 @@ def test_what_becomes_of_one_is_said_while_another_runs(workspace, monkeypatch, 
         return 3 if fails and name == "t_B_s0" else 0
 
     limit = time.monotonic() + 20
-    monkeypatch.setattr(batch, "places_for", lambda jobs, device: [{}] * jobs)  # with a single core too
+    monkeypatch.setattr(batch, "places_for", lambda jobs, device, shared: [{}] * jobs)  # with a single core too
     monkeypatch.setattr(Job, "run", work)
     monkeypatch.setattr(paper_table, "in_words", lambda experiment: "AUC")
     monkeypatch.setattr("sys.stdin", io.StringIO(f"A ae_brain {AE}\nB aeu_brain {AE}"))
@@ -410,7 +410,7 @@ def test_what_another_command_evaluates_is_left_to_it(run, workspace):
 
 def test_as_many_places_as_there_is_work_for(run, monkeypatch):
     asked = []
-    monkeypatch.setattr(batch, "places_for", lambda jobs, device: asked.append(jobs) or [{}] * 4)
+    monkeypatch.setattr(batch, "places_for", lambda jobs, device, shared: asked.append(jobs) or [{}] * 4)
     assert run(LIST, "--quick", "--seeds", "0")[0] == 0
     for jobs in ("3", "1"):
         assert f"{jobs} at a time" in run(LIST, "--quick", "--seeds", "0,1,2", "--jobs", jobs)[1]

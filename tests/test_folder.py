@@ -217,6 +217,14 @@ def test_copies_are_held_out_together(tmp_path):
     assert len(found["val"]) == 2 and not found["val"] & found["train"]
 
 
+def test_files_that_are_alike_in_the_middle_alone_are_no_copies(tmp_path):
+    for i in range(12):
+        pixels = np.zeros((300, 300), np.uint8)
+        pixels[0, 0] = i
+        Image.fromarray(pixels).save(tmp_path / f"{i}.bmp")
+    assert len(own(tmp_path).items["val"]) == 2
+
+
 def test_persons_who_share_an_image_are_held_out_together(tmp_path):
     lines = []
     for i in range(12):
@@ -396,6 +404,7 @@ def test_images_of_other_formats_are_counted(tmp_path, capsys):
     (tmp_path / "IM0001").write_bytes(b"\0" * 128 + b"DICM")
     (tmp_path / "1.2.840").write_bytes(b"\0" * 128 + b"DICM")
     (tmp_path / "README").write_text("DICM")
+    os.mkfifo(tmp_path / "pipe")  # which would keep who opens it waiting
     assert image_files(tmp_path) == [tmp_path / "a.png"]
     assert f"note: {tmp_path}: 4 files are not read, the first {tmp_path / '1.2.840'}. Save" in capsys.readouterr().err
 

@@ -326,7 +326,7 @@ def test_dicom_that_cannot_be_read_is_named(tmp_path, monkeypatch):
         "no_width": (write_dicom(tmp_path / "f.dcm", noise(0), WindowCenter=9, WindowWidth=0), "cannot be applied"),
         "beside": (
             write_dicom(tmp_path / "g.dcm", noise(0), WindowCenter=90000, WindowWidth=100),
-            "leaves one gray level of",
+            "leaves one gray level",
         ),
     }
     (tmp_path / "e.dcm").write_text("not DICOM")

@@ -68,16 +68,18 @@ def test_an_overwriting_that_is_cut_short_leaves_no_experiment(workspace, traine
     removed = []
 
     def cut(path, *args, **kwargs):
-        removed.append(path.name)
-        if len(removed) > 1:
+        if path.suffix == ".pt":
             raise KeyboardInterrupt
+        removed.append(path.name)
 
-    unlink = Path.unlink
+    unlink, iterdir = Path.unlink, Path.iterdir
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(Path, "iterdir", lambda path: sorted(iterdir(path), reverse=True))
         patched.setattr(Path, "unlink", lambda path, **given: (cut(path), unlink(path, **given)))
         patched.setattr(shutil, "rmtree", cut)
         Experiment("a").clear()
-    assert removed[0] == "config.json" and folder.exists()
+    left = [path.name for path in folder.iterdir() if path.is_file() and path.name != ".lock"]
+    assert removed[0] == "config.json" and "metrics.jsonl" in removed and sorted(left) == ["best.pt", "last.pt"]
     assert train("a", overrides=["epochs=1"]) == 1
     assert "--overwrite" in capsys.readouterr().err
 

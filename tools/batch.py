@@ -188,23 +188,28 @@ def own_parser() -> argparse.ArgumentParser:
     parser.add_argument("--name", required=True, help=argparse.SUPPRESS)  # experiments are NAME_LINE_sSEED
     parser.add_argument("--script", required=True, help=argparse.SUPPRESS)  # how it is called
     parser.add_argument("--axis", default="", help=argparse.SUPPRESS)  # what the points of all its curves are of
-    parser.add_argument("--default-seeds", default="0,1,2", help=argparse.SUPPRESS)
+    parser.add_argument("--default-seeds", help=argparse.SUPPRESS)
     return parser
 
 
+def default_seeds() -> str:
+    """What the script says, before anything else is looked at."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--default-seeds", default="0,1,2")
+    return parser.parse_known_args()[0].default_seeds
+
+
 def arguments() -> argparse.Namespace:
-    own = own_parser()
     parser = argparse.ArgumentParser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        parents=[own],
+        parents=[own_parser()],
         allow_abbrev=False,  # the scripts look for the whole words too
     )
     parser.add_argument(
         "--quick", action="store_true", help="the same on DigitAnatomy, small and short, where the script has that"
     )
-    seeds = own.parse_known_args()[0].default_seeds
-    parser.add_argument("--seeds", default=seeds, metavar="N,N,…", help="default: %(default)s")
+    parser.add_argument("--seeds", default=default_seeds(), metavar="N,N,…", help="default: %(default)s")
     parser.add_argument("--lines", metavar="A,B,…", help="these lines of the list alone, by their names")
     parser.add_argument(
         "--jobs", type=int, metavar="N", help="at a time; default: one per GPU or core; more share GPUs"
@@ -471,6 +476,8 @@ def slurm_script(args: argparse.Namespace, count: int) -> str:
     """A job array, a job for each of :func:`chains`."""
     _, given = own_parser().parse_known_args()
     given.remove("--slurm")
+    if not any(each.partition("=")[0] == "--seeds" for each in given):
+        given += ["--seeds", args.seeds]
     return "\n".join([
         "#!/usr/bin/env bash",
         f"#SBATCH --job-name={args.name}",
