@@ -21,6 +21,7 @@ from system.progress import watched
 
 DICOM = {".dcm", ".dicom"}
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"} | DICOM
+# what a reader of the folder would take for images too: counted, not read
 OTHERS = {".webp", ".gif", ".jp2", ".j2k", ".jfif", ".heic", ".avif", ".pgm", ".ppm", ".nii", ".mha", ".nrrd", ".npy"}
 FORMATS = "PNG, JPEG, BMP, TIFF or DICOM (.dcm) files"
 TURNS = {  # of EXIF's orientations but 1, the upright one
