@@ -358,18 +358,19 @@ def test_after_a_failure_nothing_begins_and_the_table_names_the_holes(run, works
 @pytest.mark.parametrize(
     ("fails", "said"), [(False, "(t_A_s0 running)"), (True, "error: main.py of t_B_s0: exit code 3")]
 )
-def test_what_becomes_of_one_is_said_while_another_runs(workspace, monkeypatch, capfd, fails, said):
-    output, begun = [], threading.Event()
+def test_what_becomes_of_one_is_said_while_another_runs(workspace, monkeypatch, fails, said):
+    # Not capfd: what is written while its readouterr() empties its file is lost.
+    output, begun = workspace / "output.txt", threading.Event()
 
     def heard():
-        return said in "".join(output)
+        return said in output.read_text()
 
     def work(self, name, arguments, log):
         if name == "t_A_s0":
             begun.set()
         assert begun.wait(20)
         while name == "t_A_s0" and not heard() and time.monotonic() < limit:
-            output.extend(capfd.readouterr())
+            time.sleep(0.01)
         return 3 if fails and name == "t_B_s0" else 0
 
     limit = time.monotonic() + 20
@@ -377,7 +378,10 @@ def test_what_becomes_of_one_is_said_while_another_runs(workspace, monkeypatch, 
     monkeypatch.setattr(Job, "run", work)
     monkeypatch.setattr(paper_table, "in_words", lambda experiment: "AUC")
     monkeypatch.setattr("sys.stdin", io.StringIO(f"A ae_brain {AE}\nB aeu_brain {AE}"))
-    assert bool(command("batch", *GIVEN[:-1], "2", "--seeds", "0", module=batch)) == fails
+    with monkeypatch.context() as streams, output.open("w", buffering=1) as stream:
+        streams.setattr("sys.stdout", stream)
+        streams.setattr("sys.stderr", stream)
+        assert bool(command("batch", *GIVEN[:-1], "2", "--seeds", "0", module=batch)) == fails
     assert heard()
 
 

@@ -93,18 +93,23 @@ def test_a_place_runs_one_command_at_a_time(capfd):
     assert [text for _, text in lines] == ["from one", "to"] * 2 and lines[0][0] == lines[1][0] != lines[2][0]
 
 
-def test_a_signal_goes_to_what_runs_once_and_nothing_else_starts():
-    script = "import signal, sys, time; signal.signal(signal.SIGINT, lambda n, f: sys.exit(7)); time.sleep(30)"
-    job, codes = Job([{}]), {}
+def test_a_signal_goes_to_what_runs_once_and_nothing_else_starts(tmp_path):
+    script = (
+        "import pathlib, signal, sys, time; signal.signal(signal.SIGINT, lambda n, f: sys.exit(7)); "
+        "pathlib.Path(sys.argv[1]).touch(); time.sleep(60)"
+    )
+    job, codes, ready = Job([{}]), {}, tmp_path / "ready"
 
     def run():
-        codes["a"] = job.run("a", [sys.executable, "-c", script])
-        codes["b"] = job.run("b", [sys.executable, "-c", script])
+        codes["a"] = job.run("a", [sys.executable, "-c", script, str(ready)])
+        codes["b"] = job.run("b", [sys.executable, "-c", script, str(ready)])
 
     thread = threading.Thread(target=run)
     with job.signals_passed_on():
         thread.start()
-        time.sleep(1)  # for the command to be ready for its signal
+        while not ready.exists():
+            assert thread.is_alive()
+            time.sleep(0.01)
         os.kill(os.getpid(), signal.SIGINT)
-        thread.join(20)
+        thread.join(60)
     assert codes == {"a": 7, "b": None} and job.stop_signal == signal.SIGINT
