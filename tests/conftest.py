@@ -123,6 +123,7 @@ def workspace(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("ANOMALY_DATA_ROOT", raising=False)
     monkeypatch.setattr("dataloader.digit.COUNTS", FEW)
+    monkeypatch.setattr("evaluation.metrics.RESAMPLES", 100)  # 2000 would take a tenth of the commands' time
     return tmp_path
 
 
