@@ -3,10 +3,11 @@
 # epoch's scores, for all rules for the checkpoint; or with --quick on DigitAnatomy. A table and a figure.
 #   scripts/full_length.sh [options]; --help lists them. On one GPU --jobs 3 trains three at a time.
 set -euo pipefail
+trap 'exit 143' TERM # after the trainings have saved: without it nobody waits for them
 cd "$(dirname "$0")/.."
 source ./environment.sh
-# last.pt is 0.75 GB here: save_seconds
-on="record_scores=true average_decay=0.999 save_seconds=600"
+# last.pt is 0.75 GB here; a machine that is lent by minutes wants it often
+on="record_scores=true average_decay=0.999 save_seconds=100"
 simsid="simsid dataset=digit image_size=64 base_channels=16 learning_rate=2e-4 recon_weight=10 main_score=reconstruction epochs=4 cosine_epochs=4 record_scores=true average_decay=0.99"
 squid="digit_quick record_scores=true average_decay=0.99"
 name=full_length

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 HANGUP = getattr(signal, "SIGHUP", None)  # not everywhere
+PIPE = getattr(signal, "SIGPIPE", signal.SIGTERM)
 
 
 @contextmanager
@@ -41,3 +42,10 @@ def leave_terminal() -> None:
         with suppress(OSError):  # one that was closed from the start
             if stat.S_ISCHR(os.fstat(stream).st_mode):
                 os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
+
+
+def leave_pipe() -> None:
+    """Let what is printed to a pipe that nobody reads go nowhere; stderr with it where it is the same pipe."""
+    out, err = os.fstat(1), os.fstat(2)
+    for stream in (1, 2) if os.path.samestat(out, err) else (1,):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream)

@@ -104,7 +104,7 @@ def test_a_block_that_is_left_out_keeps_its_queue_as_it_was():
     assert not any(name.startswith("inpaint") for name in method.generator.state_dict())
     filled = case.filled_state("model")
     for j, queue in enumerate(case["queue_after"]):
-        assert torch.equal(queue, filled[f"inpaint_block.memory.{j}.memMatrix"].double())
+        assert torch.equal(queue, filled[f"inpaint_block.memory.{j}.memMatrix"].to(queue))
 
 
 @pytest.mark.parametrize("name", VARIANTS)

@@ -325,6 +325,10 @@ def test_ours_is_measured_by_a_target_where_it_is_the_published_run():
     assert make_tables.is_measured_by(row, entry | {"target": "zhang_best"})
     assert not make_tables.is_measured_by(row, entry | {"target": "zhang_steady"})
     assert not make_tables.is_measured_by(row | {"settings": ["train_normal_fraction: 1 → 0.5"]}, entry)
+    with_average = ["average_decay: 0.0 → 0.999"]  # beside the weights that are scored
+    assert make_tables.is_measured_by(row | {"settings": with_average}, entry)
+    averaged = [*with_average, 'checkpoint: "best" → "averaged"']
+    assert not make_tables.is_measured_by(row | {"settings": averaged}, entry)
     assert not make_tables.is_measured_by(row | {"stages_trained": {"train": 199}}, entry)
     short = {"train": 20}
     assert not make_tables.is_measured_by(row | {"stages_planned": short, "stages_trained": short}, entry)

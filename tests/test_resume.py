@@ -154,6 +154,23 @@ def test_a_closed_terminal_saves_and_stops(workspace):
     assert position["epoch"] >= 1 and stopped in (folder / "log.txt").read_text().splitlines()[-1]
 
 
+@pytest.mark.parametrize("errors", [subprocess.STDOUT, subprocess.DEVNULL], ids=["both", "output alone"])
+def test_where_nobody_reads_any_more_it_saves_and_stops(workspace, errors):
+    config, settings = TINY["ae"]
+    arguments = ["--exp", "a", "--config", config, "--device", "cpu", "--set", *settings, "epochs=100000"]
+    command = [sys.executable, ROOT / "main.py", *arguments, "save_seconds=100000"]
+    training = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True)
+    with training.stdout as said:
+        while "epoch 2/" not in said.readline():
+            assert training.poll() is None
+    assert training.wait(60) == 128 + signal.SIGPIPE
+    folder = workspace / "checkpoints" / "a"
+    position = torch.load(folder / "last.pt", weights_only=True)["position"]
+    assert position["epoch"] == json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])["epoch"] >= 2
+    stopped = f"stopped by SIGPIPE before epoch {position['epoch'] + 1}, batch {position['batch'] + 1}"
+    assert stopped in (folder / "log.txt").read_text().splitlines()[-1]
+
+
 @pytest.mark.parametrize(
     ("number", "method", "epoch", "iteration"),
     [

@@ -235,9 +235,10 @@ def is_measured_by(row: Row, entry: dict[str, str]) -> bool:
 
 
 def changed_beside(row: Row, entry: dict[str, str]) -> set[str]:
-    """The row's changed settings that a published figure does not name, beside data and precision."""
-    changed = {line.partition(": ")[0] for line in row["settings"]}
-    return changed - {"dataset", "precision"} - {pair.partition("=")[0] for pair in named_settings(entry)}
+    """The row's changed settings that a published figure does not name, beside data, precision and what changes neither
+    the training nor the weights that it keeps (which of them are scored is a setting of its own)."""
+    changed = {line.partition(": ")[0] for line in row["settings"]} - {"dataset", "precision", "average_decay"}
+    return changed - {pair.partition("=")[0] for pair in named_settings(entry)}
 
 
 def named_settings(entry: dict[str, str]) -> list[str]:

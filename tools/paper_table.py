@@ -54,8 +54,8 @@ OF_RUN = (*FIELDS, "scores", "removed", "kind", "last_epochs", "configuration") 
 IN_TEX = ("method", "AUC", "AP", "acc / F1, val threshold", "AUC published", "difference", "seeds")  # and all others
 NOTE = (
     "Percent; mean ± standard deviation over seeds, of the main score on all test images. A difference is ours minus "
-    "the published figure, in points, where ours is the published configuration, trained for all its epochs. Seeds of "
-    "other data, weights, settings or precision have a line of their own."
+    "the published figure, in points, where ours is the published configuration in any precision, trained for all its "
+    "epochs. Seeds of other data, weights, settings or precision have a line of their own."
 )
 TEX = {"±": r"$\pm$", "%": r"\%", "_": r"\_", "&": r"\&", "–": "--", "−": "$-$", "#": r"\#"}
 

@@ -8,8 +8,9 @@ What is diseased in a radiograph is often smoother, so smoothness alone has an A
 
     rank correlation         Spearman's, of score and smoothness among normal and among anomalous images
     AUC at equal smoothness  of the pairs of a normal and an anomalous image whose mean steps are less than a fifth of
-                             the normal images' standard deviation apart, the share that is in order: 50 % where a
-                             score says nothing beyond smoothness. A covariate-adjusted AUC (Janes and Pepe,
+                             the normal images' standard deviation apart, the share that is in order: near 50 % where a
+                             score says nothing beyond smoothness (they are not quite equal: smoothness itself has
+                             somewhat more, its row says how much). A covariate-adjusted AUC (Janes and Pepe,
                              Biometrika 2009) by matching. Its 95 % interval is a bootstrap's, by person where known
 
 Tables go to the screen and to results/smoothness.md, all figures to results/smoothness.csv (rows are replaced by

@@ -24,7 +24,7 @@ from system import distributed
 from system.files import write_text
 from system.provenance import provenance
 from system.seeding import seed_everything
-from system.signals import handled_by
+from system.signals import PIPE, handled_by, leave_pipe
 from training.averaging import Average
 from training.board import Board
 from training.progress import Progress
@@ -219,7 +219,7 @@ class Trainer:
                 row = self._finish_epoch(board)
                 seconds = self.progress.end()
                 board.scalar("time/epoch_seconds", seconds, self.global_step)
-                log(f"{describe(row, self.epochs)}  {seconds:.1f} s{self.progress.left}")
+                self._say(log, f"{describe(row, self.epochs)}  {seconds:.1f} s{self.progress.left}")
                 self._agree()
                 if self.saving or self.stopping or self.finished or self.stage != stage:
                     self.save_last()
@@ -258,7 +258,7 @@ class Trainer:
                     shown = {name: f"{float(loss):.4f}" for name, loss in looked_at.items()}
                     bar.set_postfix(**shown, lr=f"{self._learning_rate():.1e}")
                 if bar.disable and (line := self.progress.line(self.batch, len(epoch))):
-                    log(line)
+                    self._say(log, line)
                 if self.batch < len(epoch):  # the end of an epoch saves for itself
                     self._agree()
                     if self.saving or self.stopping:
@@ -353,6 +353,14 @@ class Trainer:
         if self.stop_signal:
             raise KeyboardInterrupt
         self.stop_signal = number
+
+    def _say(self, log: Log, line: str) -> None:
+        """Log a line; where nobody reads any more, the run stops as after a signal, with its state saved."""
+        try:
+            log(line)
+        except BrokenPipeError:
+            leave_pipe()
+            self.stop_signal = self.stop_signal or PIPE
 
     def _stop(self, log: Log) -> None:
         log(f"stopped by {signal.Signals(self.stopping).name} before epoch {self.epoch + 1}, batch {self.batch + 1}")
