@@ -273,7 +273,5 @@ def _below(folder: Path, above: frozenset[str]) -> Iterator[Path]:
             yield entry
         elif entry.is_dir():
             yield from _below(entry, above | {real})
-        elif (
-            f"0{entry.suffix[1:]}".isdigit() and entry.is_file() and is_dicom(entry)
-        ):  # 1.2.840.10008.1, or without a suffix
-            yield entry
+        elif f"0{entry.suffix[1:]}".isdigit() and entry.is_file() and is_dicom(entry):
+            yield entry  # 1.2.840.10008.1, or without a suffix

@@ -1,4 +1,5 @@
-"""What happens on Ctrl-C (SIGINT), SIGTERM, and SIGHUP, of a terminal or connection that is closed."""
+"""What happens on Ctrl-C (SIGINT), SIGTERM, and SIGHUP, of a terminal or connection that is closed; and where output
+goes that nobody reads any more."""
 
 import os
 import signal
@@ -7,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 HANGUP = getattr(signal, "SIGHUP", None)  # not everywhere
-PIPE = getattr(signal, "SIGPIPE", signal.SIGTERM)
+PIPE = getattr(signal, "SIGPIPE", signal.SIGTERM)  # what is said to have stopped a run that nobody reads
 
 
 @contextmanager

@@ -542,6 +542,8 @@ FAULTS = [
     fault("the influence of seeds of other commits is averaged", "tools/influence.py",
           '("experiment", "command", "epoch")', '("experiment", "command", "epoch", "commit")',
           "test_influence.py::test_seeds_that_are_alike_share_a_table"),
+    fault("influence records where the images lie", "tools/influence.py", "*elsewhere(sys.argv[1:])", "*sys.argv[1:]",
+          "test_influence.py::test_the_command_writes_csv_tables_and_figure_and_keeps_the_other_rows"),
     fault("a checkpoint's influence takes another's place", "tools/influence.py", 'OF = ("experiment", "checkpoint")',
           'OF = ("experiment",)',
           "test_influence.py::test_the_command_writes_csv_tables_and_figure_and_keeps_the_other_rows"),

@@ -226,11 +226,15 @@ def test_the_command_writes_csv_tables_and_figure_and_keeps_the_other_rows(works
     for part in ("## a", "## b", "best checkpoint of epoch 7; test: 5 normal, 5 anomalous", "--exp b a"):
         assert part in text and part in screen
     assert text.index("## a") < text.index("## b")
+    for given in (["--data-root", "/of/mine"], ["--data-root=/of/mine"]):
+        assert influence.elsewhere(["--exp", "b", *given, "--images", "5"]) == ["--exp", "b", "--images", "5"]
     for exp in "ab":
         assert Image.open(workspace / "checkpoints" / exp / "figures" / "influence_best.png").size[0] > 300
 
-    assert command("influence", "--exp", "b", "--device", "cpu", "--split", "val", "--images", 3, module=influence) == 0
+    arguments = ["--exp", "b", "--device", "cpu", "--split", "val", "--images", 3]
+    assert command("influence", *arguments, "--data-root", workspace, module=influence) == 0
     second = read()
+    assert second[10]["command"] == f"python tools/influence.py {' '.join(map(str, arguments))}"
     assert second[:10] == first[:10] and len(second) == 21
     assert {(row["split"], row["images"]) for row in second[10:]} == {("val", "3 normal, 3 anomalous")}
     images, _ = influence.chosen(build_dataset(method.config).split("val"), 3)

@@ -126,7 +126,7 @@ def examine(args: argparse.Namespace) -> list[dict[str, object]]:
     made = provenance(device)
     common = {
         "experiment": experiment.name,
-        "command": shlex.join(["python", "tools/influence.py", *sys.argv[1:]]),
+        "command": shlex.join(["python", "tools/influence.py", *elsewhere(sys.argv[1:])]),
         "config": config_name,
         "method": config.method,
         "dataset": config.dataset,
@@ -142,6 +142,13 @@ def examine(args: argparse.Namespace) -> list[dict[str, object]]:
     rows = [row | common for row in figures(found, labels.numpy(), usage, f"the {args.split} images")]
     draw(rows, experiment.path(f"figures/influence_{weights}.png"))
     return rows
+
+
+def elsewhere(arguments: list[str]) -> list[str]:
+    """A command's arguments without --data-root: where the images lie is another on every machine."""
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--data-root")
+    return parser.parse_known_args(arguments)[1]
 
 
 def chosen(split: Split, first: int | None) -> tuple[torch.Tensor, torch.Tensor]:
