@@ -73,7 +73,9 @@ class CheXpert(FileDataset):
         lines = read_lines(path) if path.is_file() else []
         known = {name.lower(): name for name in DISEASES + NO_DISEASES}
         found: dict[str, tuple[str, ...]] = {}
-        for number, line in enumerate(filter(str.strip, lines), start=1):
+        for number, line in enumerate(lines, start=1):
+            if not line.strip():
+                continue
             parts = [part.strip() for part in line.split("/")]
             # the file may be given with its folders
             at = next((i for i, part in enumerate(parts) if Path(part).suffix.lower() in SUFFIXES), None)
@@ -85,7 +87,12 @@ class CheXpert(FileDataset):
                     f"{path}, line {number}: unknown disease {unknown[0]!r}; known are {', '.join(DISEASES)}."
                 )
             names = (known[name.lower()] for name in parts[at + 1 :] if name)
-            found[parts[at]] = tuple(name for name in names if name not in NO_DISEASES)
+            diseases = tuple(name for name in names if name not in NO_DISEASES)
+            if found.setdefault(parts[at], diseases) != diseases:
+                raise DataError(
+                    f"{path}, line {number}: {parts[at]} is listed twice, with different diseases, and images are "
+                    "known by their names alone. Rename them, or take a line out."
+                )
         return found
 
     def _official(self, path: Path) -> dict[str, list[Item]]:

@@ -30,7 +30,9 @@ from dataloader.images import DataError
 
 # what is unlabeled may be left out, all of it
 FORM = '{"train": {"0": [...], "unlabeled": {"0": [...], "1": [...]}}, "test": {"0": [...], "1": [...]}}'
-BRAIN_KINDS = {"gl": "glioma", "me": "meningioma"}  # as Kaggle's file names have them
+BRAIN_KINDS = {"gl": "glioma", "me": "meningioma"}
+# Kaggle's Te-gl_0010.jpg; or the class that tools/prepare_data.py puts in front of equal names
+BRAIN_KIND = re.compile("(?:^|[-_])(gl|me)(?:ioma|ningioma)?_")
 
 
 class MedAd(FileDataset):
@@ -54,7 +56,7 @@ class MedAd(FileDataset):
         return items
 
     def _item(self, name: str, label: int) -> Item:
-        tumor = re.match(r"T[er]-(gl|me)", name) if label and self.config.dataset == "brain" else None
+        tumor = BRAIN_KIND.search(name) if label and self.config.dataset == "brain" else None
         kind = BRAIN_KINDS[tumor[1]] if tumor else ("anomalous" if label else "normal")
         mask = (self.root / "masks" / name).with_suffix(".png")
         return Item(self.root / "images" / name, label, kind, mask=mask if mask.is_file() else None)

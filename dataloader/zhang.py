@@ -15,6 +15,7 @@ train and test, as it must be where the authors split by person.
 
 import json
 import re
+import sys
 from pathlib import Path
 
 import torch
@@ -55,7 +56,9 @@ class ZhangLab(FileDataset):
                 if where.is_dir() or not (split == "val" if official else (split, label) == ("train", 1)):
                     items[split] += [self._item(p, label) for p in self.files(where)]
         if official:
-            train = items["train"] + items["val"]  # Kaggle's val is far too small to validate with
+            # Kaggle's val is far too small to validate with; in some copies it is part of train already
+            there = {(item.label, item.path.name) for item in items["train"]}
+            train = items["train"] + [item for item in items["val"] if (item.label, item.path.name) not in there]
             for label, name in enumerate(classes):
                 require_items(train, label, f"train {name}", folder / "train" / name)
             items |= self._carve_validation(train, folder)
@@ -73,7 +76,7 @@ class ZhangLab(FileDataset):
     def _carve_validation(self, train: list[Item], folder: Path) -> dict[str, list[Item]]:
         lists = (self.root / "val_split.json", folder / "val_split.json")
         listed = next((path for path in lists if path.exists()), None)
-        chosen = self._listed(listed, train) if listed else self._ours(train)
+        chosen = self._listed(listed, train) if listed else self._ours(train, folder)
         return {
             "train": [item for item in train if item.path not in chosen],
             "val": [item for item in train if item.path in chosen],
@@ -98,11 +101,13 @@ class ZhangLab(FileDataset):
             )
         return {found[key] for key in wanted}
 
-    def _ours(self, train: list[Item]) -> set[Path]:
+    def _ours(self, train: list[Item], folder: Path) -> set[Path]:
         """Our list's, or of images of other names as many."""
         try:
             return self._listed(OUR_LIST, train)
         except DataError:
+            print(f"note: {folder / 'train'}: has not all images of {OUR_LIST.name}, by which our figures validate; "
+                  "validation is drawn of those that are there.", file=sys.stderr)  # fmt: skip
             return self._drawn(train)
 
     @staticmethod

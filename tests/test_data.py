@@ -310,6 +310,7 @@ def make_zhang(root, train=10, test=3, names=("NORMAL", "PNEUMONIA"), splits=("t
 def test_zhang_official_layout(tmp_path, above):
     make_zhang(tmp_path / above)
     write_image(tmp_path / above / "val" / "NORMAL" / "kaggle.jpeg")  # belongs to train
+    write_image(tmp_path / above / "val" / "NORMAL" / "IM-0003.jpeg")  # and is there already
     items = zhang(tmp_path).items
     by_class = {s: [sum(i.label == k for i in items[s]) for k in (0, 1)] for s in items}
     assert by_class == {"train": [9, 8], "val": [2, 2], "test": [3, 3]}
@@ -350,7 +351,7 @@ def test_zhang_validation_list(tmp_path):
         _ = zhang(tmp_path).items
 
 
-def test_our_validation_list_is_taken_where_all_its_images_are_there(tmp_path):
+def test_our_validation_list_is_taken_where_all_its_images_are_there(tmp_path, capsys):
     (folder := tmp_path / "all").mkdir()
     make_zhang(folder, train=6)
     ours = json.loads(OUR_LIST.read_text())["val"]
@@ -359,9 +360,11 @@ def test_our_validation_list_is_taken_where_all_its_images_are_there(tmp_path):
         for file in files:
             write_image(folder / "train" / name / file)
     assert {i.path.name for i in zhang(folder).items["val"]} == {*ours["NORMAL"], *ours["PNEUMONIA"]}
+    assert capsys.readouterr().err == ""
     (folder / "train" / "NORMAL" / ours["NORMAL"][0]).unlink()
     assert {i.path.name for i in zhang(folder).items["val"]} != {*ours["NORMAL"], *ours["PNEUMONIA"]}
     assert len(zhang(folder).items["val"]) == 21 + 21  # a fifth of each
+    assert "has not all images of zhang_val_split.json" in capsys.readouterr().err
 
 
 def test_the_fingerprint_knows_the_files_and_not_where_they_lie(tmp_path):

@@ -72,6 +72,7 @@ def test_diseases_txt_marks_them_in_the_folder_layout(tmp_path):
     [
         ("a.png/Edma", r"diseases.txt, line 1: unknown disease 'Edma'; known are Enlarged"),
         ("Edema/Fracture", r"diseases.txt, line 1: must be 'file/disease"),
+        ("p1/a.png/Edema\n\np2/a.png/Fracture", r"diseases.txt, line 3: a.png is listed twice"),
     ],
 )
 def test_bad_lines_of_diseases_txt_are_named(tmp_path, line, message):

@@ -14,6 +14,7 @@ from tiny import SMALL, command
 
 import configs
 from dataloader import DataError, build_dataset
+from dataloader.medad import BRAIN_KIND
 from tools import import_official, make_tables, prepare_data
 from tools.originals import READERS, brain
 from tools.prepare_data import COUNTS
@@ -395,6 +396,12 @@ def test_equal_names_in_training_and_testing_stay_apart(tmp_path):
         "Testing_notumor_image(1).jpg", "Training_notumor_image(1).jpg", "glioma_image(1).jpg",
         "meningioma_image(1).jpg", "other.jpg", "third.jpg",
     ]  # fmt: skip
+
+
+def test_kinds_are_read_of_kaggles_names_and_of_those_with_their_class_in_front():
+    names = ("Te-gl_1.jpg", "Tr-me_1.jpg", "glioma_image(1).jpg", "Testing_meningioma_Te-me_1.jpg", "gland_me.jpg")
+    found = [BRAIN_KIND.search(name) for name in names]
+    assert [kind and kind[1] for kind in found] == ["gl", "me", "gl", "me", None]
 
 
 MAKERS = {"rsna": make_rsna, "vindr": make_vindr, "brain": make_brain, "lag": make_lag}
