@@ -31,8 +31,8 @@ from dataloader.images import DataError
 # what is unlabeled may be left out, all of it
 FORM = '{"train": {"0": [...], "unlabeled": {"0": [...], "1": [...]}}, "test": {"0": [...], "1": [...]}}'
 BRAIN_KINDS = {"gl": "glioma", "me": "meningioma"}
-# Kaggle's Te-gl_0010.jpg; or the class that tools/prepare_data.py puts in front of equal names
-BRAIN_KIND = re.compile("(?:^|[-_])(gl|me)(?:ioma|ningioma)?_")
+# Kaggle's Te-gl_0010.jpg and Te-glTr_0009.jpg; or the class that tools/prepare_data.py puts in front of equal names
+BRAIN_KIND = re.compile("(?:^|[-_])(gl|me)(?:ioma|ningioma|Tr)?_")
 
 
 class MedAd(FileDataset):
