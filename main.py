@@ -2,8 +2,8 @@
 
     python main.py --exp ID --config NAME [--set key=value ...]
 
-The same command again resumes exactly where the run stopped, or says that it is finished. Everything lies in
-checkpoints/ID; evaluate it with: python eval.py --exp ID
+The same command again resumes exactly where the run stopped (on a CPU bit for bit; a GPU adds up in an order of its
+own), or says that it is finished. Everything lies in checkpoints/ID; evaluate it with: python eval.py --exp ID
 
     python main.py --exp ID --config NAME --try
 

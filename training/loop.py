@@ -1,4 +1,4 @@
-"""The training loop: any method, any dataset; it resumes exactly where it was."""
+"""The training loop: any method, any dataset; it resumes exactly where it was, on a CPU bit for bit."""
 
 import math
 import signal
