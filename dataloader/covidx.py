@@ -6,7 +6,6 @@ source``; older lists have no source, and some patient ids contain a space; a li
 label normal is 0, all else 1. Persons are the patient ids of the lists.
 
 The authors' three lists are not public; ``tools/prepare_data.py covidx`` makes such lists from COVIDx's own.
-Sources differ between the classes: the normal images come from RSNA, the COVID-19 ones do not.
 """
 
 import re
@@ -29,6 +28,7 @@ MISSING_ALLOWED = 0.05  # share of a list whose images may be missing on disk
 
 
 class Covidx(FileDataset):
+    confounders = {"covidx": "COVIDx's normal images come from RSNA, and the COVID-19 ones do not."}
     how_to_get = (
         "Get COVIDx CXR-2 or later (Kaggle andyczhao/covidx-cxr2, or its authors' scripts) and name its folder with "
         "--data-root. tools/prepare_data.py covidx makes the lists from COVIDx's own: of the training list the normal "

@@ -10,9 +10,6 @@ it is there, has NAME.png for images/NAME of whatever ending: what of an anomalo
 MedIAnomaly (Cai et al. 2024, Zenodo 12677223) hands out the same four in folders RSNA, VinCXR, BrainTumor and LAG, of
 images/ and data.json each. Its program reads "train" "0" and "test" "0" and "1" alone, so that the unlabeled lists, or
 their images, may be missing where none is asked for.
-
-Sources differ between classes: the Brain Tumor normals come from another collection than the tumors, in another colour
-mode, and most of its normal test images repeat training images (``tools/prepare_data.py --check brain`` counts them).
 """
 
 import json
@@ -42,6 +39,10 @@ class MedAd(FileDataset):
         "folder with --data-root. " + OWN_IMAGES
     )
     has_validation = False
+    confounders = {
+        "brain": "Brain Tumor's normal images come from another collection than the tumors, in another colour mode, "
+        "and most of the normal test images repeat training images."
+    }
     folders = {"rsna": ("RSNA",), "vindr": ("VinCXR",), "brain": ("BrainTumor",), "lag": ("LAG",)}
 
     def list_items(self) -> dict[str, list[Item]]:

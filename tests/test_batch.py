@@ -567,6 +567,16 @@ def test_the_published_figure_stands_beside_that_line_of_a_study_alone_that_is_t
     assert paper_table.published_beside([("c", other)] * 2) == [entry] * 2  # as a benchmark's smaller network
 
 
+def test_a_table_says_what_else_a_data_sets_classes_differ_by(run, workspace):
+    assert run(LIST, "--seeds", "0", "--lines", "AE")[0] == 0
+    row = paper_table.main_row(Experiment("t_AE_s0"))
+    assert "collection" not in (workspace / "results" / "t.md").read_text()
+    paper_table.write("t", "script", [(name, 0, row | {"dataset": "brain"}) for name in ("a", "b")])
+    said = "Brain Tumor's normal images come from another collection than the tumors"
+    for name in ("t.md", "t.tex"):
+        assert (workspace / "results" / name).read_text().count(said) == 1
+
+
 def test_what_is_alike_of_published_figures_is_said_once():
     a, b, c = ({"method": name, "source": "P", "remark": of} for name, of in zip("abc", ("", "?", ""), strict=True))
     assert paper_table.sources([a, b, {}, c, a]) == ["Published, a, c: P.", "Published, b: P; ?."]

@@ -295,6 +295,15 @@ def publish(*entries):
     (RESULTS / "published.csv").write_text(PUBLISHED + "\n".join(entries) + "\n")
 
 
+def test_classes_of_different_sources_are_said_to_be(experiment):
+    experiment()
+    assert tabulate("a") == 0
+    assert "RSNA" not in (RESULTS / "tables.md").read_text()
+    experiment("b", dataset="covidx")
+    assert tabulate("b") == 0
+    assert (RESULTS / "tables.md").read_text().count("COVIDx's normal images come from RSNA") == 1
+
+
 def test_published_figures_stand_beside_ours(experiment):
     experiment("a", epochs_trained=5, epochs=200, stages_trained={"train": 5}, stages_planned={"train": 200})
     experiment("v", split="val")

@@ -25,6 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import configs
 from commands import cli
 from configs import BaseConfig
+from dataloader import DATASETS
 from evaluation.report import prevalence
 from evaluation.tables import csv_text
 from experiments.folder import IMPORTED, Experiment, ExperimentError
@@ -250,7 +251,7 @@ def tables(rows: list[Row], published: list[dict[str, str]]) -> str:
     """Markdown: what was measured, beside what was published, and the validation AUC per epoch."""
     groups = grouped(rows)
     sections = [
-        ("Measured", measured(groups), MEASURED_NOTE),
+        ("Measured", measured(groups), " ".join([MEASURED_NOTE, *confounders(rows)])),
         ("Published and ours", beside_published(groups, published), BESIDE_NOTE),
         ("Validation AUC per epoch", validation(rows), ""),
         ("AUC of every score, side by side", side_by_side(groups), ""),
@@ -309,6 +310,13 @@ def grouped(rows: list[Row], key: Callable[[Row], str] = run) -> list[list[Row]]
 def is_seed_of(row: Row, other: Row) -> bool:
     """Whether rows that are alike are of two seeds, or of networks of one ensemble."""
     return row["experiment"] == other["experiment"] or row["seed"] != other["seed"]
+
+
+def confounders(rows: Iterable[Row]) -> list[str]:
+    """What else than the disease a dataset's classes differ by, where that is known, for each dataset once."""
+    datasets = dict.fromkeys(row["dataset"] for row in rows)
+    known = [DATASETS[name].confounders.get(name) for name in datasets if name in DATASETS]
+    return [f"{said} Figures may owe something to that (docs/datasets.md)." for said in filter(None, known)]
 
 
 def measured(groups: list[list[Row]]) -> list[str]:

@@ -29,6 +29,7 @@ from tools.make_tables import (
     alike,
     changed_beside,
     configured,
+    confounders,
     different,
     grouped,
     is_measured_by,
@@ -178,7 +179,7 @@ def write(
     elsewhere = sum(row.get("kept", False) for row in runs.values())
     note += f" Kept in {name}_runs.csv, not done here: {elsewhere} of {len(runs)} runs." if elsewhere else ""
     note += f" Neither asked for nor done: {', '.join(left_out)}." if left_out else ""
-    notes = [note, *sources(entries)]
+    notes = [note, *sources(entries), *confounders(runs.values())]
     title = f"# {name}"
     made = f"Written by `{script}{' --quick' * name.endswith('_quick')}`."
     table = markdown(header, [list(line.values()) for line in lines])
