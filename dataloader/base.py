@@ -67,7 +67,7 @@ class Dataset(ABC):
     has_test = True
     folders: dict[str, tuple[str, ...]] = {}  # by dataset: what public copies call its folder
     diseases: tuple[str, ...] = ()  # the names that images may be labelled with
-    confounders: dict[str, str] = {}  # by dataset: what tells its classes apart beside the disease, where that is known
+    confounders: dict[str, str] = {}  # by dataset: what its figures may owe something to beside the disease
 
     def __init__(self, config: BaseConfig, root: Path):
         self.config = config

@@ -313,7 +313,7 @@ def is_seed_of(row: Row, other: Row) -> bool:
 
 
 def confounders(rows: Iterable[Row]) -> list[str]:
-    """What else than the disease a dataset's classes differ by, where that is known, for each dataset once."""
+    """What a dataset's figures may owe something to beside the disease, where that is known, for each dataset once."""
     datasets = dict.fromkeys(row["dataset"] for row in rows)
     known = [DATASETS[name].confounders.get(name) for name in datasets if name in DATASETS]
     return [f"{said} Figures may owe something to that (docs/datasets.md)." for said in filter(None, known)]
