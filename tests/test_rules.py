@@ -180,6 +180,32 @@ def test_without_validation_or_test_images_there_are_no_rules(trained, capsys, m
     assert f"its data have no {gone} images" in capsys.readouterr().err
 
 
+def test_a_figure_of_several_configurations_names_each_by_what_sets_it_apart(monkeypatch):
+    drawn = []
+    monkeypatch.setattr(rules, "save", lambda figure, path: drawn.append(figure))
+    shared = ["precision: fp32 → bf16", "average_decay: 0.0 → 0.9"]
+    rows = [
+        {"config": "zhang_best", "settings": "; ".join(settings), "rule": rule, "weights": weights, "score": "main",
+         "val_auc_per_epoch": f'{{"1": 0.5, "2": 0.{7 + i}}}', "test_auc_per_epoch": f'{{"1": 0.5, "2": 0.{6 + i}}}'}
+        for i, settings in enumerate((shared, [*shared, "r1_weight: 0.0 → 10.0"], [*shared, "skip_dropout: 0.0 → 0.5"]))
+        for rule in ("last", "labelled") for weights in ("trained", "averaged")
+    ]  # fmt: skip
+    rules.draw(rows, "several.png")
+    legend = drawn[0].legends[0]
+    names = ["zhang_best", "zhang_best, r1_weight: 0.0 → 10.0", "zhang_best, skip_dropout: 0.0 → 0.5"]
+    assert [text.get_text() for text in legend.get_texts()] == names
+    assert legend.get_title().get_text() == "all with " + "; ".join(shared)
+    # each has its own curve, of the last epoch, in its own colour
+    for axis, so in zip(drawn[0].axes, (7, 6, 7, 6), strict=True):
+        curves = [line for line in axis.lines if len(line.get_xdata()) == 2 and line.get_xdata()[1] == 2]
+        assert [line.get_ydata()[1] for line in curves] == pytest.approx([10 * (so + i) for i in range(3)])
+        assert [line.get_color() for line in curves] == [line.get_color() for line in legend.get_lines()]
+
+    rules.draw([row for row in rows if row["settings"] == "; ".join(shared)], "one.png")
+    assert [text.get_text() for text in drawn[1].legends[0].get_texts()] == ["last", "labelled"]
+    assert not drawn[1].legends[0].get_title().get_text()
+
+
 def test_nothing_recorded_is_an_error_that_says_how(trained, capsys):
     trained("a")
     assert command("rules", "--exp", "a", module=rules) == 1

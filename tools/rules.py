@@ -299,14 +299,15 @@ def draw(rows: list[dict[str, object]], path: Path) -> None:
     """The AUC over the epochs at which training might have stopped, a thin line per run; below those of the trained
     weights the averaged ones'. A colour per rule, or where there are several configurations, per configuration.
     """
-    one = len({kind(row) for row in rows}) == 1
+    one = len({(row["config"], row["settings"]) for row in rows}) == 1
     rows = [row for row in rows if one or row["rule"] == "last"]
-    colours = dict(zip(dict.fromkeys(row["rule"] if one else kind(row) for row in rows), cycle(COLOURS)))  # noqa: B905
+    shared = [setting for setting in settings(rows[0]) if all(setting in settings(row) for row in rows)]
+    named = [row["rule"] if one else kind(row, shared) for row in rows]
+    colours = dict(zip(dict.fromkeys(named), cycle(COLOURS)))  # noqa: B905
     weights = list(dict.fromkeys(row["weights"] for row in rows))
     figure = Figure(figsize=(11, 0.8 + 3.6 * len(weights)), layout="constrained")
     grid = figure.subplots(len(weights), 2, sharex=True, sharey=True, squeeze=False)
-    for row in rows:
-        what = row["rule"] if one else kind(row)
+    for row, what in zip(rows, named, strict=True):
         for axis, split in zip(grid[weights.index(row["weights"])], DEVIATION, strict=True):
             curve = json.loads(row[f"{split}_auc_per_epoch"])
             marker = "." if len(curve) == 1 else None  # a line of one point would not be seen
@@ -327,13 +328,21 @@ def draw(rows: list[dict[str, object]], path: Path) -> None:
     for axis in grid[-1]:
         axis.set_xlabel("epoch after which training stops")
     lines = [Line2D([], [], color=colour, label=what) for what, colour in colours.items()]
-    figure.legend(handles=lines, loc="outside lower center", fontsize=8, ncols=6 if one else 1)
+    title = f"all with {'; '.join(shared)}" if shared and not one else None
+    figure.legend(
+        handles=lines, loc="outside lower center", fontsize=8, ncols=6 if one else 1, title=title, title_fontsize=8
+    )
     save(figure, path)
 
 
-def kind(row: dict[str, object]) -> str:
-    """A run's configuration, in words."""
-    return ", ".join(filter(None, (row["config"], row["settings"])))
+def kind(row: dict[str, object], shared: list[str]) -> str:
+    """A run's configuration and settings, less those that all runs share."""
+    own = "; ".join(setting for setting in settings(row) if setting not in shared)
+    return ", ".join(filter(None, (row["config"], own)))
+
+
+def settings(row: dict[str, object]) -> list[str]:
+    return [setting for setting in row["settings"].split("; ") if setting]
 
 
 if __name__ == "__main__":
