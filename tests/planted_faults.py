@@ -1385,6 +1385,7 @@ def copy_repository(folder: Path) -> None:
 
 def run_tests(folder: Path, tests: tuple[str, ...]) -> tuple[int, str]:
     """Pytest's exit code and what it wrote. For a process of its own: it imports the modules of that folder."""
+    multiprocessing.current_process().daemon = False  # a pool's process may otherwise start none, as tests do
     os.chdir(folder)
     os.environ["COLUMNS"] = "300"  # so that errors are named in full
     sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() not in (ROOT, ROOT / "tests")]
