@@ -4,6 +4,8 @@ import errno
 import hashlib
 import json
 import os
+from pathlib import Path
+from types import SimpleNamespace
 from zipfile import ZipFile
 
 import numpy as np
@@ -109,6 +111,26 @@ def test_a_changed_file_alone_is_decoded_again(root, kept, decoded):
     Image.new("L", (50, 50)).save(changed)
     os.utime(changed, ns=(1, 1))  # of the same time
     assert changed.stat().st_size != size and (read(root)[2] == 0).all()
+
+
+@pytest.mark.parametrize("changed", ["st_size", "st_mtime_ns", "st_ctime_ns"])
+def test_each_number_alone_tells_that_a_file_changed(tmp_path, monkeypatch, changed):
+    path = write(tmp_path / "a.bmp", 1)
+    stat, before = path.stat(), cache.mark_of(path)
+    numbers = {name: getattr(stat, name) for name in ("st_size", "st_mtime_ns", "st_ctime_ns")}
+    # A program that restores the time of change leaves the inode's; where that is of the creation, the others tell.
+    numbers[changed] += 1
+    monkeypatch.setattr(Path, "stat", lambda self: SimpleNamespace(**numbers))
+    after = cache.mark_of(path)
+    assert after != before and cache.path_of(after) == cache.path_of(before) == path
+
+
+def test_files_that_differ_in_nothing_but_their_path_are_told_apart(tmp_path, monkeypatch):
+    paths = [write(tmp_path / name, 1) for name in ("a.bmp", "b.bmp")]
+    stat = paths[0].stat()
+    monkeypatch.setattr(Path, "stat", lambda self: stat)
+    first, second = map(cache.mark_of, paths)
+    assert first != second
 
 
 def test_new_files_are_decoded_and_removed_ones_forgotten(root, kept, decoded):
